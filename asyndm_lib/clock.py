@@ -1,0 +1,161 @@
+"""Clocks: the progress of every latent pixel through the host's schedule (paper, section 3).
+
+A schedule of ``N = M + 1`` model evaluations gives every pixel a progress ``u`` from 0 (first
+evaluation) to ``M`` (last one). Pixels that no target claims advance linearly and so stay on the
+host's own clock, ``u = i`` at evaluation ``i``; related pixels follow a concave curve of
+concavity ``k`` through their present state and the common end, and lag behind.
+
+Adding a curve: write its rule as a function like :func:`piecewise_linear` and name it in ``RULES``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rule = Callable[[Tensor, Tensor, int, int], Tensor]
+
+
+def linear(u: Tensor, r: int, m: int) -> Tensor:
+    """The next progress of an unrelated pixel, with ``r`` advances left of ``m``."""
+    return u + (m - u) / r
+
+
+def quadratic(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
+    """A parabola of curvature ``-k/m²``; with ``k = 1`` and always related it is ``f(i) = T - i²/T`` of the paper."""
+    return linear(u, r, m) - k * (r - 1) / m
+
+
+def piecewise_linear(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
+    """``1 - k`` a step until the faster line of slope ``1 + k`` that ends at ``m`` is met."""
+    return torch.maximum(u + 1 - k, m - (1 + k) * (r - 1))
+
+
+def exponential(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
+    """``y = a·exp(λ(x - x0)) + b·x + c`` through the state and the end, with ``λ = 1/m`` and ``b = -(1 - k)T/m``.
+
+    The two conditions fix ``a·exp(-λ·x0)`` and ``c``; what the slope ``1 - k`` leaves to be made up
+    is spread over the remaining steps in proportion to ``exp``.
+    """
+    share = math.expm1(1 / m) / math.expm1(r / m)
+    return u + (1 - k) + (m - u - (1 - k) * r) * share
+
+
+RULES: dict[str, Rule] = {
+    "quadratic": quadratic,
+    "piecewise linear": piecewise_linear,
+    "exponential": exponential,
+}
+CURVES = tuple(RULES)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of every pixel, as a short table and an index into it.
+
+    ``levels``: float64 ``[L]`` on the CPU, distinct values of ``u``; the first is the synchronous
+    clock's. ``index``: int64 ``[B, 1, H, W]`` on the run's device.
+    """
+
+    levels: Tensor
+    index: Tensor
+
+    @property
+    def map(self) -> Tensor:
+        """``u`` of every pixel, float64 ``[B, 1, H, W]``."""
+        return self.levels.to(self.index.device)[self.index]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Which pixels are prompt-related during one advance, and how strongly they lag.
+
+    ``related``: bool ``[B, 1, H, W]``. ``concavity``: float64 ``[B, 1, H, W]``, read where related.
+    """
+
+    related: Tensor
+    concavity: Tensor
+
+
+class CountingClock:
+    """The quadratic clock of a single concavity, in closed form.
+
+    Before evaluation ``i`` a pixel that was related in ``c`` of the steps so far is at
+    ``u = i - k·c·(1 - i/M)``: the state is an integer count, the table of its values is known in
+    advance, and no advance asks the device for anything.
+    """
+
+    def __init__(self, advances: int, shape: Sequence[int], concavity: float, device: torch.device | str = "cpu"):
+        self.advances, self.step, self._k = advances, 0, concavity
+        self._count = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
+
+    @property
+    def touched(self) -> Tensor:
+        """Pixels that have left the synchronous clock, bool ``[B, 1, H, W]``."""
+        return (self._count > 0) & (self._k > 0)
+
+    def levels(self, i: int) -> Tensor:
+        """All progress values that evaluation ``i`` can hold, float64 ``[i + 1]``."""
+        count = torch.arange(i + 1, dtype=torch.float64)
+        return i - self._k * count * (1 - i / max(self.advances, 1))
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.levels(self.step), self._count)
+
+    def advance(self, relation: Relation) -> None:
+        self._count = self._count + relation.related
+        self.step += 1
+
+
+class StateClock:
+    """Any curve, any concavity per pixel: the state itself is kept, and its distinct values are searched.
+
+    Finding them asks the device once per step. States are kept to 2⁻³⁰ of a step, so that equal
+    histories in another order do not differ by rounding.
+    """
+
+    _GRAIN = 2.0**30
+
+    def __init__(self, advances: int, shape: Sequence[int], curve: str, device: torch.device | str = "cpu"):
+        self.advances, self.step, self._rule = advances, 0, RULES[curve]
+        self._u = torch.zeros(tuple(shape), dtype=torch.float64, device=device)
+        self.touched = torch.zeros(tuple(shape), dtype=torch.bool, device=device)
+
+    @property
+    def progress(self) -> Progress:
+        # The synchronous clock comes first whether or not a pixel is still on it.
+        synchronous = self._u.new_tensor([float(self.step)])
+        values, index = torch.unique(torch.where(self.touched, self._u, -1.0), return_inverse=True)
+        lagging = values[values >= 0]
+        index = torch.where(self.touched, index + 1 - (len(values) - len(lagging)), 0)
+        return Progress(torch.cat([synchronous, lagging]).cpu(), index)
+
+    def advance(self, relation: Relation) -> None:
+        r = self.advances - self.step
+        related = self._rule(self._u, relation.concavity, r, self.advances)
+        u = torch.where(relation.related, related, linear(self._u, r, self.advances))
+        self.step += 1
+        u = torch.round(u * self._GRAIN) / self._GRAIN
+        # Rounding may not carry a pixel past the synchronous clock, nor short of the end.
+        self._u = u.clamp(max=float(self.step)) if r > 1 else torch.full_like(u, float(self.advances))
+        self.touched = self.touched | (relation.related & (relation.concavity > 0))
+
+
+Clock = CountingClock | StateClock
+
+
+def make_clock(
+    advances: int, shape: Sequence[int], curve: str, concavities: Sequence[float], device: torch.device | str = "cpu"
+) -> Clock:
+    """A clock for ``advances`` advances between evaluations over maps of ``shape`` ``[B, 1, H, W]``.
+
+    ``concavities``: every value that a :class:`Relation` of this run can hold.
+    """
+    if curve == "quadratic" and len(set(concavities)) == 1:
+        return CountingClock(advances, shape, concavities[0], device)
+    return StateClock(advances, shape, curve, device)

@@ -1,0 +1,135 @@
+"""Per-pixel timestep embedding of an unchanged UNet (METHOD, section 3).
+
+The UNet sees the timestep only through ``ResBlock.emb_layers``, whose output ``[N, C]`` it adds to a
+feature map. A hook turns that into ``[N, C, h, w]``: each block's linear layer runs once on a table
+of the DISTINCT timesteps, and a gather by index spreads it. Pixels on the synchronous clock take the
+UNet's own output, so that a map without lagging pixels changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from . import unet as parts
+from .nearest import resize
+
+
+def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
+    """Sinusoidal embedding ``[L, channels]`` of fractional ``timesteps`` ``[L]``, cosines first (Ho et al. 2020, as in ldm)."""
+    half = channels // 2
+    steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)[None]
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return nn.functional.pad(embedding, (0, channels % 2))
+
+
+class PixelTimesteps:
+    """Gives the pixels of a UNet's batch their own timesteps while :meth:`use` is active.
+
+    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, two on every ResBlock.
+    Nothing is stored on the modules; :meth:`detach` removes every hook.
+    """
+
+    def __init__(self, unet: nn.Module):
+        parts.check(unet)
+        self._unet = unet
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._call: _Call | None = None
+
+    def attach(self) -> None:
+        unet = self._unet
+        self._handles.append(unet.time_embed.register_forward_hook(self._after_time_embed))
+        if isinstance(getattr(unet, "label_emb", None), nn.Module):
+            self._handles.append(unet.label_emb.register_forward_hook(self._after_label_emb))
+        for block in parts.res_blocks(unet):
+            self._handles.append(block.in_layers[-1].register_forward_hook(self._after_in_layers))
+            self._handles.append(block.emb_layers.register_forward_hook(self._after_emb_layers))
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._call = None
+
+    @contextmanager
+    def use(self, timesteps: Tensor, index: Tensor) -> Iterator[None]:
+        """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
+
+        ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
+        ``index``: int64 ``[N, 1, H, W]``.
+        """
+        self._call = _Call(timesteps, index)
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def _after_time_embed(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        call = self._call
+        if call is None or call.time is not None or len(call.timesteps) < 2:
+            return
+        # The UNet's own embedding serves the first level; ours the others, in the same precision.
+        call.time = output  # also keeps the call below from coming back here
+        embedding = timestep_embedding(call.timesteps[1:], args[0].shape[1])
+        call.levels = module(embedding.to(args[0].dtype))
+
+    def _after_label_emb(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self._call is not None:
+            self._call.label = output
+
+    def _after_in_layers(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self._call is not None:
+            self._call.size = output.shape[-2:]
+
+    def _after_emb_layers(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        call = self._call
+        if call is None or call.levels is None or call.busy:
+            return None
+        call.busy = True
+        table = torch.cat([output, module(call.table())])
+        call.busy = False
+        return call.spread(table)
+
+
+class _Call:
+    """One call of the UNet: what is known of it so far."""
+
+    def __init__(self, timesteps: Tensor, index: Tensor):
+        self.timesteps, self.index = timesteps, index
+        self.time: Tensor | None = None
+        self.levels: Tensor | None = None
+        self.label: Tensor | None = None
+        self.size = index.shape[-2:]
+        self.busy = False
+        self._table: Tensor | None = None
+        self._rows: dict[tuple[int, int], Tensor] = {}
+
+    def table(self) -> Tensor:
+        """The whole embedding of the lagging levels: time, and per row what the model adds to it (SDXL's label)."""
+        if self._table is None:
+            self._table = self.levels
+            if self.label is not None:
+                self._table = (self.levels[None] + self.label[:, None]).flatten(0, 1)
+        return self._table
+
+    def rows(self) -> Tensor:
+        """For every pixel of a block of the present size the row of its table, int64 ``[N·h·w]``."""
+        size = tuple(self.size)
+        if size not in self._rows:
+            level = resize(self.index[:, 0], *size)
+            n = len(level)
+            own = torch.arange(n, device=level.device)[:, None, None]
+            others = n - 1 + (own * len(self.levels) if self.label is not None else 0)
+            self._rows[size] = torch.where(level == 0, own, others + level).flatten()
+        return self._rows[size]
+
+    def spread(self, table: Tensor) -> Tensor:
+        """``table [rows, C]`` gathered to ``[N, C, h, w]``."""
+        n, (h, w) = len(self.index), self.size
+        # Gathering columns leaves each channel's pixels side by side in memory, as the feature map has them.
+        return table.t().index_select(1, self.rows()).view(-1, n, h, w).transpose(0, 1)

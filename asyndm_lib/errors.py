@@ -1,0 +1,17 @@
+"""Errors whose text is meant for the person who makes the picture."""
+
+
+class AsynDMError(Exception):
+    """Base class. ``str(error)`` is one line that names what is wrong and what to do."""
+
+
+class SettingsError(AsynDMError):
+    """A setting has an unknown name, a wrong type or a value out of range."""
+
+
+class TargetError(AsynDMError):
+    """The list of target words cannot be read, or a word is not in the prompt."""
+
+
+class Unsupported(AsynDMError):
+    """The host's present set-up (sampler, model, …) cannot run on a sigma map."""

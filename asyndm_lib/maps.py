@@ -1,0 +1,105 @@
+"""Token maps: how strongly each pixel attends to each target, read in passing (METHOD, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from . import unet as parts
+
+Weights = Callable[[int, int], Tensor]
+"""``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""
+
+
+class TokenMaps:
+    """Records the token maps of the conditional rows of a UNet's batch while :meth:`record` is active.
+
+    Hooks on ``attn2.to_q`` and ``attn2.to_k`` see the projections that any attention back end uses,
+    and leave them as they are. Only sums over heads and layers are kept, until :meth:`take`.
+    """
+
+    def __init__(self, unet: nn.Module, height: int, width: int):
+        """``height``, ``width``: of the latent."""
+        self._layers, self.size = parts.token_map_layers(unet, height, width)
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._call: _Rows | None = None
+        self._query: Tensor | None = None
+        self._sums: dict[int, Tensor] = {}
+        self._counts: dict[int, int] = {}
+
+    def attach(self) -> None:
+        for layer in self._layers:
+            self._handles.append(layer.to_q.register_forward_hook(self._after_query))
+            self._handles.append(layer.to_k.register_forward_hook(self._after_key(layer)))
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything recorded so far."""
+        self._call = self._query = None
+        self._sums.clear()
+        self._counts.clear()
+
+    @contextmanager
+    def record(self, rows: Sequence[int | None], weights: Weights) -> Iterator[None]:
+        """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
+        kept = [(n, row) for n, row in enumerate(rows) if row is not None]
+        self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights) if kept else None
+        try:
+            yield
+        finally:
+            self._call = self._query = None
+
+    def take(self) -> dict[int, Tensor]:
+        """Mean over heads and layers of every recorded row, ``[T, h, w]`` each; the record is empty afterwards."""
+        h, w = self.size
+        maps = {row: (total / self._counts[row]).t().reshape(-1, h, w) for row, total in self._sums.items()}
+        self.clear()
+        return maps
+
+    def _after_query(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self._call is not None:
+            self._query = output
+
+    def _after_key(self, layer: nn.Module) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            query, self._query = self._query, None
+            call = self._call
+            if call is None or query is None or query.shape[1] != self.size[0] * self.size[1]:
+                return
+            if call.total is None or call.total.shape[1] != output.shape[1]:
+                call.total = torch.stack([call.weights(row, output.shape[1]) for row in call.rows]).to(output.device)
+            maps = token_maps(query[call.at], output[call.at], layer.heads, layer.scale, call.total)
+            for row, map in zip(call.rows, maps, strict=True):
+                self._sums[row] = self._sums[row] + map if row in self._sums else map
+                self._counts[row] = self._counts.get(row, 0) + 1
+
+        return hook
+
+
+class _Rows:
+    def __init__(self, at: list[int], rows: list[int], weights: Weights):
+        # A run of rows is taken as a view; the hosts put the conditional ones together.
+        self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
+        self.rows, self.weights = rows, weights
+        self.total: Tensor | None = None
+
+
+@torch.no_grad()
+def token_maps(query: Tensor, key: Tensor, heads: int, scale: float, weights: Tensor) -> Tensor:
+    """``softmax(q·kᵀ·scale)`` over all tokens, mean over heads, weighted sum over tokens: ``[rows, pixels, T]``.
+
+    ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context, T]``.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        q = query.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        k = key.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        attention = (q @ k.transpose(-1, -2) * scale).softmax(dim=-1).mean(dim=1)
+        return attention @ weights.float()

@@ -1,0 +1,104 @@
+"""Progress → noise level: linear in the model's timestep between the knots of the host's schedule (METHOD, section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class NoiseLevels:
+    """The discrete noise levels of a DDPM and their continuous extension, linear in ``log sigma``.
+
+    The same map as ``k_diffusion.external.DiscreteSchedule``, in the precision of ``alphas_cumprod``
+    ``[T]``: timestep 0 is the cleanest.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor):
+        self.log_sigmas = ((1 - alphas_cumprod) / alphas_cumprod).log() / 2
+
+    def sigma_to_t(self, sigma: Tensor) -> Tensor:
+        """Continuous timestep of ``sigma`` (any shape), held within ``[0, T - 1]``."""
+        table = self.log_sigmas.to(sigma.device)
+        log_sigma = sigma.to(table.dtype).log()
+        low = (torch.searchsorted(table, log_sigma.contiguous()) - 1).clamp(0, len(table) - 2)
+        weight = (log_sigma - table[low]) / (table[low + 1] - table[low])
+        return low + weight.clamp(0, 1)
+
+    def t_to_sigma(self, t: Tensor) -> Tensor:
+        """Sigma of the continuous timestep ``t`` (any shape)."""
+        table = self.log_sigmas.to(t.device)
+        t = t.to(table.dtype).clamp(0, len(table) - 1)
+        low = t.floor().long().clamp(max=len(table) - 2)
+        return torch.lerp(table[low], table[low + 1], t - low).exp()
+
+
+class Schedule:
+    """Sigma at any progress.
+
+    ``sigmas``: ``[N]`` the host's sigmas at its ``N`` model evaluations, descending, without the final 0.
+    ``sigma_to_t``/``t_to_sigma``: the host's own maps between sigma and (continuous) timestep.
+    """
+
+    lead = 0
+    """Advances of the clock before the first evaluation."""
+
+    def __init__(
+        self, sigmas: Tensor, sigma_to_t: Callable[[Tensor], Tensor], t_to_sigma: Callable[[Tensor], Tensor]
+    ):
+        self._sigma_to_t, self._t_to_sigma = sigma_to_t, t_to_sigma
+        self._timesteps = sigma_to_t(sigmas).double().cpu()
+        self._log_sigmas = sigmas.double().cpu().log()
+        # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep stands still.
+        # What the timesteps miss there is interpolated beside them, so that sigma(i) is sigma_i everywhere.
+        self._beyond = self._log_sigmas - t_to_sigma(self._timesteps).double().cpu().log()
+
+    @property
+    def evaluations(self) -> int:
+        return len(self._timesteps)
+
+    @property
+    def advances(self) -> int:
+        """Advances of the clock from its start to the last evaluation."""
+        return self.evaluations - 1
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the UNet is told of a pixel at ``sigma`` (any shape)."""
+        return self._sigma_to_t(sigma)
+
+    def sigma(self, progress: Tensor) -> Tensor:
+        """Sigma at ``progress`` (any shape, 0 … N - 1), float64 on the CPU; exact at whole numbers."""
+        u = progress.double().cpu().clamp(0, self.evaluations - 1)
+        low = u.floor().long().clamp(max=max(self.evaluations - 2, 0))
+        high = (low + 1).clamp(max=self.evaluations - 1)
+        weight = u - low
+        t = torch.lerp(self._timesteps[low], self._timesteps[high], weight)
+        beyond = torch.lerp(self._beyond[low], self._beyond[high], weight)
+        between = self._t_to_sigma(t).double().cpu() * beyond.exp()
+        nearest = u.round().long()
+        return torch.where(u == nearest, self._log_sigmas[nearest].exp(), between)
+
+
+class AuthorsGrid:
+    """The integer timesteps of the authors' code, for parity with it.
+
+    Progress starts at timestep ``T + 1`` and takes ``N`` equal strides to timestep 1, the first of them
+    before the first evaluation; the state is rounded to an integer where it meets the model.
+    """
+
+    lead = 1
+
+    def __init__(self, evaluations: int, levels: NoiseLevels):
+        self.evaluations = self.advances = evaluations
+        self._levels = levels
+
+    def sigma(self, progress: Tensor) -> Tensor:
+        """Sigma at ``progress`` (any shape, 0 … N), float64 on the CPU."""
+        steps = len(self._levels.log_sigmas)
+        t = steps + 1 - steps * progress.double().cpu() / self.advances
+        return self._levels.t_to_sigma(t.round()).double()
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The integer timestep at ``sigma``."""
+        return self._levels.sigma_to_t(sigma).round()

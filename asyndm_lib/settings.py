@@ -1,0 +1,97 @@
+"""The one settings model: the source of the controls, the infotext, the API and the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .clock import CURVES
+from .errors import SettingsError
+from .masks import TIMINGS
+from .targets import parse_targets
+
+
+def _setting(default: Any, label: str, help: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"label": label, "help": help, **limits})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person can choose for one picture.
+
+    Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
+    where they apply, ``minimum``, ``maximum``, ``step`` or ``choices``.
+
+    Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
+    """
+
+    targets: str = _setting(
+        "",
+        "Targets",
+        "Words of the prompt, divided by commas, whose regions are refined more slowly: "
+        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence)",
+    )
+    concavity: float = _setting(
+        0.5,
+        "Concavity",
+        "How far the target regions lag behind the rest: 0 is the ordinary picture, 1 the strongest",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    curve: str = _setting("quadratic", "Curve", "Shape of the target regions' slower clock", choices=CURVES)
+    mask_timing: str = _setting(
+        "lagged",
+        "Mask timing",
+        "Where a step's mask comes from: the step before (lagged, as in the paper), the step itself (fresh), "
+        "or an ordinary picture made first (static; takes twice as long)",
+        choices=TIMINGS,
+    )
+    threshold: float = _setting(
+        1.0,
+        "Mask threshold",
+        "A pixel belongs to a target where the target's token map is at least this many times its mean",
+        minimum=0.0,
+        maximum=4.0,
+        step=0.05,
+    )
+    whole_picture: bool = _setting(
+        False, "Whole picture", "Slow every pixel by the same clock, without targets (DM_concave of the paper)"
+    )
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        parse_targets(self.targets)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from named values, defaults for the rest.
+
+        Raises :class:`SettingsError` that names an unknown key, a wrong type or a value out of range.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                raise SettingsError(f"AsynDM has no setting {key!r:.80}; it has {', '.join(names)}")
+        return cls(**values)
+
+
+def _checked(f: Any, value: Any) -> Any:
+    label, meta = f.metadata["label"], f.metadata
+    if isinstance(f.default, bool):
+        if not isinstance(value, bool):
+            raise SettingsError(f"{label} must be true or false, not {value!r:.80}")
+    elif isinstance(f.default, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise SettingsError(f"{label} must be a number, not {value!r:.80}")
+        if not meta["minimum"] <= value <= meta["maximum"]:
+            raise SettingsError(f"{label} must be from {meta['minimum']:g} to {meta['maximum']:g}, not {value!r}")
+        value = float(value)
+    elif not isinstance(value, str):
+        raise SettingsError(f"{label} must be text, not {value!r:.80}")
+    elif "choices" in meta and value not in meta["choices"]:
+        raise SettingsError(f"{label} must be one of {', '.join(meta['choices'])}, not {value!r:.80}")
+    return value

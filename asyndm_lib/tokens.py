@@ -1,0 +1,58 @@
+"""Target words → positions of their tokens in the host's own tokenization of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a prompt.
+
+    ``key``: what identifies it: the id of a text token, the name of a textual inversion.
+    ``position``: its row in the cross-attention context (77 rows a chunk, row 0 the start token).
+    ``ends_word``: whether a word ends with it.
+    """
+
+    key: int | str
+    position: int
+    ends_word: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a target stands in one prompt: ``(part, positions)`` per occurrence, ``part`` counting the ``AND`` parts."""
+
+    occurrences: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def positions(self, part: int) -> tuple[int, ...]:
+        """All token positions in one ``AND`` part, occurrences together."""
+        return tuple(p for where, positions in self.occurrences if where == part for p in positions)
+
+
+def find(parts: Sequence[Sequence[Token]], words: Sequence[Token], target: Target) -> Found:
+    """``target``, tokenized as ``words``, in a prompt given as its ``AND`` parts.
+
+    A match is a run of the same tokens that begins and ends where words do; the occurrences count
+    through the parts in order. No match gives a ``Found`` without occurrences.
+    """
+    keys = [token.key for token in words]
+    matches = []
+    for part, tokens in enumerate(parts):
+        if not keys:
+            break
+        at = 0
+        while at + len(keys) <= len(tokens):
+            run = tokens[at : at + len(keys)]
+            begins = at == 0 or tokens[at - 1].ends_word
+            if begins and run[-1].ends_word and [token.key for token in run] == keys:
+                matches.append((part, tuple(token.position for token in run)))
+                at += len(keys)
+            else:
+                at += 1
+    if target.occurrence is not None:
+        matches = matches[target.occurrence - 1 : target.occurrence]
+    return Found(tuple(matches))

@@ -1,0 +1,60 @@
+"""Where the parts of an ldm-like UNet stand: the names that ldm, sgm and Forge share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from .errors import Unsupported
+
+COARSE, FINE = 4, 2
+"""Token maps are read at this part of the latent's height and width: 1/4, and 1/2 for small latents."""
+
+SMALL = 48
+"""Latents whose shorter side is under this many pixels are small: their 1/4 would be too coarse."""
+
+
+def check(unet: nn.Module) -> None:
+    """Raise :class:`Unsupported` unless ``unet`` has the parts that the method works on."""
+    missing = [name for name in ("time_embed", "input_blocks", "middle_block", "output_blocks") if not hasattr(unet, name)]
+    if missing:
+        raise Unsupported(f"this model ({type(unet).__name__}) is not a UNet that AsynDM knows: it has no {', '.join(missing)}")
+
+
+def res_blocks(unet: nn.Module) -> list[nn.Module]:
+    """The blocks that the timestep embedding enters, through their ``emb_layers``."""
+    return [module for module in unet.modules() if hasattr(module, "emb_layers") and hasattr(module, "in_layers")]
+
+
+def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
+    """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
+    factor = 1
+    for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
+        attentions = [m.attn2 for m in block.modules() if hasattr(m, "attn2") and hasattr(m.attn2, "to_k")]
+        yield from ((attention, factor) for attention in attentions)
+        kinds = [type(module).__name__ for module in block.modules()]
+        if "Downsample" in kinds:
+            factor *= 2
+        elif "Upsample" in kinds:
+            factor //= 2
+
+
+def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.Module], tuple[int, int]]:
+    """The cross-attention layers whose maps the method reads for a latent of ``height`` × ``width``, and the maps' size.
+
+    Raises :class:`Unsupported` if the model has no text cross-attention.
+    """
+    layers: dict[int, list[nn.Module]] = {}
+    for attention, factor in cross_attentions(unet):
+        layers.setdefault(factor, []).append(attention)
+    if not layers:
+        raise Unsupported(f"this model ({type(unet).__name__}) has no cross-attention to the prompt")
+    wanted = FINE if min(height, width) < SMALL else COARSE
+    factor = min(layers, key=lambda f: (abs(f - wanted), f))
+    return layers[factor], (halved(height, factor), halved(width, factor))
+
+
+def halved(size: int, factor: int) -> int:
+    """A side after ``log2(factor)`` halvings, each rounding up, as the UNet's strided convolutions do."""
+    return -(-size // factor)
