@@ -24,6 +24,9 @@ from .sigma_map import PixelMap, SigmaMap
 Progressbar = Callable[[Iterable[int]], Iterable[int]]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 """k-diffusion's: ``(sigma, sigma_next) -> noise`` shaped like the latent."""
+Observer = Callable[[int, SigmaMap, Relation | None], None]
+"""``observer(i, sigma, relation)``: the noise levels of evaluation ``i``, and what was related in the advance
+that follows it; None at the last one, from which all pixels step to the end."""
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Step:
 
     def callback(self, x: Tensor, denoised: Tensor, sigma_hat: Tensor | None = None) -> None:
         """The host's callback with k-diffusion's dictionary."""
-        if self.run.host.callback is not None:
+        if self.run.host.callback is not None and not self.run.rehearsing:
             sigma = self.sigma.scalar
             sigma_hat = sigma if sigma_hat is None else sigma_hat
             state = {"x": x, "i": self.i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
@@ -101,9 +104,19 @@ class Run:
     UNet is of an unknown kind.
     """
 
-    def __init__(self, host: Host, settings: Settings, targets: PromptTargets | None, x: Tensor):
-        """``targets``: None for the whole picture. ``x``: the initial latent ``[B, C, H, W]`` (for shape, device, dtype)."""
-        self.host, self.settings, self._targets = host, settings, targets
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        targets: PromptTargets | None,
+        x: Tensor,
+        observer: Observer | None = None,
+    ):
+        """``targets``: None for the whole picture. ``x``: the initial latent ``[B, C, H, W]`` (for shape, device, dtype).
+
+        ``observer`` sees every step of the pass that makes the picture.
+        """
+        self.host, self.settings, self._targets, self._observer = host, settings, targets, observer
         self.problems: set[str] = set()
         self._shape = (len(x), 1, *x.shape[-2:])
         self._device, self._dtype = x.device, torch.promote_types(x.dtype, torch.float32)
@@ -116,7 +129,7 @@ class Run:
         self._rehearsal: _Rehearsal | None = None
         self._sigma: SigmaMap | None = None
         self._recorded = self._recording = False
-        self._cursor = 0
+        self._cursor = self._map_step = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Run:
@@ -157,6 +170,11 @@ class Run:
             before = step.sigma
 
     @property
+    def rehearsing(self) -> bool:
+        """Whether this is the ordinary pass that makes a static mask."""
+        return self._rehearsal is not None
+
+    @property
     def lagging(self) -> Tensor:
         """Pixels that were related in any step so far, bool ``[B, 1, H, W]``; the others are on the host's clock."""
         return self._clock.touched
@@ -172,6 +190,11 @@ class Run:
         finally:
             self._sigma = None
             self._recorded = True
+
+    @property
+    def evaluating(self) -> Rows | None:
+        """The noise levels of the batch's images during a model evaluation of this run, else None."""
+        return Rows(self._sigma.map, self.lagging) if self._sigma is not None else None
 
     @contextmanager
     def rows(self, count: int) -> Iterator[Rows]:
@@ -195,6 +218,7 @@ class Run:
             stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images]))
             if self._recording:
                 start, step = self._cursor - count, self.host.step()
+                self._map_step = step
                 kept = [start + n if part is not None else None for n, (_, part) in enumerate(rows)]
                 stack.enter_context(self._maps.record(kept, partial(self._weights, step)))
             yield here
@@ -203,6 +227,7 @@ class Run:
         """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
         present = self._read()
         if self._last:
+            self._observe(None)
             final = self.host.scalars[-1]
             return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), torch.zeros_like(self._clock.progress.index))
         if self._rehearsal is not None:
@@ -214,8 +239,13 @@ class Run:
         else:
             relation = present if self.settings.mask_timing == "fresh" else self._previous
         self._previous = present if present is not None else self._previous
+        self._observe(relation)
         self._clock.advance(relation)
         return self._sigma_map(self._i + 1)
+
+    def _observe(self, relation: Relation | None) -> None:
+        if self._observer is not None and not self.rehearsing:
+            self._observer(self._i, self._sigma_map(self._i), relation)
 
     @property
     def _last(self) -> bool:
@@ -242,7 +272,7 @@ class Run:
         maps = torch.zeros(len(self._concavities), *self._maps.size, device=self._device).repeat(self._shape[0], 1, 1, 1)
         for row, map in recorded.items():
             maps[self.host.rows[row][0]] += map
-        present = self._targets.present(self.host.step() - 1).to(self._device)
+        present = self._targets.present(self._map_step).to(self._device)
         if self._rehearsal is not None:
             self._rehearsal.add(maps, present)
             return None

@@ -1,0 +1,231 @@
+"""Stable Diffusion 1 and 2 checkpoints in ldm format, built of the ``ldm`` package's own parts.
+
+A checkpoint is a file of weights and a YAML that names the classes they belong to. The names are looked
+up in a short list here; nothing that a YAML says is imported or run.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import Unsupported
+from .text_encoders import Clip, OpenClip, TextEncoder
+
+with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there
+    from ldm.modules.diffusionmodules.model import Decoder
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+MODEL = ("ldm.models.diffusion.ddpm.LatentDiffusion",)
+UNET = ("ldm.modules.diffusionmodules.openaimodel.UNetModel",)
+AUTOENCODER = ("ldm.models.autoencoder.AutoencoderKL",)
+CLIP = "ldm.modules.encoders.modules.FrozenCLIPEmbedder"
+OPEN_CLIP = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
+
+
+class Autoencoder(nn.Module):
+    """The half of ``AutoencoderKL`` that text-to-image needs; the names are those of its weights."""
+
+    def __init__(self, embed_dim: int, ddconfig: Mapping[str, Any]):
+        super().__init__()
+        self.decoder = Decoder(**ddconfig)
+        self.post_quant_conv = nn.Conv2d(embed_dim, ddconfig["z_channels"], 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``z [B, C, h, w]`` → pictures ``[B, 3, H, W]``, about -1 … 1."""
+        return self.decoder(self.post_quant_conv(z))
+
+
+@dataclass
+class Checkpoint:
+    """A loaded model.
+
+    ``name``: of its file. ``parameterization``: "eps" or "v", what the UNet predicts. ``alphas_cumprod``: ``[T]``.
+    ``scale``: of a latent against the autoencoder's. ``shrink``: the picture's side over the latent's.
+    ``multiple``: what a picture's sides must be divisible by.
+    """
+
+    name: str
+    unet: nn.Module
+    autoencoder: Autoencoder
+    text: TextEncoder
+    parameterization: str
+    alphas_cumprod: Tensor
+    scale: float
+    channels: int
+    shrink: int
+    multiple: int
+    device: torch.device
+
+
+def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
+    """Load ``path`` (.safetensors or .ckpt) with its YAML ``config``, by default the one of the same name beside it.
+
+    The parts are in single precision, on a GPU the UNet in half precision. Raises :class:`Unsupported`,
+    naming the file and what is wrong with it.
+    """
+    config = config or path.with_suffix(".yaml")
+    if not path.is_file():
+        raise Unsupported(f"there is no checkpoint {path}")
+    if not config.is_file():
+        raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
+    model = _Section(config, _read_yaml(config)).section("model", MODEL)
+    parameterization = model.get("parameterization", "eps")
+    if parameterization not in ("eps", "v"):
+        raise model.wrong("parameterization", parameterization, "it must be eps or v")
+    unet_section = model.section("unet_config", UNET)
+    first_stage = model.section("first_stage_config", AUTOENCODER)
+    # Two switches of training: neither changes what the model computes here.
+    unet = unet_section.build(UNetModel, use_checkpoint=False, use_fp16=False)
+    autoencoder = first_stage.build(Autoencoder, **{k: first_stage.get(k) for k in ("embed_dim", "ddconfig")}, only=True)
+    if unet.in_channels != 4 or unet.num_classes is not None:
+        raise unet_section.wrong("in_channels", unet.in_channels, "only plain text-to-image models can be used")
+    text = _text_encoder(model, config)
+
+    weights = _read_weights(path)
+    missing = [
+        *_fill(unet, weights, "model.diffusion_model."),
+        *_fill(autoencoder, weights, "first_stage_model."),
+        *text.load(_under(weights, "cond_stage_model.")),
+    ]
+    if missing:
+        raise Unsupported(f"{path} does not hold all weights that {config} asks for: no {missing[0]} ({len(missing)} in all)")
+
+    halvings = len(unet.channel_mult) - 1
+    shrink = 2 ** (len(first_stage.get("ddconfig")["ch_mult"]) - 1)
+    half = device.type == "cuda"
+    for part in (unet, autoencoder, text):
+        part.requires_grad_(False).eval().to(device)
+    return Checkpoint(
+        name=path.name,
+        unet=unet.half() if half else unet,
+        autoencoder=autoencoder,
+        text=text,
+        parameterization=parameterization,
+        alphas_cumprod=_alphas_cumprod(model).to(device),
+        scale=model.number("scale_factor", 0.18215),
+        channels=unet.in_channels,
+        shrink=shrink,
+        multiple=shrink * 2**halvings,
+        device=device,
+    )
+
+
+class _Section:
+    """A part of a YAML: ``target`` and ``params``, read with errors that name the file and the place."""
+
+    def __init__(self, file: Path, params: Mapping[str, Any], place: str = ""):
+        self._file, self._params, self._place = file, params, place
+        self.target = ""
+
+    def section(self, key: str, targets: tuple[str, ...]) -> _Section:
+        """The part under ``key``; its ``target`` must be one of ``targets``."""
+        value = self._params.get(key)
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, value, "a part with target and params is needed")
+        params = value.get("params", {})
+        section = _Section(self._file, params if isinstance(params, Mapping) else {}, f"{self._place}{key}.params.")
+        section.target = value.get("target")
+        if section.target not in targets:
+            raise self.wrong(f"{key}.target", section.target, f"known: {', '.join(targets)}")
+        return section
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._params.get(key, default)
+        if value is None:
+            raise Unsupported(f"{self._file}: {self._place}{key} is missing")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise self.wrong(key, value, "a number above 0 is needed")
+        return value
+
+    def build(self, kind: type[nn.Module], only: bool = False, **fixed: Any) -> nn.Module:
+        """``kind`` of the parameters (with ``only``, of ``fixed`` alone), on the CPU."""
+        parameters = fixed if only else {**self._params, **fixed}
+        try:
+            with redirect_stdout(io.StringIO()):  # ldm's parts print their sizes
+                return kind(**parameters)
+        except Exception as error:  # whatever a constructor of ldm trips over in somebody's YAML
+            raise Unsupported(f"{self._file}: {self._place[:-1]} fits no {kind.__name__}: {_line(error)}") from error
+
+    def wrong(self, key: str, value: Any, wanted: str) -> Unsupported:
+        return Unsupported(f"{self._file}: {self._place}{key} is {value!r:.120}; {wanted}")
+
+
+def _text_encoder(model: _Section, config: Path) -> TextEncoder:
+    section = model.section("cond_stage_config", (CLIP, OPEN_CLIP))
+    layer = section.get("layer", "last")
+    if section.target == CLIP:
+        if layer != "last":
+            raise section.wrong("layer", layer, "it must be last")
+        return Clip(str(section.get("version", "openai/clip-vit-large-patch14")), config.parent)
+    if layer not in ("last", "penultimate"):
+        raise section.wrong("layer", layer, "it must be last or penultimate")
+    return OpenClip(str(section.get("arch", "ViT-H-14")), layer)
+
+
+def _alphas_cumprod(model: _Section) -> Tensor:
+    """ldm's "linear" schedule, ``[T]``: evenly spaced square roots of betas."""
+    if model.get("beta_schedule", "linear") != "linear":
+        raise model.wrong("beta_schedule", model.get("beta_schedule"), "it must be linear")
+    start, end = model.number("linear_start", 1e-4), model.number("linear_end", 2e-2)
+    betas = torch.linspace(start**0.5, end**0.5, int(model.number("timesteps", 1000)), dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(dim=0).float()
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise Unsupported(f"{file} is not a YAML that can be read: {_line(error)}") from error
+    if not isinstance(content, Mapping):
+        raise Unsupported(f"{file} is not a model's configuration: it holds no part named model")
+    return content
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise Unsupported(f"{file} cannot be read as a checkpoint: {_line(error)}") from error
+    except Exception as error:  # pickle's own; its text is long and advises to load the file all the same
+        raise Unsupported(f"{file} holds more than weights and is not loaded; use a .safetensors of it") from error
+    if isinstance(weights, Mapping):
+        weights = weights.get("state_dict", weights)
+    if not isinstance(weights, Mapping):
+        raise Unsupported(f"{file} cannot be read as a checkpoint: it holds a {type(weights).__name__}")
+    return dict(weights)
+
+
+def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _fill(part: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Give ``part`` its weights; returns the full names of the missing ones."""
+    try:
+        result = part.load_state_dict(_under(weights, prefix), strict=False)
+    except RuntimeError as error:
+        text = str(error).splitlines()[-1].strip()
+        raise Unsupported(f"the checkpoint's weights {prefix}… do not fit its YAML: {text}") from error
+    return [prefix + name for name in result.missing_keys]
+
+
+def _line(error: Exception) -> str:
+    """An error's text in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

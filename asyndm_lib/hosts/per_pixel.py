@@ -1,0 +1,49 @@
+"""Per-pixel pre-conditioning of a host's denoiser (METHOD, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..run import Rows
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """``owner.name`` is ``value`` inside the ``with``; what this very object had, or its class has, comes back after."""
+    had, before = name in vars(owner), vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if had:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
+def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
+    """For one call of a k-diffusion ``denoiser`` (eps or v): lagging pixels are scaled by their own sigma.
+
+    ``here``: what :meth:`run.Run.rows` gave for the same rows. The other pixels keep, to the bit, the
+    value that the denoiser has for their row. Does nothing where ``here`` is None or the denoiser scales nothing.
+    """
+    own = getattr(denoiser, "get_scalings", None)
+    if here is None or own is None:
+        yield
+        return
+
+    def per_pixel(sigma: Tensor) -> list[Tensor]:
+        """``sigma [n]`` → the denoiser's factors, ``[n, 1, H, W]`` each."""
+        return [
+            torch.where(here.lagging, lagging.to(row.dtype), row.view(-1, 1, 1, 1))
+            for row, lagging in zip(own(sigma), own(here.sigma), strict=True)
+        ]
+
+    with replaced(denoiser, "get_scalings", per_pixel):
+        yield

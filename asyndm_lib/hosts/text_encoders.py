@@ -1,0 +1,172 @@
+"""The text encoders of Stable Diffusion 1 and 2: words → tokens, and tokens → the cross-attention context.
+
+A prompt is taken literally: brackets and weights of the WebUIs are plain text. It is cut into chunks of
+75 tokens, each between a start and an end token; the chunks' contexts stand one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Unsupported
+from ..tokens import Token
+
+CHUNK = 75
+ROWS = CHUNK + 2
+"""Rows of the context that a chunk takes."""
+MAX_CHUNKS = 10
+"""A prompt of more is refused: the picture would follow no part of it."""
+
+
+class TextEncoder(Protocol):
+    """One of this module's encoders, as loaded by :mod:`ldm_checkpoint`."""
+
+    start: int
+    end: int
+    padding: int
+
+    def ids(self, text: str) -> list[int]:
+        """The text's tokens, without start and end."""
+
+    def ends_word(self, token: int) -> bool:
+        """Whether a word ends with ``token``."""
+
+    def context(self, ids: Tensor) -> Tensor:
+        """Rows of 77 tokens, int64 ``[n, 77]`` → ``[n, 77, C]``."""
+
+
+def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
+    """The tokens of ``text`` where they stand in the context."""
+    return [
+        Token(key, at // CHUNK * ROWS + 1 + at % CHUNK, encoder.ends_word(key))
+        for at, key in enumerate(encoder.ids(text))
+    ]
+
+
+def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | str) -> Tensor:
+    """The cross-attention context of ``texts``, ``[n, 77·chunks, C]``; short texts are filled with empty chunks.
+
+    Raises :class:`Unsupported` for a text of more than ``MAX_CHUNKS`` chunks.
+    """
+    ids = [encoder.ids(text) for text in texts]
+    for text, tokens in zip(texts, ids, strict=True):
+        if len(tokens) > CHUNK * MAX_CHUNKS:
+            raise Unsupported(
+                f"the prompt {text!r:.40}… has {len(tokens)} tokens; at most {CHUNK * MAX_CHUNKS} can be used"
+            )
+    chunks = max(1, *(-(-len(tokens) // CHUNK) for tokens in ids))
+    rows = []
+    for tokens in ids:
+        for chunk in range(chunks):
+            row = tokens[chunk * CHUNK : (chunk + 1) * CHUNK]
+            rows.append([encoder.start, *row, encoder.end, *[encoder.padding] * (CHUNK - len(row))])
+    with torch.no_grad():
+        context = encoder.context(torch.tensor(rows, device=device))
+    return context.float().reshape(len(texts), chunks * ROWS, -1)
+
+
+class Clip(nn.Module):
+    """OpenAI's CLIP (``FrozenCLIPEmbedder``, Stable Diffusion 1), by transformers."""
+
+    def __init__(self, version: str, beside: Path):
+        """``version``: a folder with the model's ``config.json`` and its tokenizer, absolute or relative to the folder
+        ``beside``, or the name of a model of the Hugging Face hub that is already on this machine.
+
+        Raises :class:`Unsupported` if there is none.
+        """
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+        super().__init__()
+        folder = beside / version
+        source = str(folder) if folder.is_dir() else version
+        try:
+            config = CLIPTextConfig.from_pretrained(source, local_files_only=True)
+            self._tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=True)
+        except Exception as error:  # transformers and the hub raise whatever their version likes
+            raise Unsupported(
+                f"the text encoder {version!r} is not on this machine as a whole: no folder of that name at {beside} "
+                f"and no copy from the Hugging Face hub (a config.json, vocab.json and merges.txt are needed)"
+            ) from error
+        self._tokenizer.model_max_length = 10**9  # longer texts are cut into chunks here; no warning
+        self.transformer = CLIPTextModel(config)
+        # Config files of CLIP's first years name other ids than the tokenizer does.
+        self.start, self.end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        self.padding = self.end
+
+    def ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def ends_word(self, token: int) -> bool:
+        return self._tokenizer.convert_ids_to_tokens(token).endswith("</w>")
+
+    def context(self, ids: Tensor) -> Tensor:
+        return self.transformer(input_ids=ids).last_hidden_state
+
+    def load(self, weights: dict[str, Tensor]) -> list[str]:
+        """Take the weights ``transformer.text_model.…``; returns the names that are missing."""
+        own = self.transformer.state_dict()
+        prefix = "transformer."
+        if not any(name.startswith("text_model.") for name in own):
+            prefix += "text_model."  # as of transformers 5 the text model is no part of another module
+        found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        # Positions are counted, not learned; old checkpoints and old transformers hold them, others do not.
+        found = {name: value for name, value in found.items() if not name.endswith("position_ids")}
+        return [n for n in self.transformer.load_state_dict(found, strict=False)[0] if not n.endswith("position_ids")]
+
+
+class OpenClip(nn.Module):
+    """OpenCLIP's text tower (``FrozenOpenCLIPEmbedder``, Stable Diffusion 2), by open_clip."""
+
+    def __init__(self, arch: str, layer: str):
+        """``layer``: "last" or "penultimate", the transformer layer whose output makes the context.
+
+        Raises :class:`Unsupported` if open_clip is not installed or does not know ``arch``.
+        """
+        super().__init__()
+        try:
+            import open_clip
+            from open_clip.tokenizer import SimpleTokenizer
+            from open_clip.transformer import TextTransformer
+        except ImportError as error:
+            raise Unsupported(
+                f"this checkpoint's text encoder ({arch}) needs the package open_clip_torch: pip install open_clip_torch"
+            ) from error
+        config = open_clip.get_model_config(arch)
+        if config is None:
+            raise Unsupported(f"open_clip knows no text encoder {arch!r}")
+        sizes = {k: v for k, v in config["text_cfg"].items() if k in ("context_length", "vocab_size", "width", "heads", "layers")}
+        self.model = TextTransformer(**sizes, output_dim=config["embed_dim"])
+        self._tokenizer = SimpleTokenizer()
+        self._skipped = {"last": 0, "penultimate": 1}[layer]
+        self.start, self.end = (self._tokenizer.encoder[name] for name in ("<start_of_text>", "<end_of_text>"))
+        self.padding = 0
+
+    def ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text))
+
+    def ends_word(self, token: int) -> bool:
+        return self._tokenizer.decoder[token].endswith("</w>")
+
+    def context(self, ids: Tensor) -> Tensor:
+        tower = self.model
+        x = tower.token_embedding(ids) + tower.positional_embedding
+        blocks = tower.transformer.resblocks
+        # Older releases have the tokens first, the batch second.
+        batch_first = getattr(tower.transformer, "batch_first", False)
+        x = x if batch_first else x.transpose(0, 1)
+        for block in blocks[: len(blocks) - self._skipped]:
+            x = block(x, attn_mask=tower.attn_mask)
+        return tower.ln_final(x if batch_first else x.transpose(0, 1))
+
+    def load(self, weights: dict[str, Tensor]) -> list[str]:
+        """Take the weights ``model.…``; returns the names that are missing."""
+        found = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+        missing = self.model.load_state_dict(
+            {name: value for name, value in found.items() if name in self.model.state_dict()}, strict=False
+        )[0]
+        return [name for name in missing if name not in ("attn_mask", "text_projection")]
