@@ -74,7 +74,7 @@ class Progress:
 class Relation:
     """Which pixels are prompt-related during one advance, and how strongly they lag.
 
-    ``related``: bool ``[B, 1, H, W]``. ``concavity``: float64 ``[B, 1, H, W]``, read where related.
+    ``related``: bool ``[B, 1, H, W]``. ``concavity``: float ``[B, 1, H, W]``, read where related.
     """
 
     related: Tensor
@@ -96,11 +96,11 @@ class CountingClock:
     @property
     def touched(self) -> Tensor:
         """Pixels that have left the synchronous clock, bool ``[B, 1, H, W]``."""
-        return (self._count > 0) & (self._k > 0)
+        return self._count > 0
 
     def levels(self, i: int) -> Tensor:
-        """All progress values that evaluation ``i`` can hold, float64 ``[i + 1]``."""
-        count = torch.arange(i + 1, dtype=torch.float64)
+        """All progress values that evaluation ``i`` can hold, float64 ``[i + 1]``; one alone where nothing lags."""
+        count = torch.arange(i + 1 if self._k > 0 else 1, dtype=torch.float64)
         return i - self._k * count * (1 - i / max(self.advances, 1))
 
     @property
@@ -108,42 +108,50 @@ class CountingClock:
         return Progress(self.levels(self.step), self._count)
 
     def advance(self, relation: Relation) -> None:
-        self._count = self._count + relation.related
+        if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit
+            self._count = self._count + relation.related
         self.step += 1
 
 
 class StateClock:
     """Any curve, any concavity per pixel: the state itself is kept, and its distinct values are searched.
 
-    Finding them asks the device once per step. States are kept to 2⁻³⁰ of a step, so that equal
-    histories in another order do not differ by rounding.
+    It is kept on the CPU, in double precision also where the device has none; each advance fetches one
+    mask from the device. States that differ by less than 2⁻³⁰ of a step share a
+    level, so that equal histories in another order do not differ by rounding.
     """
 
     _GRAIN = 2.0**30
 
     def __init__(self, advances: int, shape: Sequence[int], curve: str, device: torch.device | str = "cpu"):
         self.advances, self.step, self._rule = advances, 0, RULES[curve]
-        self._u = torch.zeros(tuple(shape), dtype=torch.float64, device=device)
-        self.touched = torch.zeros(tuple(shape), dtype=torch.bool, device=device)
+        self._device = torch.device(device)
+        self._u = torch.zeros(tuple(shape), dtype=torch.float64)
+        self._lagging = torch.zeros(tuple(shape), dtype=torch.bool)
+
+    @property
+    def touched(self) -> Tensor:
+        """Pixels that have left the synchronous clock, bool ``[B, 1, H, W]``."""
+        return self._lagging.to(self._device)
 
     @property
     def progress(self) -> Progress:
         # The synchronous clock comes first whether or not a pixel is still on it.
         synchronous = self._u.new_tensor([float(self.step)])
-        values, index = torch.unique(torch.where(self.touched, self._u, -1.0), return_inverse=True)
+        grains = torch.where(self._lagging, (self._u * self._GRAIN).round() / self._GRAIN, -1.0)
+        values, index = torch.unique(grains, return_inverse=True)
         lagging = values[values >= 0]
-        index = torch.where(self.touched, index + 1 - (len(values) - len(lagging)), 0)
-        return Progress(torch.cat([synchronous, lagging]).cpu(), index)
+        index = torch.where(self._lagging, index + 1 - (len(values) - len(lagging)), 0)
+        return Progress(torch.cat([synchronous, lagging]), index.to(self._device))
 
     def advance(self, relation: Relation) -> None:
         r = self.advances - self.step
-        related = self._rule(self._u, relation.concavity, r, self.advances)
-        u = torch.where(relation.related, related, linear(self._u, r, self.advances))
+        related, concavity = relation.related.cpu(), relation.concavity.cpu().double()
+        u = torch.where(related, self._rule(self._u, concavity, r, self.advances), linear(self._u, r, self.advances))
         self.step += 1
-        u = torch.round(u * self._GRAIN) / self._GRAIN
         # Rounding may not carry a pixel past the synchronous clock, nor short of the end.
         self._u = u.clamp(max=float(self.step)) if r > 1 else torch.full_like(u, float(self.advances))
-        self.touched = self.touched | (relation.related & (relation.concavity > 0))
+        self._lagging = self._lagging | (related & (concavity > 0))
 
 
 Clock = CountingClock | StateClock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +98,15 @@ def token_maps(query: Tensor, key: Tensor, heads: int, scale: float, weights: Te
 
     ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context, T]``.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with _full_precision(query.device):
         q = query.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         k = key.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         attention = (q @ k.transpose(-1, -2) * scale).softmax(dim=-1).mean(dim=1)
         return attention @ weights.float()
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager:
+    """No autocast inside; half precision overflows in q·kᵀ of SD 2.x. Devices that have no autocast need nothing."""
+    if device.type in ("cuda", "cpu", "xpu"):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -19,12 +19,12 @@ def relate(maps: Tensor, present: Tensor, concavities: Tensor, threshold: float,
     targets overlap, a pixel takes the largest concavity. ``height``, ``width``: the latent's.
     """
     hit = (maps >= threshold * maps.mean(dim=(-2, -1), keepdim=True)) & present[:, :, None, None]
-    concavity = torch.where(hit, concavities[:, None, None].double(), -1.0).amax(dim=1, keepdim=True)
+    concavity = torch.where(hit, concavities[:, None, None], -1.0).amax(dim=1, keepdim=True)
     concavity = resize(concavity, height, width)
     return Relation(concavity >= 0, concavity.clamp(min=0))
 
 
 def everywhere(concavities: Tensor, height: int, width: int) -> Relation:
     """Every pixel of every image related with that image's concavity ``[B]``; a negative one relates none."""
-    concavity = concavities.double()[:, None, None, None].expand(-1, 1, height, width)
+    concavity = concavities[:, None, None, None].expand(-1, 1, height, width)
     return Relation(concavity >= 0, concavity.clamp(min=0))

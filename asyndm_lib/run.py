@@ -122,8 +122,13 @@ class Run:
         self._device, self._dtype = x.device, torch.promote_types(x.dtype, torch.float32)
         self._timesteps = PixelTimesteps(host.unet)
         self._maps = TokenMaps(host.unet, *x.shape[-2:]) if targets else None
-        own = [settings.concavity if t.concavity is None else t.concavity for t in targets.targets] if targets else []
-        self._concavities = torch.tensor(own, dtype=torch.float64, device=self._device)
+        self._own = [
+            settings.concavity if target.concavity is None else target.concavity
+            for target in (targets.targets if targets else ())
+        ]
+        # Apple's GPUs have no double precision.
+        precision = torch.float32 if x.device.type == "mps" else torch.float64
+        self._concavities = torch.tensor(self._own, dtype=precision, device=self._device)
         self._image_index: dict[tuple[int, ...], Tensor] = {}
         self._static: Relation | None = None
         self._rehearsal: _Rehearsal | None = None
@@ -156,7 +161,7 @@ class Run:
     def __iter__(self) -> Iterator[Step]:
         """The steps of one pass, from a fresh clock."""
         schedule = self.host.schedule
-        concavities = self._concavities.tolist() or [self.settings.concavity]
+        concavities = self._own or [self.settings.concavity]
         self._clock = make_clock(schedule.advances, self._shape, self.settings.curve, concavities, self._device)
         self._tables = self._known_levels() if isinstance(self._clock, CountingClock) else None
         self._previous = self._whole()
@@ -269,9 +274,10 @@ class Run:
                 "so nothing was related in some steps"
             )
             return self._nothing()
-        maps = torch.zeros(len(self._concavities), *self._maps.size, device=self._device).repeat(self._shape[0], 1, 1, 1)
-        for row, map in recorded.items():
-            maps[self.host.rows[row][0]] += map
+        # An image's AND parts share its targets: their weights add up to the mean over all tokens.
+        images = self._images(tuple(self.host.rows[row][0] for row in recorded))
+        maps = torch.stack(list(recorded.values()))
+        maps = maps.new_zeros(self._shape[0], *maps.shape[1:]).index_add(0, images, maps)
         present = self._targets.present(self._map_step).to(self._device)
         if self._rehearsal is not None:
             self._rehearsal.add(maps, present)
@@ -288,7 +294,7 @@ class Run:
             strongest = torch.full((self._shape[0],), self.settings.concavity)
         else:
             present = self._targets.present(self.host.step())
-            strongest = torch.where(present, self._concavities.cpu(), -1.0).amax(dim=1)
+            strongest = torch.where(present, torch.tensor(self._own), -1.0).amax(dim=1)
         return everywhere(strongest.to(self._device), *self._shape[-2:])
 
     def _nothing(self) -> Relation:

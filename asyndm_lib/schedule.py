@@ -49,10 +49,10 @@ class Schedule:
     ):
         self._sigma_to_t, self._t_to_sigma = sigma_to_t, t_to_sigma
         self._timesteps = sigma_to_t(sigmas).double().cpu()
-        self._log_sigmas = sigmas.double().cpu().log()
+        self._sigmas = sigmas.double().cpu()
         # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep stands still.
         # What the timesteps miss there is interpolated beside them, so that sigma(i) is sigma_i everywhere.
-        self._beyond = self._log_sigmas - t_to_sigma(self._timesteps).double().cpu().log()
+        self._beyond = self._sigmas.log() - t_to_sigma(self._timesteps).double().cpu().log()
 
     @property
     def evaluations(self) -> int:
@@ -77,7 +77,7 @@ class Schedule:
         beyond = torch.lerp(self._beyond[low], self._beyond[high], weight)
         between = self._t_to_sigma(t).double().cpu() * beyond.exp()
         nearest = u.round().long()
-        return torch.where(u == nearest, self._log_sigmas[nearest].exp(), between)
+        return torch.where(u == nearest, self._sigmas[nearest], between)
 
 
 class AuthorsGrid:

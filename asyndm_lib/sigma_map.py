@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 
@@ -39,7 +38,7 @@ class SigmaMap:
     @cached_property
     def map(self) -> Tensor:
         """Sigma of every pixel, ``[B, 1, H, W]``."""
-        return torch.take(self.levels, self.index)
+        return self.levels[self.index]
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> SigmaMap:
         """Another noise level of every pixel, ``fn`` of this one; ``fn`` holds element by element."""
