@@ -20,7 +20,7 @@ from .nearest import resize
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
-    """Sinusoidal embedding ``[L, channels]`` of fractional ``timesteps`` ``[L]``, cosines first (Ho et al. 2020, as in ldm)."""
+    """Sinusoidal embedding ``[L, channels]`` of ``timesteps`` ``[L]``, cosines first (Ho et al. 2020, as in ldm)."""
     half = channels // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)[None]

@@ -70,7 +70,7 @@ class Step:
     sigma_next: SigmaMap | None = None
 
     def predict(self, x: Tensor, sigma: SigmaMap | None = None) -> Tensor:
-        """The host's guided prediction for ``x [B, C, H, W]`` with every pixel at its noise level (this step's by default)."""
+        """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in ``sigma`` (the step's)."""
         return self.run.predict(x, sigma or self.sigma)
 
     def advance(self) -> SigmaMap:
@@ -112,7 +112,7 @@ class Run:
         x: Tensor,
         observer: Observer | None = None,
     ):
-        """``targets``: None for the whole picture. ``x``: the initial latent ``[B, C, H, W]`` (for shape, device, dtype).
+        """``targets``: None for the whole picture. ``x [B, C, H, W]``: the initial latent, for shape and kind.
 
         ``observer`` sees every step of the pass that makes the picture.
         """
@@ -168,7 +168,8 @@ class Run:
         for _ in range(schedule.lead):
             self._clock.advance(self._previous)
         before = None
-        for self._i in self.host.progress(range(schedule.evaluations)):
+        for i in self.host.progress(range(schedule.evaluations)):
+            self._i = i
             self._recorded = not self._wants_maps()
             step = Step(self, self._i, self._sigma_map(self._i), before, self._last)
             yield step
@@ -234,7 +235,8 @@ class Run:
         if self._last:
             self._observe(None)
             final = self.host.scalars[-1]
-            return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), torch.zeros_like(self._clock.progress.index))
+            index = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
+            return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), index)
         if self._rehearsal is not None:
             relation = self._nothing()
         elif self._targets is None:

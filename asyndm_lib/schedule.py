@@ -1,4 +1,4 @@
-"""Progress → noise level: linear in the model's timestep between the knots of the host's schedule (METHOD, section 1)."""
+"""Progress → noise level: linear in the model's timestep between the knots of the host's schedule."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a target stands in one prompt: ``(part, positions)`` per occurrence, ``part`` counting the ``AND`` parts."""
+    """Where a target stands in one prompt: ``(part, positions)`` per occurrence, ``part`` being an ``AND`` part."""
 
     occurrences: tuple[tuple[int, tuple[int, ...]], ...]
 

@@ -17,9 +17,10 @@ SMALL = 48
 
 def check(unet: nn.Module) -> None:
     """Raise :class:`Unsupported` unless ``unet`` has the parts that the method works on."""
-    missing = [name for name in ("time_embed", "input_blocks", "middle_block", "output_blocks") if not hasattr(unet, name)]
+    names = ("time_embed", "input_blocks", "middle_block", "output_blocks")
+    missing = ", ".join(name for name in names if not hasattr(unet, name))
     if missing:
-        raise Unsupported(f"this model ({type(unet).__name__}) is not a UNet that AsynDM knows: it has no {', '.join(missing)}")
+        raise Unsupported(f"this model ({type(unet).__name__}) is not a UNet that AsynDM knows: it has no {missing}")
 
 
 def res_blocks(unet: nn.Module) -> list[nn.Module]:
@@ -41,7 +42,7 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
 
 
 def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.Module], tuple[int, int]]:
-    """The cross-attention layers whose maps the method reads for a latent of ``height`` × ``width``, and the maps' size.
+    """The cross-attentions whose maps the method reads for a latent of ``height`` × ``width``, and the maps' size.
 
     Raises :class:`Unsupported` if the model has no text cross-attention.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import k_diffusion.sampling as k
 import pytest
 import torch
-from stand_ins import LEVELS, Noise, alphas_cumprod, make_run, uniform_sigmas
+from stand_ins import Noise, make_run, uniform_sigmas
 from torch import Tensor
 
 from asyndm_lib.samplers import SAMPLERS

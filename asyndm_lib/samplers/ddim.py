@@ -1,4 +1,4 @@
-"""DDIM of Song et al. (2021) in the variance-preserving form of the WebUI's own: ``x`` is scaled, the model gives eps."""
+"""DDIM of Song et al. (2021) in the variance-preserving form of the WebUI's own: ``x`` scaled, the model giving eps."""
 
 from __future__ import annotations
 
