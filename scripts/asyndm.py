@@ -2,9 +2,12 @@
 
 import modules.scripts as scripts
 
+from asyndm_lib import hosts
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.hosts import a1111 as host
 from asyndm_lib.interface import accordion, arguments, infotext, messages
+
+# Chosen here, not at the first use: the WebUI has this folder on its path only while it loads this file.
+host = hosts.webui()
 
 
 class AsynDM(scripts.Script):

@@ -1,0 +1,18 @@
+"""One module per program that makes pictures.
+
+A WebUI's adapter has three functions: ``prompt_targets`` (target words in the coming call's prompts),
+``attach`` (have that call run on sigma maps) and ``detach``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def webui() -> ModuleType:
+    """The adapter of the WebUI that we are loaded into."""
+    # Forge and its relatives keep A1111's module names, but not what is behind them.
+    forge = find_spec("modules_forge") is not None
+    return import_module(".unknown" if forge else ".a1111", __name__)

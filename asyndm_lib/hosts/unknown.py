@@ -1,0 +1,18 @@
+"""A WebUI without an adapter: every use is refused with one message, and pictures are made without us."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ..errors import Unsupported
+
+
+def detach(sampler: Any) -> None:
+    """Nothing was attached."""
+
+
+def prompt_targets(*_: Any) -> NoReturn:
+    raise Unsupported("this WebUI is not supported yet; AUTOMATIC1111's WebUI 1.10 is")
+
+
+attach = prompt_targets
