@@ -91,9 +91,10 @@ class PixelTimesteps:
         if call is None or call.levels is None or call.busy:
             return None
         call.busy = True
-        table = torch.cat([output, module(call.table())])
+        # Every block begins with the same activation of the same table: it is worth making once.
+        lagging = module[1:](call.activated(module[0])) if isinstance(module[0], nn.SiLU) else module(call.table())
         call.busy = False
-        return call.spread(table)
+        return call.spread(torch.cat([output, lagging]))
 
 
 class _Call:
@@ -107,6 +108,7 @@ class _Call:
         self.size = index.shape[-2:]
         self.busy = False
         self._table: Tensor | None = None
+        self._activated: Tensor | None = None
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def table(self) -> Tensor:
@@ -117,16 +119,23 @@ class _Call:
                 self._table = (self.levels[None] + self.label[:, None]).flatten(0, 1)
         return self._table
 
+    def activated(self, activation: nn.Module) -> Tensor:
+        """``activation`` of :meth:`table`."""
+        if self._activated is None:
+            self._activated = activation(self.table())
+        return self._activated
+
     def rows(self) -> Tensor:
         """For every pixel of a block of the present size the row of its table, int64 ``[N·h·w]``."""
-        size = tuple(self.size)
+        size, full = tuple(self.size), tuple(self.index.shape[-2:])
+        if full not in self._rows:
+            level = self.index[:, 0]
+            own = torch.arange(len(level), device=level.device)[:, None, None]
+            others = len(level) - 1 + (own * len(self.levels) if self.label is not None else 0)
+            self._rows[full] = torch.where(level == 0, own, others + level)
         if size not in self._rows:
-            level = resize(self.index[:, 0], *size)
-            n = len(level)
-            own = torch.arange(n, device=level.device)[:, None, None]
-            others = n - 1 + (own * len(self.levels) if self.label is not None else 0)
-            self._rows[size] = torch.where(level == 0, own, others + level).flatten()
-        return self._rows[size]
+            self._rows[size] = resize(self._rows[full], *size)
+        return self._rows[size].flatten()
 
     def spread(self, table: Tensor) -> Tensor:
         """``table [rows, C]`` gathered to ``[N, C, h, w]``."""

@@ -27,8 +27,7 @@ class TokenMaps:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._call: _Rows | None = None
         self._query: Tensor | None = None
-        self._sums: dict[int, Tensor] = {}
-        self._counts: dict[int, int] = {}
+        self._records: list[_Rows] = []
 
     def attach(self) -> None:
         for layer in self._layers:
@@ -44,14 +43,15 @@ class TokenMaps:
     def clear(self) -> None:
         """Forget everything recorded so far."""
         self._call = self._query = None
-        self._sums.clear()
-        self._counts.clear()
+        self._records.clear()
 
     @contextmanager
     def record(self, rows: Sequence[int | None], weights: Weights) -> Iterator[None]:
         """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
-        self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights) if kept else None
+        if kept:
+            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights)
+            self._records.append(self._call)
         try:
             yield
         finally:
@@ -59,8 +59,11 @@ class TokenMaps:
 
     def take(self) -> dict[int, Tensor]:
         """Mean over heads and layers of every recorded row, ``[T, h, w]`` each; the record is empty afterwards."""
-        h, w = self.size
-        maps = {row: (total / self._counts[row]).t().reshape(-1, h, w) for row, total in self._sums.items()}
+        maps = {}
+        for record in self._records:
+            if record.sum is not None:
+                mean = (record.sum / record.layers).transpose(1, 2).unflatten(-1, self.size)
+                maps.update(zip(record.rows, mean, strict=True))
         self.clear()
         return maps
 
@@ -74,22 +77,32 @@ class TokenMaps:
             call = self._call
             if call is None or query is None or query.shape[1] != self.size[0] * self.size[1]:
                 return
-            if call.total is None or call.total.shape[1] != output.shape[1]:
-                call.total = torch.stack([call.weights(row, output.shape[1]) for row in call.rows]).to(output.device)
-            maps = token_maps(query[call.at], output[call.at], layer.heads, layer.scale, call.total)
-            for row, map in zip(call.rows, maps, strict=True):
-                self._sums[row] = self._sums[row] + map if row in self._sums else map
-                self._counts[row] = self._counts.get(row, 0) + 1
+            maps = token_maps(
+                query[call.at], output[call.at], layer.heads, layer.scale, call.weights(output.shape[1], output.device)
+            )
+            call.sum = maps if call.sum is None else call.sum + maps
+            call.layers += 1
 
         return hook
 
 
 class _Rows:
+    """The recorded rows of one call of the UNet, and what was seen of them so far."""
+
     def __init__(self, at: list[int], rows: list[int], weights: Weights):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.rows, self.weights = rows, weights
-        self.total: Tensor | None = None
+        self.rows = rows
+        self.sum: Tensor | None = None
+        self.layers = 0
+        self._weights = weights
+        self._stacked: Tensor | None = None
+
+    def weights(self, context: int, device: torch.device) -> Tensor:
+        """``[rows, context, T]``."""
+        if self._stacked is None or self._stacked.shape[1] != context:
+            self._stacked = torch.stack([self._weights(row, context) for row in self.rows]).to(device)
+        return self._stacked
 
 
 @torch.no_grad()
@@ -99,10 +112,16 @@ def token_maps(query: Tensor, key: Tensor, heads: int, scale: float, weights: Te
     ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context, T]``.
     """
     with _full_precision(query.device):
-        q = query.float().unflatten(-1, (heads, -1)).transpose(1, 2)
-        k = key.float().unflatten(-1, (heads, -1)).transpose(1, 2)
-        attention = (q @ k.transpose(-1, -2) * scale).softmax(dim=-1).mean(dim=1)
-        return attention @ weights.float()
+        q, k = _heads(query, heads), _heads(key, heads)
+        attention = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale).softmax(dim=-1)
+        return attention.unflatten(0, (-1, heads)).mean(dim=1) @ weights.to(q.dtype)
+
+
+def _heads(projected: Tensor, heads: int) -> Tensor:
+    """``[rows, n, heads·d]`` → ``[rows·heads, n, d]`` in full precision, in one copy."""
+    split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    precision = torch.promote_types(projected.dtype, torch.float32)
+    return split.to(precision, memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager:

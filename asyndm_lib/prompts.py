@@ -30,6 +30,7 @@ class PromptTargets:
     tokenize: Tokenize
     _tokens: dict[str, Sequence[Token]] = field(default_factory=dict, init=False, repr=False)
     _found: dict[tuple[str, ...], list[Found]] = field(default_factory=dict, init=False, repr=False)
+    _present: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,10 +47,14 @@ class PromptTargets:
             self._found[texts] = [find(parts, words, t) for words, t in zip(self._words, self.targets, strict=True)]
         return self._found[texts]
 
-    def present(self, step: int) -> Tensor:
+    def present(self, step: int, device: torch.device | str = "cpu") -> Tensor:
         """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``."""
-        rows = [[bool(f.occurrences) for f in self.found(image, step)] for image in range(len(self.prompts))]
-        return torch.tensor(rows, dtype=torch.bool).reshape(len(self.prompts), len(self.targets))
+        found = [self.found(image, step) for image in range(len(self.prompts))]
+        key = (tuple(tuple(bool(f.occurrences) for f in image) for image in found), str(device))
+        if key not in self._present:
+            shape = len(self.prompts), len(self.targets)
+            self._present[key] = torch.tensor(key[0], dtype=torch.bool).reshape(shape).to(device)
+        return self._present[key]
 
     def ever_present(self) -> Tensor:
         """Bool ``[B, T]``: whether the target stands in the image's prompt at any step of the schedule."""

@@ -165,8 +165,9 @@ class Run:
         self._clock = make_clock(schedule.advances, self._shape, self.settings.curve, concavities, self._device)
         self._tables = self._known_levels() if isinstance(self._clock, CountingClock) else None
         self._previous = self._whole()
+        first = self._nothing() if self.rehearsing else self._static or self._previous
         for _ in range(schedule.lead):
-            self._clock.advance(self._previous)
+            self._clock.advance(first)
         before = None
         for i in self.host.progress(range(schedule.evaluations)):
             self._i = i
@@ -192,10 +193,16 @@ class Run:
         self._sigma, self._cursor = sigma, 0
         self._recording = not self._recorded
         try:
-            return self.host.predict(x, sigma.scalar)
+            prediction = self.host.predict(x, sigma.scalar)
         finally:
             self._sigma = None
             self._recorded = True
+        if not self._cursor:
+            raise Unsupported(
+                "the model was called in a way that AsynDM cannot see, so its pixels had one noise level for all: "
+                "another extension replaces the model; switch it or AsynDM off"
+            )
+        return prediction
 
     @property
     def evaluating(self) -> Rows | None:
@@ -280,7 +287,7 @@ class Run:
         images = self._images(tuple(self.host.rows[row][0] for row in recorded))
         maps = torch.stack(list(recorded.values()))
         maps = maps.new_zeros(self._shape[0], *maps.shape[1:]).index_add(0, images, maps)
-        present = self._targets.present(self._map_step).to(self._device)
+        present = self._targets.present(self._map_step, self._device)
         if self._rehearsal is not None:
             self._rehearsal.add(maps, present)
             return None
@@ -293,11 +300,11 @@ class Run:
     def _whole(self) -> Relation:
         """Before the first map exists every pixel counts as related, of the images that hold a target."""
         if self._targets is None:
-            strongest = torch.full((self._shape[0],), self.settings.concavity)
+            strongest = torch.full((self._shape[0],), self.settings.concavity, dtype=self._concavities.dtype)
         else:
             present = self._targets.present(self.host.step())
-            strongest = torch.where(present, torch.tensor(self._own), -1.0).amax(dim=1)
-        return everywhere(strongest.to(self._device), *self._shape[-2:])
+            strongest = torch.where(present, torch.tensor(self._own, dtype=torch.float64), -1.0).amax(dim=1)
+        return everywhere(strongest.to(self._concavities), *self._shape[-2:])
 
     def _nothing(self) -> Relation:
         return everywhere(torch.full((self._shape[0],), -1.0, device=self._device), *self._shape[-2:])

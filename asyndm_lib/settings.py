@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -85,10 +84,10 @@ def _checked(f: Any, value: Any) -> Any:
         if not isinstance(value, bool):
             raise SettingsError(f"{label} must be true or false, not {value!r:.80}")
     elif isinstance(f.default, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise SettingsError(f"{label} must be a number, not {value!r:.80}")
         if not meta["minimum"] <= value <= meta["maximum"]:
-            raise SettingsError(f"{label} must be from {meta['minimum']:g} to {meta['maximum']:g}, not {value!r}")
+            raise SettingsError(f"{label} must be from {meta['minimum']:g} to {meta['maximum']:g}, not {value!r:.80}")
         value = float(value)
     elif not isinstance(value, str):
         raise SettingsError(f"{label} must be text, not {value!r:.80}")

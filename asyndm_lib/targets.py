@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from .errors import TargetError
 
 MAX_TARGETS = 64
+MAX_LENGTH = 4000
+"""Characters of the whole list."""
 
 _BRACKETS = {"(": ")", "[": "]"}
-_CONCAVITY = re.compile(r":\s*([^:()\[\]]*)$")
+_CONCAVITY = re.compile(r":([^:()\[\]]*)$")
 _OCCURRENCE = re.compile(r"#\s*(\d+)$")
-_EMPHASIS = re.compile(r":\s*[-+.\d]+\s*$")
+_WEIGHT = re.compile(r"\s*[-+.\d]+\s*")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def parse_targets(text: str) -> tuple[Target, ...]:
 
     Raises :class:`TargetError` naming the entry that cannot be read.
     """
+    if len(text) > MAX_LENGTH:
+        raise TargetError(f"the list of targets is {len(text)} characters long; at most {MAX_LENGTH} are read")
     entries = [entry for entry in (part.strip() for part in _split(text)) if entry]
     if len(entries) > MAX_TARGETS:
         raise TargetError(f"{len(entries)} targets are named; at most {MAX_TARGETS} can be")
@@ -49,17 +53,26 @@ def parse_targets(text: str) -> tuple[Target, ...]:
 
 def _split(text: str) -> list[str]:
     """At the commas outside brackets; a bracket without its partner is an ordinary character."""
-    parts, start, closing = [], 0, []
-    balanced = text.count("(") == text.count(")") and text.count("[") == text.count("]")
+    parts, start, end = [], 0, -1
+    partners = _partners(text)
     for at, char in enumerate(text):
-        if balanced and char in _BRACKETS:
-            closing.append(_BRACKETS[char])
-        elif closing and char == closing[-1]:
-            closing.pop()
-        elif char in ",\n" and not closing:
+        if at > end and at in partners:
+            end = partners[at]
+        elif at > end and char in ",\n":
             parts.append(text[start:at])
             start = at + 1
     return [*parts, text[start:]]
+
+
+def _partners(text: str) -> dict[int, int]:
+    """Where each opening bracket stands that is closed, and where it is closed."""
+    opened, partners = [], {}
+    for at, char in enumerate(text):
+        if char in _BRACKETS:
+            opened.append(at)
+        elif opened and char == _BRACKETS[text[opened[-1]]]:
+            partners[opened.pop()] = at
+    return partners
 
 
 def _entry(entry: str) -> Target:
@@ -88,6 +101,9 @@ def _entry(entry: str) -> Target:
 def _without_emphasis(text: str) -> str:
     """``((cat))``, ``[cat]`` and ``(cat:1.3)`` as typed in a prompt are the word ``cat``."""
     text = text.strip()
-    while len(text) > 1 and _BRACKETS.get(text[0]) == text[-1]:
-        text = _EMPHASIS.sub("", text[1:-1]).strip()
+    while _partners(text).get(0) == len(text) - 1:
+        text = text[1:-1].strip()
+        word, colon, weight = text.rpartition(":")
+        if colon and _WEIGHT.fullmatch(weight):
+            text = word.strip()
     return " ".join(text.split())

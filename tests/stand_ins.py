@@ -59,11 +59,46 @@ class AttendingUNet(nn.Module):
         self._channels, self._context = channels, context
         self._random = torch.Generator().manual_seed(seed)
 
-    def forward(self, x: Tensor) -> None:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the projections that it attended with."""
         n, h, w = len(x), -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
         attention = self.input_blocks[1].attn2
-        attention.to_q(3 * torch.randn(n, h * w, self._channels, generator=self._random))
-        attention.to_k(3 * torch.randn(n, self._context, self._channels, generator=self._random))
+        return (
+            attention.to_q(3 * torch.randn(n, h * w, self._channels, generator=self._random)),
+            attention.to_k(3 * torch.randn(n, self._context, self._channels, generator=self._random)),
+        )
+
+
+def tiny_unet(seed: int = 0, **options: object) -> nn.Module:
+    """ldm's own UNet of the smallest size, every weight random (ldm starts the last layer of each block at zero)."""
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    size = {
+        "image_size": 8,
+        "in_channels": 4,
+        "model_channels": 32,
+        "out_channels": 4,
+        "num_res_blocks": 1,
+        "attention_resolutions": [2],
+        "channel_mult": (1, 2),
+        "num_heads": 2,
+        "use_spatial_transformer": True,
+        "context_dim": 8,
+        "legacy": False,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNetModel(**{**size, **options}).eval().requires_grad_(False)
+    random = torch.Generator().manual_seed(seed)
+    for parameter in unet.parameters():
+        scale = 0.5 * parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.2
+        parameter += scale * torch.randn(parameter.shape, generator=random)
+    return unet
+
+
+def hooks_on(unet: nn.Module) -> int:
+    """How many hooks the modules of ``unet`` hold."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules())
 
 
 class Noise:
@@ -84,10 +119,15 @@ class Noise:
 
 
 class WatchedRun(Run):
-    """Keeps the sigma map of every step of its last pass in ``seen``."""
+    """Keeps what its last pass did.
+
+    ``seen``: the sigma map of every step. ``attended``: the projections of every model evaluation, all rows.
+    ``rehearsed``: those of the ordinary pass before, where there was one.
+    """
 
     def __iter__(self) -> Iterator[Step]:
         self.seen: list[Tensor] = []
+        self.rehearsed, self.attended = getattr(self, "attended", []), []
         for step in super().__iter__():
             self.seen.append(step.sigma.map)
             yield step
@@ -98,39 +138,62 @@ def make_run(
     sigmas: Tensor,
     denoise: Callable[[Tensor, Tensor], Tensor],
     *,
-    prompts: list[str] | None = None,
+    prompts: list | None = None,
     schedule: object = None,
     scalars: object = None,
+    slices: list[int] | None = None,
+    callback: Callable[[dict], None] | None = None,
     **settings: object,
 ) -> WatchedRun:
-    """A run over ``sigmas`` (the final one included) with ``denoise(x, sigma map)`` as the guided model."""
+    """A run over ``sigmas`` (the final one included) with ``denoise(x, sigma map)`` as the guided model.
+
+    ``prompts``: per image a text, or a list of ``AND`` parts, each a text or a schedule of ``(last step, text)``.
+    ``slices``: how many rows each call of the UNet within one evaluation takes.
+    """
     prompts = prompts or ["a cat and a dog"] * len(x)
+    parts = [
+        [[(10**6, part)] if isinstance(part, str) else part for part in ([prompt] if isinstance(prompt, str) else prompt)]
+        for prompt in prompts
+    ]
+    rows = [(image, part) for image, own in enumerate(parts) for part in range(len(own))]
+    rows += [(image, None) for image in range(len(x))]
     unet = AttendingUNet()
     counted = [0]
     noise = Noise()
 
     def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        rows = torch.cat([x, x])
-        with run.rows(len(rows)) as here:
-            unet(rows)
+        levels, attended = [], []
+        for count in slices or [len(rows)]:
+            with run.rows(count) as here:
+                attended.append(unet(x[:1].expand(count, -1, -1, -1)))
+            levels.append(here.sigma)
+        run.attended.append(tuple(torch.cat(projections) for projections in zip(*attended, strict=True)))
         counted[0] += 1
-        return denoise(x, here.sigma[: len(x)])
+        # The unconditional rows come last, one per image.
+        return denoise(x, torch.cat(levels)[-len(x) :])
+
+    @contextlib.contextmanager
+    def rehearsal() -> Iterator[None]:
+        before = counted[0]
+        with noise.kept():
+            yield
+        counted[0] = before
 
     host = Host(
         unet=unet,
         schedule=schedule or Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
         scalars=scalars or list(sigmas),
         predict=predict,
-        rows=[(image, 0) for image in range(len(x))] + [(image, None) for image in range(len(x))],
+        rows=rows,
         step=lambda: counted[0],
         randn_like=noise.like,
-        callback=None,
+        callback=callback,
         progress=iter,
-        rehearsal=noise.kept,
+        rehearsal=rehearsal,
     )
     chosen = Settings(**settings)
     targets = None
     if not chosen.whole_picture:
-        targets = PromptTargets(parse_targets(chosen.targets), [[[(10**6, p)]] for p in prompts], words)
+        targets = PromptTargets(parse_targets(chosen.targets), parts, words)
     run = WatchedRun(host, chosen, targets, x)
     return run

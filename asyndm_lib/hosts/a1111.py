@@ -15,7 +15,7 @@ from typing import Any
 import k_diffusion.sampling
 import numpy as np
 import torch
-from modules import prompt_parser, sd_unet, shared
+from modules import prompt_parser, sd_hijack_open_clip, sd_unet, shared
 from torch import Tensor
 
 from ..errors import Unsupported
@@ -48,10 +48,10 @@ def prompt_targets(p: Any, settings: Settings) -> PromptTargets:
 
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
-    """The model's own tokenization: emphasis, ``BREAK``, chunks of 75 and textual inversions as the host encodes them."""
+    """The model's own tokenization: emphasis, ``BREAK``, chunks and textual inversions as the host encodes them."""
     conditioner = sd_model.cond_stage_model
     text = next(e for e in getattr(conditioner, "embedders", [conditioner]) if hasattr(e, "process_texts"))
-    ending = {index for word, index in text.tokenizer.encoder.items() if word.endswith("</w>")}
+    ending = {index for word, index in _vocabulary(text).items() if word.endswith("</w>")}
 
     def tokenize(line: str) -> list[Token]:
         (chunks,), _ = text.process_texts([line])
@@ -76,6 +76,13 @@ def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
     return tokenize
 
 
+def _vocabulary(text: Any) -> dict[str, int]:
+    """Token → id. OpenCLIP's tokenizer (SD 2.x) stands in the host's module, CLIP's beside the text encoder."""
+    if hasattr(text, "tokenizer"):
+        return text.tokenizer.get_vocab()
+    return sd_hijack_open_clip.tokenizer.encoder
+
+
 def attach(
     p: Any, settings: Settings, targets: PromptTargets | None, report: Report, refused: Callable[[Unsupported], None]
 ) -> None:
@@ -90,7 +97,7 @@ def attach(
     name = getattr(original, "__name__", "")
     if name not in SAMPLERS:
         raise Unsupported(f"the sampler {_sampler_name(p)!r} is not supported yet; use {', '.join(LABELS)}")
-    _check_model()
+    _check_model(p)
 
     # The host reads the signature to decide which options to pass; wraps() keeps it.
     @functools.wraps(original)
@@ -123,10 +130,13 @@ def _sampler_name(p: Any) -> str:
     return (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
 
 
-def _check_model() -> None:
+def _check_model(p: Any) -> None:
     model = shared.sd_model
+    if getattr(p, "refiner_checkpoint_info", None) not in (None, model.sd_checkpoint_info):
+        raise Unsupported("a refiner is not supported yet; set the refiner's checkpoint to None")
     if sd_unet.current_unet is not None:
-        raise Unsupported(f"the replaced UNet {sd_unet.current_unet.option.label!r} is not supported; set SD Unet to None")
+        label = sd_unet.current_unet.option.label
+        raise Unsupported(f"the replaced UNet {label!r} is not supported; set SD Unet to None")
     if getattr(model, "is_sd3", False) or not hasattr(model.model, "diffusion_model"):
         raise Unsupported("this kind of model is not supported; use a Stable Diffusion 1.x or 2.x checkpoint")
     if model.cond_stage_key == "edit":

@@ -7,7 +7,7 @@ up in a short list here; nothing that a YAML says is imported or run.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,19 +87,20 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
     first_stage = model.section("first_stage_config", AUTOENCODER)
     # Two switches of training: neither changes what the model computes here.
     unet = unet_section.build(UNetModel, use_checkpoint=False, use_fp16=False)
-    autoencoder = first_stage.build(Autoencoder, **{k: first_stage.get(k) for k in ("embed_dim", "ddconfig")}, only=True)
+    autoencoder = first_stage.build(Autoencoder, ("embed_dim", "ddconfig"))
     if unet.in_channels != 4 or unet.num_classes is not None:
         raise unet_section.wrong("in_channels", unet.in_channels, "only plain text-to-image models can be used")
     text = _text_encoder(model, config)
 
     weights = _read_weights(path)
     missing = [
-        *_fill(unet, weights, "model.diffusion_model."),
-        *_fill(autoencoder, weights, "first_stage_model."),
-        *text.load(_under(weights, "cond_stage_model.")),
+        *_fill(_loader(unet), weights, "model.diffusion_model."),
+        *_fill(_loader(autoencoder), weights, "first_stage_model."),
+        *_fill(text.load, weights, "cond_stage_model."),
     ]
     if missing:
-        raise Unsupported(f"{path} does not hold all weights that {config} asks for: no {missing[0]} ({len(missing)} in all)")
+        count = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Unsupported(f"{path} does not hold the weights {missing[0]}{count} that {config} asks for")
 
     halvings = len(unet.channel_mult) - 1
     shrink = 2 ** (len(first_stage.get("ddconfig")["ch_mult"]) - 1)
@@ -152,9 +153,9 @@ class _Section:
             raise self.wrong(key, value, "a number above 0 is needed")
         return value
 
-    def build(self, kind: type[nn.Module], only: bool = False, **fixed: Any) -> nn.Module:
-        """``kind`` of the parameters (with ``only``, of ``fixed`` alone), on the CPU."""
-        parameters = fixed if only else {**self._params, **fixed}
+    def build(self, kind: type[nn.Module], names: Iterable[str] | None = None, **fixed: Any) -> nn.Module:
+        """``kind`` of the parameters (of those named, or of all) and ``fixed``, on the CPU."""
+        parameters = {name: self.get(name) for name in names or self._params} | fixed
         try:
             with redirect_stdout(io.StringIO()):  # ldm's parts print their sizes
                 return kind(**parameters)
@@ -212,18 +213,18 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+def _loader(part: nn.Module) -> Callable[[dict[str, Tensor]], list[str]]:
+    return lambda weights: part.load_state_dict(weights, strict=False)[0]
 
 
-def _fill(part: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Give ``part`` its weights; returns the full names of the missing ones."""
+def _fill(load: Callable[[dict[str, Tensor]], list[str]], weights: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Give a part its weights, those under ``prefix``; returns the full names of the missing ones."""
     try:
-        result = part.load_state_dict(_under(weights, prefix), strict=False)
+        missing = load({name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)})
     except RuntimeError as error:
         text = str(error).splitlines()[-1].strip()
         raise Unsupported(f"the checkpoint's weights {prefix}… do not fit its YAML: {text}") from error
-    return [prefix + name for name in result.missing_keys]
+    return [prefix + name for name in missing]
 
 
 def _line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from ..run import Rows
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """``owner.name`` is ``value`` inside the ``with``; what this very object had, or its class has, comes back after."""
+    """``owner.name`` is ``value`` inside the ``with``; what this object or its class had comes back."""
     had, before = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)
     try:

@@ -134,12 +134,13 @@ class OpenClip(nn.Module):
             from open_clip.transformer import TextTransformer
         except ImportError as error:
             raise Unsupported(
-                f"this checkpoint's text encoder ({arch}) needs the package open_clip_torch: pip install open_clip_torch"
+                f"the text encoder {arch} needs the package open_clip_torch: pip install open_clip_torch"
             ) from error
         config = open_clip.get_model_config(arch)
         if config is None:
             raise Unsupported(f"open_clip knows no text encoder {arch!r}")
-        sizes = {k: v for k, v in config["text_cfg"].items() if k in ("context_length", "vocab_size", "width", "heads", "layers")}
+        text = config["text_cfg"]
+        sizes = {name: text[name] for name in ("context_length", "vocab_size", "width", "heads", "layers")}
         self.model = TextTransformer(**sizes, output_dim=config["embed_dim"])
         self._tokenizer = SimpleTokenizer()
         self._skipped = {"last": 0, "penultimate": 1}[layer]

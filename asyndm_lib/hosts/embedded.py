@@ -1,0 +1,185 @@
+"""A host of its own, for machines without a WebUI: ldm's model, k-diffusion's denoiser and schedules, text-to-image.
+
+Every picture has its own random numbers from its own seed, drawn on the CPU, so that a batch holds the
+pictures that its seeds give one by one, on any device.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
+from torch import Tensor
+
+from ..errors import SettingsError
+from ..prompts import PromptTargets
+from ..run import Host, Observer, Progressbar, Run
+from ..samplers import LABELS, SAMPLERS
+from ..schedule import NoiseLevels, Schedule
+from ..settings import Settings
+from ..targets import parse_targets
+from .ldm_checkpoint import Checkpoint
+from .per_pixel import scalings
+from .schedules import make_sigmas
+from .text_encoders import encode, tokenize
+
+SYNCHRONOUS = Settings(whole_picture=True, concavity=0.0)
+"""The picture without AsynDM: no pixel ever leaves the host's clock."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch of pictures: the same words, one seed each. ``eta``: None for the sampler's own."""
+
+    prompt: str
+    negative: str
+    seeds: Sequence[int]
+    sampler: str
+    schedule: str
+    steps: int
+    cfg: float
+    width: int
+    height: int
+    eta: float | None = None
+
+
+class Embedded:
+    """Makes pictures with one checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self._model = checkpoint
+        self.alphas_cumprod = checkpoint.alphas_cumprod
+        kind = CompVisVDenoiser if checkpoint.parameterization == "v" else CompVisDenoiser
+        self._denoiser = kind(self)
+        self._levels = NoiseLevels(checkpoint.alphas_cumprod.double().cpu())
+
+    def check(self, request: Request) -> None:
+        """Raise :class:`SettingsError`, naming the value, if the request does not fit the sampler or the model."""
+        multiple, model = self._model.multiple, self._model.name
+        for name, side in (("width", request.width), ("height", request.height)):
+            if side % multiple or side <= 0:
+                raise SettingsError(f"{name} {side} does not fit {model}: it must be a multiple of {multiple}")
+        if request.eta is not None and not _takes_eta(request.sampler):
+            having = [label for label in LABELS if _takes_eta(label)]
+            raise SettingsError(f"the sampler {request.sampler!r} has no eta; {', '.join(having)} have one")
+        if request.sampler == "DDIM" and request.schedule != "automatic":
+            raise SettingsError(f"DDIM has timesteps of its own: the schedule {request.schedule!r} is not for it")
+        if request.sampler == "DDIM" and request.steps < 2:
+            raise SettingsError("DDIM makes one evaluation less than its timesteps and needs at least 2 steps, not 1")
+
+    def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
+        """Where the target words stand in the prompt; None for the whole picture."""
+        if settings.whole_picture:
+            return None
+        prompts = [[[(0, request.prompt)]]] * len(request.seeds)
+        return PromptTargets(parse_targets(settings.targets), prompts, lambda text: tokenize(self._model.text, text))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        request: Request,
+        settings: Settings,
+        progress: Progressbar = iter,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """The final latents ``[B, C, h, w]`` of a request that passes :meth:`check`.
+
+        ``progress`` wraps the step counter of each pass, ``observer`` sees every step (see :mod:`run`).
+        Raises :class:`Unsupported` for a prompt that is too long.
+        """
+        model, batch = self._model, len(request.seeds)
+        noise = _Noise(request.seeds)
+        texts = encode(model.text, [request.prompt, request.negative], model.device)
+        context = texts.repeat_interleave(batch, dim=0)
+        size = (batch, model.channels, request.height // model.shrink, request.width // model.shrink)
+        x = noise.like(torch.empty(size, device=model.device))
+        vp = request.sampler == "DDIM"
+        if vp:
+            sigmas = self._ddim_sigmas(request.steps)
+        else:
+            sigmas = make_sigmas(self._denoiser, request.schedule, request.sampler, request.steps)
+            x = x * sigmas[0]
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            rows = torch.cat([x, x])
+            guided = self._eps if vp else self._denoised
+            conditional, unconditional = guided(run, rows, sigma, context).chunk(2)
+            return unconditional + (conditional - unconditional) * request.cfg
+
+        host = Host(
+            unet=model.unet,
+            schedule=Schedule(sigmas[:-1], self._levels.sigma_to_t, self._levels.t_to_sigma),
+            scalars=list(sigmas),
+            predict=predict,
+            rows=[(image, 0) for image in range(batch)] + [(image, None) for image in range(batch)],
+            step=lambda: 0,  # no prompt editing
+            randn_like=noise.like,
+            callback=None,
+            progress=progress,
+            rehearsal=noise.kept,
+        )
+        options = {} if request.eta is None else {"eta": request.eta}
+        with Run(host, settings, self.targets(request, settings), x, observer) as run:
+            return run.sample(SAMPLERS[LABELS[request.sampler]], x, **options)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """``[B, C, h, w]`` → pictures, uint8 ``[B, H, W, 3]``."""
+        pictures = [self._model.autoencoder(latent[None] / self._model.scale)[0] for latent in latents]
+        levels = (torch.stack(pictures).clamp(-1, 1) + 1) * 127.5
+        return levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """The UNet, under the name by which k-diffusion's denoiser calls it. ``t``: ``[n]``."""
+        on_gpu = x.device.type == "cuda"
+        with torch.autocast("cuda", torch.float16) if on_gpu else nullcontext():
+            return self._model.unet(x, t, context=cond).float()
+
+    def _denoised(self, run: Run, rows: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        """k-diffusion's denoiser on ``rows [2B, C, h, w]`` with every pixel at its own sigma."""
+        with run.rows(len(rows)) as here, scalings(self._denoiser, here):
+            return self._denoiser(rows, sigma * rows.new_ones(len(rows)), cond=context)
+
+    def _eps(self, run: Run, rows: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        """The model's eps for variance-preserving ``rows``, as DDIM wants it."""
+        t = self._levels.sigma_to_t(sigma.double()).round()  # DDIM's timesteps are whole numbers
+        with run.rows(len(rows)) as here:
+            output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
+        if self._model.parameterization == "eps":
+            return output
+        alpha = 1 / (1 + torch.where(here.lagging, here.sigma, sigma.to(here.sigma)) ** 2)
+        return alpha.sqrt() * output + (1 - alpha).sqrt() * rows
+
+    def _ddim_sigmas(self, steps: int) -> Tensor:
+        """The WebUI's DDIM: equal strides up from timestep 1, of which the last is stepped to and not evaluated."""
+        count = len(self.alphas_cumprod)
+        timesteps = torch.arange(0, count, count // steps).add(1).clamp(max=count - 1).flip(0)
+        return self._levels.t_to_sigma(timesteps.double()).to(self._model.device, torch.float32)
+
+
+class _Noise:
+    """Random numbers of a batch, each picture's from its own seed."""
+
+    def __init__(self, seeds: Sequence[int]):
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def like(self, x: Tensor) -> Tensor:
+        """Standard normal numbers in the shape of ``x [B, …]``."""
+        return torch.stack([torch.randn(x.shape[1:], generator=g) for g in self._generators]).to(x)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is drawn inside is drawn again after."""
+        states = [generator.get_state() for generator in self._generators]
+        yield
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _takes_eta(sampler: str) -> bool:
+    return "eta" in inspect.signature(SAMPLERS[LABELS[sampler]]).parameters

@@ -1,0 +1,31 @@
+"""k-diffusion's noise schedules by the WebUIs' names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+SCHEDULES: dict[str, str | None] = {
+    "automatic": None,
+    "uniform": None,
+    "karras": "get_sigmas_karras",
+    "exponential": "get_sigmas_exponential",
+    "polyexponential": "get_sigmas_polyexponential",
+}
+"""Name → the function ``(n, sigma_min, sigma_max)`` of ``k_diffusion.sampling``; None: evenly spaced timesteps."""
+
+AUTOMATIC = {"DPM++ 2M": "karras"}
+"""What "automatic" is for a sampler, where not uniform: the same as in the WebUIs."""
+
+
+def make_sigmas(denoiser: Any, name: str, sampler: str, steps: int) -> Tensor:
+    """The sigmas of ``steps`` evaluations and the final 0, ``[steps + 1]``, within the range of ``denoiser``."""
+    from k_diffusion import sampling
+
+    name = AUTOMATIC.get(sampler, "uniform") if name == "automatic" else name
+    function = SCHEDULES[name]
+    if function is None:
+        return denoiser.get_sigmas(steps)
+    sigma_min, sigma_max = denoiser.sigma_min.item(), denoiser.sigma_max.item()
+    return getattr(sampling, function)(steps, sigma_min, sigma_max, device=denoiser.sigmas.device)

@@ -1,0 +1,304 @@
+"""Per-pixel timesteps on ldm's own UNet, against one embedding per pixel."""
+
+from __future__ import annotations
+
+import math
+from types import MethodType
+
+import ldm.modules.diffusionmodules.openaimodel as ldm
+import pytest
+import torch
+from ldm.modules.diffusionmodules.util import timestep_embedding as ldm_embedding
+from stand_ins import hooks_on, tiny_unet
+from torch import Tensor, nn
+
+from asyndm_lib.conditioning import PixelTimesteps, timestep_embedding
+from asyndm_lib.errors import Unsupported
+
+KINDS = {
+    "plain": {},
+    "labels": {"num_classes": 5},
+    "scale and shift": {"use_scale_shift_norm": True},
+    "blocks that resize": {"resblock_updown": True, "num_classes": 5},
+    "three levels": {"channel_mult": (1, 1, 2), "attention_resolutions": [4]},
+}
+LEVELS = torch.tensor([601.0, 750.25, 801.0, 998.5], dtype=torch.float64)
+
+
+def unet_of(kind: str) -> nn.Module:
+    return tiny_unet(**KINDS[kind])
+
+
+def inputs(unet: nn.Module, n: int = 3, h: int = 8, w: int = 12) -> dict:
+    random = torch.Generator().manual_seed(3)
+    labels = {"y": torch.arange(n) % 3 + 1} if unet.num_classes else {}
+    return {
+        "x": torch.randn(n, 4, h, w, generator=random),
+        "timesteps": torch.full((n,), LEVELS[0].item()),
+        "context": torch.randn(n, 7, 8, generator=random),
+        **labels,
+    }
+
+
+def random_index(levels: int, n: int = 3, h: int = 8, w: int = 12) -> Tensor:
+    index = torch.randint(levels, (n, 1, h, w), generator=torch.Generator().manual_seed(4))
+    assert len(index.unique()) == levels
+    return index
+
+
+def with_map(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) -> Tensor:
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    try:
+        with pixels.use(timesteps, index):
+            return unet(**given)
+    finally:
+        pixels.detach()
+
+
+def one_embedding_per_pixel(unet: nn.Module, timestep_map: Tensor, given: dict) -> Tensor:
+    """``unet`` with each ResBlock given, for every pixel of its feature map, that pixel's own embedding."""
+    n, height, width = timestep_map.shape
+
+    def forward(block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+        h = block.in_layers[:-1](x)
+        h, x = block.in_layers[-1](block.h_upd(h)), block.x_upd(x)
+        rows, columns = h.shape[-2:]
+        here = torch.stack(
+            [
+                timestep_map[:, int(math.floor(i * height / rows)), int(math.floor(j * width / columns))]
+                for i in range(rows)
+                for j in range(columns)
+            ],
+            dim=1,
+        )
+        emb = unet.time_embed(ldm_embedding(here.flatten(), unet.model_channels))
+        if unet.num_classes is not None:
+            emb = emb + unet.label_emb(given["y"]).repeat_interleave(rows * columns, dim=0)
+        out = block.emb_layers(emb).view(n, rows, columns, -1).permute(0, 3, 1, 2)
+        if block.use_scale_shift_norm:
+            scale, shift = out.chunk(2, dim=1)
+            return block.skip_connection(x) + block.out_layers[1:](block.out_layers[0](h) * (1 + scale) + shift)
+        return block.skip_connection(x) + block.out_layers(h + out)
+
+    blocks = [m for m in unet.modules() if isinstance(m, ldm.ResBlock)]
+    for block in blocks:
+        block._forward = MethodType(forward, block)
+    try:
+        return unet(**given)
+    finally:
+        for block in blocks:
+            del block._forward
+
+
+@pytest.fixture
+def odd_sizes(monkeypatch):
+    """ldm's UNet taking odd sizes, by what the WebUI puts in place of its ``th.cat``."""
+
+    class Torch:
+        def __getattr__(self, name: str):
+            return getattr(torch, name)
+
+        def cat(self, tensors, *args, **kwargs):
+            a, b = tensors
+            if a.shape[-2:] != b.shape[-2:]:
+                a = nn.functional.interpolate(a, b.shape[-2:], mode="nearest")
+            return torch.cat([a, b], *args, **kwargs)
+
+    monkeypatch.setattr(ldm, "th", Torch())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("levels", [1, 4])
+def test_a_constant_map_gives_the_plain_unets_output_to_the_bit(kind, levels):
+    unet = unet_of(kind)
+    given = inputs(unet)
+    plain = unet(**given)
+    index = torch.zeros(3, 1, 8, 12, dtype=torch.int64)
+    assert plain.std() > 0.01
+    assert torch.equal(with_map(unet, LEVELS[:levels], index, given), plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("levels", [2, 4])
+def test_a_map_equals_one_embedding_per_pixel(kind, levels):
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(levels)
+    expected = one_embedding_per_pixel(unet, LEVELS[index[:, 0]], given)
+    out = with_map(unet, LEVELS[:levels], index, given)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert (out - unet(**given)).abs().mean() > 1e-3, "the map had no effect that could be compared"
+
+
+@pytest.mark.parametrize("size", [(41, 65), (13, 8), (9, 11)])
+def test_odd_sizes_equal_one_embedding_per_pixel(size, odd_sizes):
+    unet = unet_of("three levels")
+    given, index = inputs(unet, 2, *size), random_index(3, 2, *size)
+    expected = one_embedding_per_pixel(unet, LEVELS[index[:, 0]], given)
+    torch.testing.assert_close(with_map(unet, LEVELS[:3], index, given), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_on_another_grid_takes_the_top_left_pixel_of_each_cell():
+    unet = unet_of("three levels")
+    timestep_map = torch.arange(8)[:, None] * 100 + torch.arange(12)
+    given = {**inputs(unet, 1), "timesteps": torch.zeros(1)}  # of the first level, which is the UNet's own
+    seen = _embeddings(unet, timestep_map.flatten().double(), torch.arange(96).view(1, 1, 8, 12), given)
+    assert {out.shape[-2:] for _, out in seen} == {(8, 12), (4, 6), (2, 3)}
+    for block, out in seen:
+        factor = 8 // out.shape[-2]
+        strided = timestep_map[::factor, ::factor]
+        emb = unet.time_embed(ldm_embedding(strided.flatten(), unet.model_channels))
+        expected = block.emb_layers(emb).T.reshape(1, -1, *strided.shape)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "labels"])
+def test_at_each_block_a_pixel_has_the_embedding_of_its_own_timestep(kind):
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(2)
+    seen = _embeddings(unet, LEVELS[:2], index, given)
+    assert len(seen) == sum(isinstance(m, ldm.ResBlock) for m in unet.modules())
+    for block, out in seen:
+        factor = 8 // out.shape[-2]
+        for n in range(3):
+            label = unet.label_emb(given["y"][n : n + 1]) if unet.num_classes else 0
+            for level in range(2):
+                timestep = LEVELS[level : level + 1]
+                emb = unet.time_embed(ldm_embedding(timestep, unet.model_channels)) + label
+                own = out[n][:, index[n, 0, ::factor, ::factor] == level]
+                assert own.numel() > 0
+                torch.testing.assert_close(own, block.emb_layers(emb).T.expand_as(own), rtol=1e-4, atol=1e-5)
+
+
+def _embeddings(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) -> list[tuple[nn.Module, Tensor]]:
+    """What every ResBlock adds to its feature map."""
+    pixels, seen = PixelTimesteps(unet), []
+    pixels.attach()
+    blocks = [m for m in unet.modules() if isinstance(m, ldm.ResBlock)]
+    own = [
+        # Registered later, so it sees what the block gets; the call inside the core's own hook is the other shape.
+        block.emb_layers.register_forward_hook(
+            lambda module, args, out, block=block: seen.append((block, out)) if out.dim() == 4 else None
+        )
+        for block in blocks
+    ]
+    with pixels.use(timesteps, index):
+        unet(**given)
+    pixels.detach()
+    for handle in own:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["plain", "labels"])
+def test_each_row_of_a_batch_has_its_own_map(kind):
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(3)
+    together = with_map(unet, LEVELS[:3], index, given)
+    for n in range(3):
+        alone = with_map(unet, LEVELS[:3], index[n : n + 1], {name: value[n : n + 1] for name, value in given.items()})
+        torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-4, atol=1e-5)
+    assert (together - with_map(unet, LEVELS[:3], index.flip(0), given)).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["plain", "labels"])
+def test_a_row_without_lagging_pixels_is_the_plain_one_to_the_bit_beside_one_with_them(kind):
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(4)
+    index[1] = 0
+    plain, out = unet(**given), with_map(unet, LEVELS, index, given)
+    assert torch.equal(out[1], plain[1])
+    assert not torch.equal(out[0], plain[0])
+
+
+@pytest.mark.parametrize("kind", ["plain", "labels"])
+@pytest.mark.parametrize("levels", [2, 4])
+def test_linear_layers_run_once_more_per_block_whatever_the_number_of_pixels(kind, levels):
+    unet = unet_of(kind)
+    blocks = sum(isinstance(m, ldm.ResBlock) for m in unet.modules())
+    counts = []
+    for h, w in [(4, 4), (16, 24)]:
+        index = random_index(2, 3, h, w)  # as where a table holds levels of no pixel
+        calls, rows = _linear_calls(unet, lambda h=h, w=w, i=index: with_map(unet, LEVELS[:levels], i, inputs(unet, 3, h, w)))
+        counts.append((calls, rows))
+    lagging = (levels - 1) * (3 if unet.num_classes else 1)
+    assert counts[0] == counts[1] == (2 * blocks + 2 * 2, blocks * (3 + lagging) + 2 * (3 + levels - 1))
+
+
+def test_a_single_level_costs_no_linear_layer():
+    unet = unet_of("labels")
+    index, given = torch.zeros(3, 1, 8, 12, dtype=torch.int64), inputs(unet)
+    plain = _linear_calls(unet, lambda: unet(**given))
+    assert _linear_calls(unet, lambda: with_map(unet, LEVELS[:1], index, given)) == plain
+
+
+def _linear_calls(unet: nn.Module, call) -> tuple[int, int]:
+    """Evaluations of the embedding's linear layers, and the rows of all of them."""
+    seen: list[int] = []
+    owners = [unet.time_embed, *(m.emb_layers for m in unet.modules() if isinstance(m, ldm.ResBlock))]
+    handles = [
+        m.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
+        for owner in owners
+        for m in owner
+        if isinstance(m, nn.Linear)
+    ]
+    call()
+    for handle in handles:
+        handle.remove()
+    return len(seen), sum(seen)
+
+
+def test_hooks_are_there_between_attach_and_detach_only():
+    unet = unet_of("labels")
+    before = hooks_on(unet)
+    pixels = PixelTimesteps(unet)
+    assert hooks_on(unet) == before
+    pixels.attach()
+    assert hooks_on(unet) > before
+    pixels.detach()
+    assert hooks_on(unet) == before
+
+
+def test_nothing_happens_outside_use():
+    unet = unet_of("labels")
+    given, index = inputs(unet), random_index(4)
+    plain = unet(**given)
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    assert torch.equal(unet(**given), plain)
+    with pixels.use(LEVELS, index):
+        inside = unet(**given)
+    assert torch.equal(unet(**given), plain)
+    with pytest.raises(KeyboardInterrupt), pixels.use(LEVELS, index):
+        raise KeyboardInterrupt
+    assert torch.equal(unet(**given), plain)
+    with pixels.use(LEVELS, index):
+        assert torch.equal(unet(**given), inside)
+    pixels.detach()
+    assert torch.equal(unet(**given), plain)
+    assert not torch.equal(inside, plain)
+
+
+def test_a_failed_call_leaves_the_next_one_right():
+    unet = unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    expected = with_map(unet, LEVELS, index, given)
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    with pytest.raises(RuntimeError), pixels.use(LEVELS, index):
+        unet(given["x"][:, :3], given["timesteps"], given["context"])
+    with pixels.use(LEVELS, index):
+        assert torch.equal(unet(**given), expected)
+    pixels.detach()
+
+
+@pytest.mark.parametrize("channels", [8, 32, 33])
+def test_the_timestep_embedding_is_ldms_to_the_bit(channels):
+    t = torch.tensor([0.0, 1.0, 17.25, 500.5, 999.0])
+    assert torch.equal(timestep_embedding(t, channels), ldm_embedding(t, channels))
+    assert torch.equal(timestep_embedding(t.double(), channels), ldm_embedding(t, channels))
+
+
+def test_another_kind_of_model_is_unsupported_and_named():
+    with pytest.raises(Unsupported, match=r"Linear.*time_embed"):
+        PixelTimesteps(nn.Linear(2, 2))

@@ -1,0 +1,479 @@
+"""The embedded host against k-diffusion's own samplers, on tiny checkpoints, and its command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import k_diffusion.sampling as k
+import numpy as np
+import pytest
+import tiny_checkpoints
+import torch
+from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asyndm_lib.demo import cli
+from asyndm_lib.errors import SettingsError, Unsupported
+from asyndm_lib.hosts.embedded import SYNCHRONOUS, Embedded, Request
+from asyndm_lib.hosts.ldm_checkpoint import Checkpoint, load
+from asyndm_lib.hosts.text_encoders import encode, tokenize
+from asyndm_lib.samplers import LABELS
+from asyndm_lib.settings import Settings
+
+CPU = torch.device("cpu")
+REQUEST = Request(
+    prompt="a cat and a basketball",
+    negative="a dog",
+    seeds=(1,),
+    sampler="Euler",
+    schedule="automatic",
+    steps=5,
+    cfg=4.5,
+    width=64,
+    height=64,
+)
+ON = Settings(targets="cat, basketball")
+KINDS = list(tiny_checkpoints.PARAMETERIZATIONS)
+FUNCTIONS = {label: name for label, name in LABELS.items() if label != "DDIM"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Both kinds of tiny checkpoints."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for kind in KINDS:
+        tiny_checkpoints.make(folder, kind)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(folder) -> dict[str, Checkpoint]:
+    return {kind: load(folder / f"tiny-{kind}.safetensors", None, CPU) for kind in KINDS}
+
+
+@pytest.fixture
+def sd1(models) -> Embedded:
+    return Embedded(models["sd1"])
+
+
+class Reference:
+    """k-diffusion's denoiser around the checkpoint's UNet, with guidance as in its own examples."""
+
+    def __init__(self, kind: str, model: Checkpoint, folder: Path, request: Request):
+        weights = load_file(folder / f"tiny-{kind}.safetensors")
+        self.alphas_cumprod = weights["alphas_cumprod"]
+        self.apply_model = lambda x, t, cond: model.unet(x, t, context=cond)
+        self.denoiser = (CompVisVDenoiser if kind == "sd1-v" else CompVisDenoiser)(self)
+        self._context = encode(model.text, [request.prompt, request.negative], CPU).repeat_interleave(
+            len(request.seeds), dim=0
+        )
+        self._cfg = request.cfg
+        self._random = [torch.Generator().manual_seed(seed) for seed in request.seeds]
+
+    def noise(self, *_: object) -> Tensor:
+        return torch.stack([torch.randn(4, 8, 8, generator=g) for g in self._random])
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        both = self.denoiser(torch.cat([x, x]), torch.cat([sigma, sigma]), cond=self._context)
+        return self._guide(both)
+
+    def at_timestep(self, x: Tensor, t: int) -> Tensor:
+        """eps for a variance-preserving ``x``."""
+        both = self.apply_model(torch.cat([x, x]), torch.full((2 * len(x),), float(t)), self._context)
+        if isinstance(self.denoiser, CompVisVDenoiser):
+            a = self.alphas_cumprod[t]
+            both = a.sqrt() * both + (1 - a).sqrt() * torch.cat([x, x])
+        return self._guide(both)
+
+    def _guide(self, both: Tensor) -> Tensor:
+        cond, uncond = both.chunk(2)
+        return uncond + (cond - uncond) * self._cfg
+
+    @torch.no_grad()
+    def sample(self, function: str, sigmas: Tensor) -> Tensor:
+        x = self.noise() * sigmas[0]
+        options = {"noise_sampler": self.noise} if "ancestral" in function else {}
+        return getattr(k, function)(self, x, sigmas, disable=True, **options)
+
+
+def sigmas_of(reference: Reference, schedule: str) -> Tensor:
+    if schedule == "uniform":
+        return reference.denoiser.get_sigmas(REQUEST.steps)
+    return getattr(k, f"get_sigmas_{schedule}")(REQUEST.steps, 0.0292, 14.6146)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", FUNCTIONS)
+def test_the_synchronous_picture_is_k_diffusions_own_to_the_bit(sampler, kind, models, folder):
+    request = replace(REQUEST, sampler=sampler, schedule="uniform", seeds=(1, 2))
+    reference = Reference(kind, models[kind], folder, request)
+    expected = reference.sample(FUNCTIONS[sampler], sigmas_of(reference, "uniform"))
+    assert torch.equal(Embedded(models[kind]).sample(request, SYNCHRONOUS), expected)
+
+
+@pytest.mark.parametrize("schedule", ["karras", "exponential", "polyexponential"])
+def test_schedules_are_k_diffusions(schedule, models, folder, sd1):
+    request = replace(REQUEST, schedule=schedule)
+    reference = Reference("sd1", models["sd1"], folder, request)
+    expected = reference.sample("sample_euler", sigmas_of(reference, schedule))
+    torch.testing.assert_close(sd1.sample(request, SYNCHRONOUS), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_automatic_is_karras_for_dpmpp_2m_and_uniform_else(sd1):
+    for sampler, schedule in {"DPM++ 2M": "karras", "Euler": "uniform"}.items():
+        request = replace(REQUEST, sampler=sampler)
+        expected = sd1.sample(replace(request, schedule=schedule), SYNCHRONOUS)
+        assert torch.equal(sd1.sample(request, SYNCHRONOUS), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", FUNCTIONS)
+def test_lagging_pixels_go_as_k_diffusion_does_on_their_own_sigmas(sampler, kind, models, folder):
+    """With every pixel lagging alike there is one schedule, which k-diffusion can follow by itself."""
+    request = replace(REQUEST, sampler=sampler)
+    seen = []
+    settings = Settings(whole_picture=True, concavity=0.8)
+    out = Embedded(models[kind]).sample(request, settings, observer=lambda i, sigma, relation: seen.append(sigma.map))
+    sigmas = torch.stack([sigma[0, 0, 0, 0] for sigma in seen] + [torch.tensor(0.0)])
+    assert all(sigma.unique().numel() == 1 for sigma in seen)
+    assert sigmas[2] > sigmas_of(Reference(kind, models[kind], folder, request), "uniform")[2] * 1.1
+    expected = Reference(kind, models[kind], folder, request).sample(FUNCTIONS[sampler], sigmas)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_is_that_of_the_paper_on_the_webuis_timesteps(eta, kind, models, folder):
+    request = replace(REQUEST, sampler="DDIM", eta=eta)
+    reference = Reference(kind, models[kind], folder, request)
+    timesteps = [801, 601, 401, 201, 1]
+    x = reference.noise()
+    with torch.no_grad():
+        for t, t_next in zip(timesteps[:-1], timesteps[1:], strict=True):
+            a, a_next = reference.alphas_cumprod[t], reference.alphas_cumprod[t_next]
+            eps, noise = reference.at_timestep(x, t), reference.noise()
+            denoised = (x - (1 - a).sqrt() * eps) / a.sqrt()
+            added = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)).sqrt()
+            x = a_next.sqrt() * denoised + (1 - a_next - added**2).sqrt() * eps + added * noise
+    torch.testing.assert_close(Embedded(models[kind]).sample(request, SYNCHRONOUS), x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "timing", "kind"),
+    [(sampler, "lagged", kind) for sampler in LABELS for kind in KINDS]
+    + [("DPM++ 2M", timing, "sd1") for timing in ("fresh", "static")],
+)
+def test_asyndm_changes_the_picture_and_nothing_is_left_behind(sampler, timing, kind, models):
+    request, host = replace(REQUEST, sampler=sampler), Embedded(models[kind])
+    plain = host.sample(request, SYNCHRONOUS)
+    asynchronous = host.sample(request, replace(ON, mask_timing=timing))
+    assert asynchronous.isfinite().all()
+    assert (asynchronous - plain).abs().max() > 0.01
+    assert_clean(host)
+    assert torch.equal(host.sample(request, SYNCHRONOUS), plain)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_behind_by_an_interrupted_run(error, sd1):
+    def progress(steps: Iterable[int]) -> Iterable[int]:
+        yield 0
+        raise error
+
+    with pytest.raises(error):
+        sd1.sample(REQUEST, ON, progress)
+    assert_clean(sd1)
+
+
+def assert_clean(host: Embedded) -> None:
+    assert not any(module._forward_hooks for module in host._model.unet.modules())
+    assert "get_scalings" not in vars(host._denoiser)
+
+
+def test_a_word_that_is_not_in_the_prompt_changes_no_bit(sd1):
+    bird = Settings(targets="bird")
+    assert [str(target) for target in sd1.targets(REQUEST, bird).missing()] == ["bird"]
+    assert torch.equal(sd1.sample(REQUEST, bird), sd1.sample(REQUEST, SYNCHRONOUS))
+
+
+def test_a_batch_holds_each_seeds_own_picture_with_its_own_mask(sd1):
+    def sample(*seeds: int) -> tuple[Tensor, Tensor]:
+        masks = []
+        out = sd1.sample(
+            replace(REQUEST, seeds=seeds, sampler="Euler a"),
+            ON,
+            observer=lambda i, sigma, relation: masks.append(sigma.map if relation is None else relation.related),
+        )
+        return out, torch.stack(masks[:-1])
+
+    both, masks = sample(3, 4)
+    assert not torch.equal(masks[:, 0], masks[:, 1])
+    for n, seed in enumerate((3, 4)):
+        alone, own = sample(seed)
+        assert torch.equal(masks[:, n], own[:, 0])
+        torch.testing.assert_close(both[n], alone[0], rtol=1e-3, atol=1e-3)
+
+
+def test_sizes(sd1):
+    wide = replace(REQUEST, width=128, seeds=(1, 2))
+    sd1.check(wide)
+    latents = sd1.sample(wide, ON)
+    assert latents.shape == (2, 4, 8, 16)
+    assert sd1.decode(latents).shape == (2, 64, 128, 3)
+    for changes in ({"width": 72}, {"height": 0}):
+        with pytest.raises(SettingsError, match=r"(72|0) does not fit tiny-sd1.*multiple of 64"):
+            sd1.check(replace(REQUEST, **changes))
+
+
+def test_a_prompt_of_several_chunks(sd1, models):
+    text = models["sd1"].text
+    long = "a " * 80 + "cat"
+    assert tokenize(text, long)[-1] == replace(tokenize(text, "cat")[0], position=77 + 1 + 5)
+    context = encode(text, [long, ""], CPU)
+    assert context.shape == (2, 154, tiny_checkpoints.TEXT_WIDTH)
+    torch.testing.assert_close(context[1, 77:], context[1, :77])
+    request = replace(REQUEST, prompt=long)
+    assert not torch.equal(sd1.sample(request, Settings(targets="cat")), sd1.sample(request, SYNCHRONOUS))
+
+
+def test_the_prompt_is_taken_literally(models):
+    text = models["sd1"].text
+    assert len(tokenize(text, "(cat:1.3)")) > 1
+    assert tokenize(text, "Cat,  CAT")[0].key == tokenize(text, "cat")[0].key
+
+
+def test_a_text_folder_beside_the_yaml_and_a_ckpt(folder, tmp_path, models):
+    shutil.copytree(folder / "tiny-text", tmp_path / "words")
+    config = json.loads((folder / "tiny-sd1.yaml").read_text())
+    config["model"]["params"]["cond_stage_config"]["params"]["version"] = "words"
+    (tmp_path / "other.yaml").write_text(json.dumps(config))
+    torch.save({"state_dict": load_file(folder / "tiny-sd1.safetensors")}, tmp_path / "other.ckpt")
+    model = load(tmp_path / "other.ckpt", None, CPU)
+    assert torch.equal(encode(model.text, ["a cat"], CPU), encode(models["sd1"].text, ["a cat"], CPU))
+
+
+class Trap:
+    """Leaves a file where it was unpickled."""
+
+    def __init__(self, where: Path):
+        self._where = str(where)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self._where),)
+
+
+def test_a_ckpt_that_holds_code_is_not_run(folder, tmp_path):
+    torch.save({"state_dict": {}, "trap": Trap(tmp_path / "sprung")}, tmp_path / "bad.ckpt")
+    with pytest.raises(Unsupported, match=r"bad\.ckpt holds more than weights"):
+        load(tmp_path / "bad.ckpt", folder / "tiny-sd1.yaml", CPU)
+    assert not (tmp_path / "sprung").exists()
+
+
+def params(config: dict, *parts: str) -> dict:
+    """The ``params`` of a part of a configuration."""
+    found = config["model"]["params"]
+    for part in parts:
+        found = found[part]["params"]
+    return found
+
+
+YAMLS = {
+    "not YAML": (lambda c: "{", "is not a YAML"),
+    "code": (lambda c: "!!python/object/apply:os.system [exit]", "is not a YAML"),
+    "no model": (lambda c: {}, "model is None"),
+    "unknown class": (lambda c: params(c)["unet_config"].update(target="os.system"), "'os.system'"),
+    "unknown autoencoder": (lambda c: params(c)["first_stage_config"].update(target="ldm.VQ"), "'ldm.VQ'"),
+    "unknown text encoder": (lambda c: params(c)["cond_stage_config"].update(target="T5"), "'T5'"),
+    "hub name": (lambda c: params(c, "cond_stage_config").update(version="openai/no-such"), "'openai/no-such'"),
+    "unknown argument": (lambda c: params(c, "unet_config").update(sparkle=1), "sparkle"),
+    "other width": (lambda c: params(c, "unet_config").update(model_channels=64), "do not fit"),
+    "more layers": (lambda c: params(c, "unet_config").update(num_res_blocks=3), "do"),
+    "parameterization": (lambda c: params(c).update(parameterization="x0"), "'x0'"),
+    "scale": (lambda c: params(c).update(scale_factor="big"), "'big'"),
+}
+
+
+@pytest.mark.parametrize("case", YAMLS)
+def test_yamls_that_are_wrong(case, folder, tmp_path, capsys):
+    change, words = YAMLS[case]
+    config = json.loads((folder / "tiny-sd1.yaml").read_text())
+    changed = change(config)
+    path = tmp_path / "bad.yaml"
+    path.write_text(changed if isinstance(changed, str) else json.dumps(config if changed is None else changed))
+    line = failing(capsys, ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--config", str(path)])
+    assert words in line
+
+
+def failing(capsys, arguments: list[str], prompt: str = "a cat", targets: str | None = "cat") -> str:
+    """The one line that ``generate`` writes when it refuses its arguments."""
+    chosen = [] if targets is None else ["--targets", targets]
+    assert cli.main(["generate", prompt, *chosen, *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("asyndm: error: ")
+    return said.err
+
+
+ERRORS = {
+    "sampler": (["--sampler", "Oiler"], "'Oiler'"),
+    "schedule": (["--schedule", "cosinus"], "'cosinus'"),
+    "steps": (["--steps", "0"], "'0'"),
+    "no number": (["--steps", "many"], "'many'"),
+    "seed": (["--seed", "-1"], "'-1'"),
+    "batch": (["--batch", "0"], "'0'"),
+    "cfg": (["--cfg", "nan"], "'nan'"),
+    "eta": (["--eta", "2"], "'2'"),
+    "eta of a sampler without": (["--eta", "1", "--sampler", "Euler"], "'Euler' has no eta"),
+    "one step of DDIM": (["--sampler", "DDIM", "--steps", "1"], "at least 2 steps"),
+    "schedule of DDIM": (["--sampler", "DDIM", "--schedule", "karras"], "'karras'"),
+    "no multiple of 8": (["--width", "100"], "100 does not fit"),
+    "not fit for the UNet": (["--height", "72"], "multiple of 64"),
+    "too large": (["--width", "999999"], "'999999'"),
+    "device": (["--device", "abacus"], "'abacus'"),
+    "absent GPU": (["--device", "cuda:99"], "'cuda:99'"),
+    "concavity": (["--concavity", "1.5"], "1.5"),
+    "concavity not a number": (["--concavity", "much"], "'much'"),
+    "threshold": (["--threshold", "-1"], "-1"),
+    "curve": (["--curve", "cubic"], "'cubic'"),
+    "mask timing": (["--mask-timing", "late"], "'late'"),
+    "checkpoint": (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+    "config": (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    "format": (["--out", "sheet.xyz"], ".xyz"),
+    "unknown option": (["--sparkle"], "--sparkle"),
+}
+TARGETS = {
+    "occurrence 0": ("cat#0", "'cat#0'"),
+    "its own concavity": ("cat:2", "2"),
+    "not in the prompt": ("dog, bus", "'dog', 'bus'"),
+    "third of one": ("cat#3", "'cat#3'"),
+    "part of a word": ("ca", "'ca'"),
+    "empty": ("", "--targets ''"),
+    "blank": (" , ", "--targets ' , '"),
+    "none given": (None, "--targets"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_wrong_arguments(case, folder, tmp_path, capsys):
+    arguments, words = ERRORS[case]
+    defaults = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
+    assert words in failing(capsys, [*defaults, "--out", str(tmp_path / "sheet.png"), *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_wrong_targets(case, folder, tmp_path, capsys):
+    targets, words = TARGETS[case]
+    defaults = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--out", str(tmp_path / "sheet.png")]
+    assert words in failing(capsys, defaults, targets=targets)
+
+
+def test_unusable_prompts(folder, tmp_path, capsys):
+    defaults = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--out", str(tmp_path / "sheet.png")]
+    assert "10000 tokens" in failing(capsys, defaults, prompt="cat " * 10000)
+    assert "'cat' not found in '🐱🏀'" in failing(capsys, defaults, prompt="🐱🏀")
+
+
+def test_paths_that_cannot_be_written(folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors")]
+    for path in (tmp_path / "file" / "sheet.png", tmp_path / "folder.png"):
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        assert str(path.parent if path.parent.is_file() else path) in failing(capsys, [*checkpoint, "--out", str(path)])
+    images = ["--images", str(tmp_path / "file")]
+    assert str(tmp_path / "file") in failing(capsys, [*checkpoint, *images, "--out", str(tmp_path / "sheet.png")])
+
+
+def test_files_that_are_no_checkpoints(folder, tmp_path, capsys):
+    config = ["--config", str(folder / "tiny-sd1.yaml")]
+    for name in ("bad.safetensors", "bad.ckpt"):
+        (tmp_path / name).write_text("not weights")
+        assert name in failing(capsys, ["--checkpoint", str(tmp_path / name), *config])
+    half = load_file(folder / "tiny-sd1.safetensors")
+    torch.save({n: w for n, w in half.items() if not n.startswith("first_stage")}, tmp_path / "half.ckpt")
+    assert "first_stage_model" in failing(capsys, ["--checkpoint", str(tmp_path / "half.ckpt"), *config])
+
+
+@pytest.mark.parametrize("package", ["k_diffusion", "transformers", "tqdm"])
+def test_a_missing_package(package, monkeypatch, capsys, folder):
+    for name in [name for name in sys.modules if name.startswith(("asyndm_lib.hosts.", "asyndm_lib.demo.generate"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    line = failing(capsys, ["--checkpoint", str(folder / "tiny-sd1.safetensors")])
+    assert repr(package) in line
+
+
+def test_ctrl_c(folder, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Embedded, "sample", interrupted)
+    checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--out", str(tmp_path / "sheet.png")]
+    assert cli.main(["generate", "a cat", "--targets", "cat", *checkpoint]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [["--targets", "cat, unicorn", "--batch", "2"], ["--whole-picture", "--steps", "1"]])
+def test_the_sheet(extra, folder, tmp_path, capsys):
+    out, images = tmp_path / "new" / "sheet.png", tmp_path / "single"
+    arguments = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--steps", "3", "--width", "64", "--height", "128"]
+    files = ["--out", str(out), "--images", str(images)]
+    assert cli.main(["generate", "a cat, 🐱 and a (dog)", *arguments, *files, *extra]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n"
+    assert ("not in the prompt, ignored: 'unicorn'" in said.err) == ("--batch" in extra)
+    sheet = np.asarray(Image.open(out))
+    assert sheet.shape[1:] == (1280, 3)
+    assert sheet.shape[0] > (2800 if "--batch" in extra else 1400)
+    written = sorted(path.name for path in images.iterdir())
+    if "--batch" in extra:
+        assert written == [f"seed-{seed}-{name}.png" for seed in (1, 2) for name in ("asyndm", "dm", "dm_concave")]
+        # Three pictures, masks and timesteps differ from the paper's white all over the sheet.
+        assert all((band != 255).any(axis=(1, 2)).mean() > 0.5 for band in np.array_split(sheet, 10))
+    else:
+        assert written == ["seed-1-dm.png", "seed-1-dm_concave.png"]
+    assert {Image.open(images / name).size for name in written} == {(64, 128)}
+
+
+def test_install_model(folder, tmp_path, monkeypatch, capsys):
+    config = json.loads((folder / "tiny-sd1.yaml").read_text())
+    params(config, "cond_stage_config")["version"] = "tiny-text"
+    (tmp_path / "model.yaml").write_text(json.dumps(config))
+    shutil.copytree(folder / "tiny-text", tmp_path / "tiny-text")
+    shutil.copy(folder / "tiny-sd1.safetensors", tmp_path / "model.safetensors")
+    monkeypatch.setattr(cli, "MODEL", tmp_path / "model.safetensors")
+    webui = tmp_path / "webui"
+    webui.mkdir()
+    assert cli.main(["install-model", str(webui)]) == 2
+    assert f"{webui} is not a WebUI's folder" in capsys.readouterr().err
+    (webui / "webui.py").touch()
+    for _ in range(2):  # again over the first one
+        assert cli.main(["install-model", str(webui)]) == 0
+    path = webui / "models" / "Stable-diffusion" / "asyndm-emoji.safetensors"
+    assert capsys.readouterr().out == f"{path}\n" * 2
+    for name in ("tiny-text", "model.safetensors", "model.yaml"):  # the copy needs none of them
+        (tmp_path / name).rename(tmp_path / f"moved {name}")
+    assert load(path, None, CPU).parameterization == "eps"
+
+
+def test_the_command_itself():
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "asyndm_lib", *arguments]
+        return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+
+    wrong = run("generate", "a cat", "--targets", "dog:x")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1
+    assert "'x' after the colon" in wrong.stderr
+    help = run("generate", "--help")
+    assert help.returncode == 0
+    for option in ("--targets", "--concavity", "--mask-timing", "--whole-picture", "--checkpoint", "--images"):
+        assert option in help.stdout

@@ -1,0 +1,279 @@
+"""Token maps on ldm's own UNet, against softmax(q·kᵀ·scale) worked out head by head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stand_ins import AttendingUNet, hooks_on, tiny_unet
+from test_conditioning import odd_sizes  # noqa: F401
+from torch import Tensor, nn
+
+from asyndm_lib.errors import Unsupported
+from asyndm_lib.maps import TokenMaps, token_maps
+from asyndm_lib.unet import halved, token_map_layers
+
+TARGETS = 3
+
+
+def attending_unet(*resolutions: int) -> nn.Module:
+    """Three levels; self-attention left out, whose work grows with the square of the pixels."""
+    return tiny_unet(
+        channel_mult=(1, 1, 2),
+        attention_resolutions=list(resolutions),
+        disable_self_attentions=[True] * 3,
+        disable_middle_self_attn=True,
+    )
+
+
+def inputs(n: int, h: int, w: int, context: int) -> dict:
+    random = torch.Generator().manual_seed(h * w + context)
+    return {
+        "x": torch.randn(n, 4, h, w, generator=random),
+        "timesteps": torch.full((n,), 500.0),
+        "context": torch.randn(n, context, 8, generator=random) * 4,
+    }
+
+
+def weights(row: int, context: int) -> Tensor:
+    """Another few tokens for every row and target."""
+    random = torch.Generator().manual_seed(row)
+    return torch.rand(154, TARGETS, generator=random)[:context]
+
+
+class Projections:
+    """What ``to_q`` and ``to_k`` of every cross-attention gave, by the attention's name."""
+
+    def __init__(self, unet: nn.Module):
+        self.q: dict[str, Tensor] = {}
+        self.k: dict[str, Tensor] = {}
+        self.attentions = {name: m for name, m in unet.named_modules() if name.endswith("attn2")}
+        for name, attention in self.attentions.items():
+            attention.to_q.register_forward_hook(lambda m, args, out, name=name: self.q.update({name: out}))
+            attention.to_k.register_forward_hook(lambda m, args, out, name=name: self.k.update({name: out}))
+
+    def slowly(self, pixels: int, row: int, weights: Tensor) -> Tensor:
+        """The mean over the layers of so many pixels and their heads, ``[T, pixels]``."""
+        maps = []
+        for name, attention in self.attentions.items():
+            if self.q[name].shape[1] != pixels:
+                continue
+            width = self.q[name].shape[2] // attention.heads
+            for head in range(attention.heads):
+                q = self.q[name][row, :, head * width : (head + 1) * width].double()
+                k = self.k[name][row, :, head * width : (head + 1) * width].double()
+                scores = torch.stack([(q * key).sum(dim=1) for key in k], dim=1) * attention.scale
+                probability = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+                maps.append(torch.stack([(probability * column).sum(dim=1) for column in weights.T.double()]))
+        return sum(maps) / len(maps)
+
+
+SIZES = [
+    ((48, 64), (12, 16)),  # 1/4
+    ((49, 51), (13, 13)),
+    ((50, 48), (13, 12)),
+    ((47, 64), (24, 32)),  # small: 1/2
+    ((16, 24), (8, 12)),
+    ((41, 65), (21, 33)),
+]
+
+
+@pytest.mark.parametrize(("size", "expected"), SIZES)
+@pytest.mark.parametrize("context", [77, 154])
+@pytest.mark.usefixtures("odd_sizes")
+def test_maps_are_the_softmax_of_the_wanted_level_head_by_head(size, expected, context):
+    unet = attending_unet(4, 2, 1)
+    projections, maps = Projections(unet), TokenMaps(unet, *size)
+    maps.attach()
+    with maps.record([None, 5], weights):
+        unet(**inputs(2, *size, context))
+    taken = maps.take()
+    assert list(taken) == [5]
+    assert maps.size == expected
+    assert taken[5].shape == (TARGETS, *expected)
+    slow = projections.slowly(expected[0] * expected[1], 1, weights(5, context))
+    torch.testing.assert_close(taken[5].flatten(1).double(), slow, rtol=1e-4, atol=1e-6)
+    assert taken[5].std(dim=(1, 2)).min() > 1e-4, "a flat map proves nothing"
+    maps.detach()
+
+
+def test_only_the_named_rows_are_recorded_each_with_its_own_weights():
+    unet = attending_unet(4, 2, 1)
+    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    maps.attach()
+    given = inputs(5, 16, 24, 77)
+    for rows in ([None, 0, None, 7, 2], [0, 7, 2, None, None], [4, None, None, None, 1]):
+        with maps.record(rows, weights):
+            unet(**given)
+        taken = maps.take()
+        assert sorted(taken) == sorted(row for row in rows if row is not None)
+        for at, row in enumerate(rows):
+            if row is not None:
+                slow = projections.slowly(8 * 12, at, weights(row, 77))
+                torch.testing.assert_close(taken[row].flatten(1).double(), slow, rtol=1e-4, atol=1e-6)
+    maps.detach()
+
+
+def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
+    unet = attending_unet(4, 2, 1)
+    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    maps.attach()
+    given = inputs(4, 16, 24, 77)
+    with maps.record([0, 1, 2, None], weights):
+        unet(**given)
+    together = maps.take()
+    for rows, at in (([0], [0]), ([1, 2], [1, 2]), ([None], [3])):
+        with maps.record(rows, weights):
+            unet(**{name: value[at] for name, value in given.items()})
+    sliced = maps.take()
+    assert sorted(sliced) == [0, 1, 2]
+    for row in range(3):
+        torch.testing.assert_close(sliced[row], together[row], rtol=1e-5, atol=1e-7)
+    longer = inputs(1, 16, 24, 154)
+    with maps.record([0], weights):
+        unet(**{name: value[:1] for name, value in given.items()})
+    with maps.record([1], weights):
+        unet(**longer)
+    mixed = maps.take()
+    torch.testing.assert_close(mixed[0], together[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        mixed[1].flatten(1).double(), projections.slowly(8 * 12, 0, weights(1, 154)), rtol=1e-4, atol=1e-6
+    )
+    maps.detach()
+
+
+def test_a_target_that_is_every_token_has_a_map_of_ones():
+    unet = attending_unet(2)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    with maps.record([0], lambda row, context: torch.ones(context, 1)):
+        unet(**inputs(1, 16, 24, 77))
+    torch.testing.assert_close(maps.take()[0], torch.ones(1, 8, 12))
+    maps.detach()
+
+
+def test_taking_empties_the_record():
+    unet = attending_unet(2)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    for _ in range(2):
+        with maps.record([3], weights):
+            unet(**inputs(1, 16, 24, 77))
+        once = maps.take()[3]
+        assert maps.take() == {}
+    with maps.record([3], weights):
+        unet(**inputs(1, 16, 24, 77))
+    assert torch.equal(maps.take()[3], once)
+    with maps.record([3], weights):
+        unet(**inputs(1, 16, 24, 77))
+    maps.clear()
+    assert maps.take() == {}
+    maps.detach()
+
+
+def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
+    unet = attending_unet(2)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    given = inputs(1, 16, 24, 77)
+    unet(**given)
+    with maps.record([None], weights):
+        unet(**given)
+    with pytest.raises(KeyboardInterrupt), maps.record([0], weights):
+        raise KeyboardInterrupt
+    unet(**given)
+    assert maps.take() == {}
+    maps.detach()
+
+
+def test_layers_of_another_size_than_expected_are_not_read():
+    unet = attending_unet(2)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    with maps.record([0], weights):
+        unet(**inputs(1, 8, 24, 77))  # as where another extension shrinks the picture inside the model
+    assert maps.take() == {}
+    maps.detach()
+
+
+def test_the_unets_output_is_the_same_to_the_bit_while_recording():
+    unet = attending_unet(4, 2, 1)
+    given = inputs(3, 16, 24, 77)
+    plain = unet(**given)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    with maps.record([0, None, 1], weights):
+        assert torch.equal(unet(**given), plain)
+    assert len(maps.take()) == 2
+    assert torch.equal(unet(**given), plain)
+    maps.detach()
+    assert torch.equal(unet(**given), plain)
+
+
+def test_hooks_are_there_between_attach_and_detach_only():
+    unet = attending_unet(4, 2, 1)
+    maps = TokenMaps(unet, 16, 24)
+    assert hooks_on(unet) == 0
+    maps.attach()
+    assert hooks_on(unet) > 0
+    maps.detach()
+    assert hooks_on(unet) == 0
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "size", "factor"),
+    [
+        ([4, 2, 1], (48, 48), 4),
+        ([4, 2, 1], (128, 96), 4),
+        ([4, 2, 1], (47, 128), 2),
+        ([4, 2, 1], (128, 47), 2),
+        ([4, 1], (32, 32), 1),  # no 1/2: of 1 and 4, 1 is the nearer
+        ([4], (32, 32), 4),
+        ([2, 1], (64, 64), 4),  # the middle block attends at 1/4 in any case
+    ],
+)
+def test_the_layers_are_those_of_a_quarter_or_of_half_for_small_latents(resolutions, size, factor):
+    unet = attending_unet(*resolutions)
+    projections = Projections(unet)
+    unet(**inputs(1, 32, 64, 77))
+    pixels = 32 // factor * 64 // factor
+    wanted = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
+    layers, shape = token_map_layers(unet, *size)
+    assert [id(layer) for layer in layers] == [id(a) for a in wanted]
+    assert shape == (-(-size[0] // factor), -(-size[1] // factor))
+
+
+def test_levels_are_found_where_blocks_resize_themselves():
+    unet = tiny_unet(channel_mult=(1, 1, 2), attention_resolutions=[4, 2, 1], resblock_updown=True)
+    projections = Projections(unet)
+    unet(**inputs(1, 16, 16, 77))
+    for size, pixels in (((48, 48), 16), ((16, 16), 64)):
+        layers, _ = token_map_layers(unet, *size)
+        expected = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
+        assert [id(layer) for layer in layers] == [id(a) for a in expected]
+
+
+def test_a_side_is_halved_as_strided_convolutions_do():
+    def strided(size: int) -> int:
+        return nn.functional.conv1d(torch.zeros(1, 1, size), torch.zeros(1, 1, 3), stride=2, padding=1).shape[-1]
+
+    for size in range(1, 200):
+        once = strided(size)
+        assert (halved(size, 1), halved(size, 2), halved(size, 4)) == (size, once, strided(once))
+
+
+def test_half_precision_is_computed_in_single():
+    random = torch.Generator().manual_seed(6)
+    q = torch.randn(1, 20, 16, generator=random).half() * 300  # q·kᵀ leaves half precision's range
+    k = torch.randn(1, 77, 16, generator=random).half() * 300
+    with torch.autocast("cpu", torch.bfloat16):
+        out = token_maps(q, k, 2, 1.0, torch.eye(77)[None])
+    assert out.dtype == torch.float32
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(out, token_maps(q.float(), k.float(), 2, 1.0, torch.eye(77)[None]), rtol=0, atol=0)
+
+
+def test_a_model_without_cross_attention_is_unsupported():
+    unet = AttendingUNet()
+    unet.input_blocks = nn.ModuleList([nn.Identity()])
+    with pytest.raises(Unsupported, match="no cross-attention"):
+        TokenMaps(unet, 64, 64)
