@@ -9,14 +9,14 @@ UNet's own output, so that a map without lagging pixels changes no bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from . import unet as parts
-from .nearest import resize
+from .nearest import nearest
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
@@ -40,6 +40,7 @@ class PixelTimesteps:
         self._unet = unet
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._call: _Call | None = None
+        self._known_cells: dict[tuple, Tensor] = {}
 
     def attach(self) -> None:
         unet = self._unet
@@ -63,11 +64,18 @@ class PixelTimesteps:
         ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
         ``index``: int64 ``[N, 1, H, W]``.
         """
-        self._call = _Call(timesteps, index)
+        self._call = _Call(timesteps, index, self._cells)
         try:
             yield
         finally:
             self._call = None
+
+    def _cells(self, full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
+        """The pixels of a latent of size ``full`` that a block of ``size`` takes, int64 ``[h·w]``; made once a run."""
+        if (full, size) not in self._known_cells:
+            rows, columns = nearest(size[0], full[0]), nearest(size[1], full[1])
+            self._known_cells[full, size] = (rows[:, None] * full[1] + columns).flatten().to(device)
+        return self._known_cells[full, size]
 
     def _after_time_embed(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         call = self._call
@@ -92,16 +100,17 @@ class PixelTimesteps:
             return None
         call.busy = True
         # Every block begins with the same activation of the same table: it is worth making once.
-        lagging = module[1:](call.activated(module[0])) if isinstance(module[0], nn.SiLU) else module(call.table())
+        usual = len(module) == 2 and isinstance(module[0], nn.SiLU)
+        lagging = module[1](call.activated(module[0])) if usual else module(call.table())
         call.busy = False
-        return call.spread(torch.cat([output, lagging]))
+        return call.spread(output, lagging)
 
 
 class _Call:
     """One call of the UNet: what is known of it so far."""
 
-    def __init__(self, timesteps: Tensor, index: Tensor):
-        self.timesteps, self.index = timesteps, index
+    def __init__(self, timesteps: Tensor, index: Tensor, cells: Callable[..., Tensor]):
+        self.timesteps, self.index, self._cells = timesteps, index, cells
         self.time: Tensor | None = None
         self.levels: Tensor | None = None
         self.label: Tensor | None = None
@@ -109,6 +118,7 @@ class _Call:
         self.busy = False
         self._table: Tensor | None = None
         self._activated: Tensor | None = None
+        self._all: Tensor | None = None
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def table(self) -> Tensor:
@@ -126,19 +136,21 @@ class _Call:
         return self._activated
 
     def rows(self) -> Tensor:
-        """For every pixel of a block of the present size the row of its table, int64 ``[N·h·w]``."""
-        size, full = tuple(self.size), tuple(self.index.shape[-2:])
-        if full not in self._rows:
-            level = self.index[:, 0]
-            own = torch.arange(len(level), device=level.device)[:, None, None]
-            others = len(level) - 1 + (own * len(self.levels) if self.label is not None else 0)
-            self._rows[full] = torch.where(level == 0, own, others + level)
+        """For every pixel of a block of the present size the column of its table, int64 ``[N·h·w]``."""
+        size = tuple(self.size)
         if size not in self._rows:
-            self._rows[size] = resize(self._rows[full], *size)
-        return self._rows[size].flatten()
+            if self._all is None:
+                level = self.index[:, 0]
+                own = torch.arange(len(level), device=level.device)[:, None, None]
+                others = len(level) - 1 + (own * len(self.levels) if self.label is not None else 0)
+                self._all = torch.where(level == 0, own, others + level).flatten(1)
+            cells = self._cells(tuple(self.index.shape[-2:]), size, self.index.device)
+            self._rows[size] = self._all.index_select(1, cells).flatten()
+        return self._rows[size]
 
-    def spread(self, table: Tensor) -> Tensor:
-        """``table [rows, C]`` gathered to ``[N, C, h, w]``."""
+    def spread(self, own: Tensor, lagging: Tensor) -> Tensor:
+        """The rows' own output ``[N, C]`` and that of the lagging levels ``[rows, C]``, gathered to ``[N, C, h, w]``."""
         n, (h, w) = len(self.index), self.size
         # Gathering columns leaves each channel's pixels side by side in memory, as the feature map has them.
-        return table.t().index_select(1, self.rows()).view(-1, n, h, w).transpose(0, 1)
+        table = torch.cat([own.t(), lagging.t()], dim=1)
+        return table.index_select(1, self.rows()).view(-1, n, h, w).transpose(0, 1)
