@@ -117,8 +117,8 @@ class StateClock:
     """Any curve, any concavity per pixel: the state itself is kept, and its distinct values are searched.
 
     It is kept on the CPU, in double precision also where the device has none; each advance fetches one
-    mask from the device. States that differ by less than 2⁻³⁰ of a step share a
-    level, so that equal histories in another order do not differ by rounding.
+    mask from the device. Levels are whole multiples of 2⁻³⁰ of a step, so that rounding neither parts equal
+    histories nor carries a pixel past the synchronous clock or short of the end.
     """
 
     _GRAIN = 2.0**30
@@ -147,10 +147,9 @@ class StateClock:
     def advance(self, relation: Relation) -> None:
         r = self.advances - self.step
         related, concavity = relation.related.cpu(), relation.concavity.cpu().double()
-        u = torch.where(related, self._rule(self._u, concavity, r, self.advances), linear(self._u, r, self.advances))
+        lagging, own = self._rule(self._u, concavity, r, self.advances), linear(self._u, r, self.advances)
+        self._u = torch.where(related, lagging, own)
         self.step += 1
-        # Rounding may not carry a pixel past the synchronous clock, nor short of the end.
-        self._u = u.clamp(max=float(self.step)) if r > 1 else torch.full_like(u, float(self.advances))
         self._lagging = self._lagging | (related & (concavity > 0))
 
 

@@ -149,7 +149,7 @@ class _Call:
         return self._rows[size]
 
     def spread(self, own: Tensor, lagging: Tensor) -> Tensor:
-        """The rows' own output ``[N, C]`` and that of the lagging levels ``[rows, C]``, gathered to ``[N, C, h, w]``."""
+        """The rows' own output ``[N, C]`` and the lagging levels' ``[rows, C]``, gathered to ``[N, C, h, w]``."""
         n, (h, w) = len(self.index), self.size
         # Gathering columns leaves each channel's pixels side by side in memory, as the feature map has them.
         table = torch.cat([own.t(), lagging.t()], dim=1)

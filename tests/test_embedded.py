@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -157,7 +158,7 @@ def test_ddim_is_that_of_the_paper_on_the_webuis_timesteps(eta, kind, models, fo
     timesteps = [801, 601, 401, 201, 1]
     x = reference.noise()
     with torch.no_grad():
-        for t, t_next in zip(timesteps[:-1], timesteps[1:], strict=True):
+        for t, t_next in itertools.pairwise(timesteps):
             a, a_next = reference.alphas_cumprod[t], reference.alphas_cumprod[t_next]
             eps, noise = reference.at_timestep(x, t), reference.noise()
             denoised = (x - (1 - a).sqrt() * eps) / a.sqrt()
@@ -424,9 +425,9 @@ def test_ctrl_c(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("extra", [["--targets", "cat, unicorn", "--batch", "2"], ["--whole-picture", "--steps", "1"]])
 def test_the_sheet(extra, folder, tmp_path, capsys):
     out, images = tmp_path / "new" / "sheet.png", tmp_path / "single"
-    arguments = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--steps", "3", "--width", "64", "--height", "128"]
-    files = ["--out", str(out), "--images", str(images)]
-    assert cli.main(["generate", "a cat, 🐱 and a (dog)", *arguments, *files, *extra]) == 0
+    checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "128"]
+    arguments = [*checkpoint, "--steps", "3", "--out", str(out), "--images", str(images), *extra]
+    assert cli.main(["generate", "a cat, 🐱 and a (dog)", *arguments]) == 0
     said = capsys.readouterr()
     assert said.out == f"{out}\n"
     assert ("not in the prompt, ignored: 'unicorn'" in said.err) == ("--batch" in extra)

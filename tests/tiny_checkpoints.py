@@ -149,8 +149,9 @@ def _weights(text_config: dict) -> dict[str, Tensor]:
             if not name.endswith("position_ids")
         },
     }
-    weights = {prefix + name: value.half().contiguous() for prefix, part in parts.items() for name, value in part.items()}
-    return {"betas": betas.float(), "alphas_cumprod": alphas_cumprod.float(), **weights}
+    weights = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+    half = {name: value.half().contiguous() for name, value in weights.items()}
+    return {"betas": betas.float(), "alphas_cumprod": alphas_cumprod.float(), **half}
 
 
 def pass_input_through(unet: nn.Module) -> None:

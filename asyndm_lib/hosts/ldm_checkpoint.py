@@ -71,8 +71,7 @@ class Checkpoint:
 def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
     """Load ``path`` (.safetensors or .ckpt) with its YAML ``config``, by default the one of the same name beside it.
 
-    The parts are in single precision, on a GPU the UNet in half precision. Raises :class:`Unsupported`,
-    naming the file and what is wrong with it.
+    The parts are in single precision. Raises :class:`Unsupported`, naming the file and what is wrong with it.
     """
     config = config or path.with_suffix(".yaml")
     if not path.is_file():
@@ -104,12 +103,11 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
 
     halvings = len(unet.channel_mult) - 1
     shrink = 2 ** (len(first_stage.get("ddconfig")["ch_mult"]) - 1)
-    half = device.type == "cuda"
     for part in (unet, autoencoder, text):
         part.requires_grad_(False).eval().to(device)
     return Checkpoint(
         name=path.name,
-        unet=unet.half() if half else unet,
+        unet=unet,
         autoencoder=autoencoder,
         text=text,
         parameterization=parameterization,
