@@ -1,0 +1,131 @@
+"""Stage 1: train the autoencoder on scenes; later: go on with the decoder alone, the latents staying as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from . import scenes, sprites
+from .networks import Autoencoder, read_config
+from .training import Average, Clock, contact_sheet, learning_rate, load_weights, save_weights
+
+
+@dataclass
+class Settings:
+    """What a run of the autoencoder's training takes."""
+
+    sprites: Path
+    config: Path
+    output: Path
+    resume: Path | None = None
+    decoder_only: bool = False
+    seconds: float | None = None
+    iterations: int | None = None
+    batch: int = 48
+    rate: float = 6e-4
+    detail: float = 0.7  # share of pictures that are full of overlapping objects instead of ordinary scenes
+    kl: float = 1e-4
+    latent_noise: float = 0.0  # noise on latents, in units of their spread, that the decoder learns to undo
+    compile: bool = True
+    sheet: Path | None = None
+    seed: int = 0
+    device: str = "cuda"
+
+
+def reconstruction_loss(made: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """L1 and squared error on pixels, L1 on horizontal and vertical differences and on a coarser picture; and L1 alone.
+
+    The differences ask for edges, the squared error punishes small spots that are far off.
+    """
+    error = made - real
+    l1 = error.abs().mean()
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    coarse = F.avg_pool2d(error, 4).abs().mean()
+    return l1 + 0.5 * edges + 0.5 * coarse + 2 * error.square().mean(), l1
+
+
+def train(settings: Settings) -> None:
+    """Run the stage and write ``output``: ``vae.*`` weights (averaged) and ``scale_factor``."""
+    device = torch.device(settings.device)
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    torch.backends.cudnn.benchmark = True
+    painter = scenes.Painter(sprites.load(settings.sprites), device)
+    vae = Autoencoder(read_config(settings.config)["first_stage_config"]["params"])
+    spread = torch.ones(())
+    if settings.resume:
+        spread = 1 / load_weights({"vae": vae}, settings.resume)["scale_factor"]
+    vae = vae.to(device, memory_format=torch.channels_last)
+    noise = float(spread) * settings.latent_noise
+    parts = [vae.decoder, vae.post_quant_conv] if settings.decoder_only else [vae]
+    trained = torch.nn.ModuleList(parts)
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0,
+                                  fused=device.type == "cuda")
+    average = Average(trained, 0.998)
+
+    def loss_of(real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if settings.decoder_only:
+            with torch.no_grad():
+                mean, logvar = vae.encode(real)
+        else:
+            mean, logvar = vae.encode(real)
+        mean, logvar = mean.float(), logvar.float()
+        std = (0.5 * logvar).exp()
+        if noise:
+            std = std + noise * torch.rand(len(real), 1, 1, 1, device=real.device)
+        made = vae.decode(mean + std * torch.randn_like(mean))
+        loss, l1 = reconstruction_loss(made.float(), real)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return loss + settings.kl * kl, l1
+
+    step = torch.compile(loss_of, dynamic=False) if settings.compile else loss_of
+    clock = Clock(settings.seconds, settings.iterations)
+    seen: list[torch.Tensor] = []
+    while clock.progress < 1:
+        crowded = round(settings.batch * settings.detail)
+        real = torch.cat([painter.paint(layout)[0] for layout in (
+            scenes.draw_detail(crowded, rng), scenes.draw_layout(settings.batch - crowded, rng, tries=4))])
+        real = real.contiguous(memory_format=torch.channels_last)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(settings.rate, clock.count, clock.progress, 0.4)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, l1 = step(real)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimiser.step()
+        average.update()
+        seen.append(l1.detach())
+        clock.count += 1
+        if clock.count % 250 == 0:
+            print(f"vae {clock.count} {clock.elapsed:.0f} s l1 {torch.stack(seen).mean():.4f}", flush=True)
+            seen.clear()
+    average.swap()
+    scale = measure(vae, painter, settings, rng)
+    if settings.resume and settings.decoder_only:
+        scale = 1 / spread
+    save_weights({"vae": vae}, settings.output, scale_factor=torch.as_tensor(scale, dtype=torch.float32))
+    print(f"vae done: {clock.count} iterations, {clock.elapsed:.0f} s", flush=True)
+
+
+@torch.no_grad()
+def measure(vae: Autoencoder, painter: scenes.Painter, settings: Settings, rng: np.random.Generator) -> float:
+    """Print the mean L1 error on new scenes, write the contact sheet, return 1 / standard deviation of the latents."""
+    count, errors, latents, shown = 8, [], [], []
+    for _ in range(8 if settings.device == "cuda" else 1):
+        real, _ = painter.paint(scenes.draw_layout(32 if settings.device == "cuda" else count, rng))
+        with torch.autocast(painter.device.type, torch.bfloat16, enabled=settings.device == "cuda"):
+            mean, _ = vae.encode(real)
+            made = vae.decode(mean).float().clamp(-1, 1)
+        errors.append((made - real).abs().mean())
+        latents.append(mean.float())
+        shown = [real[:count], made[:count]]
+    scale = 1 / torch.cat(latents).std().item()
+    print(f"vae on new scenes: l1 {torch.stack(errors).mean():.4f}, latent spread {1 / scale:.3f}", flush=True)
+    if settings.sheet:
+        contact_sheet(torch.cat(shown), count, settings.sheet)
+    return scale

@@ -1,0 +1,54 @@
+"""Rasterise the emoji pictures of every concept, at every size a scene uses, into one array file.
+
+The source is the npm package ``@iconify-json/fluent-emoji-flat`` (Microsoft's Fluent Emoji, flat style, MIT):
+``npm pack @iconify-json/fluent-emoji-flat && tar xzf iconify-json-fluent-emoji-flat-*.tgz`` gives
+``package/icons.json``.
+Needs ``resvg_py``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .concepts import CONCEPTS
+
+#: Edge lengths in pixels. Sprites are drawn at their final size, so that scenes need no resampling.
+SIZES: tuple[int, ...] = tuple(range(64, 145, 16))
+
+
+def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:
+    """Picture of one icon as ``uint8 [size, size, 4]`` with straight alpha."""
+    import resvg_py
+
+    entry = icons["icons"].get(icon) or icons["icons"][icons["aliases"][icon]["parent"]]
+    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+           f'viewBox="0 0 {icons["width"]} {icons["height"]}" width="{size}" height="{size}">{entry["body"]}</svg>')
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def build(icons_json: Path, target: Path) -> None:
+    """Write ``target`` (npz): per size an array ``[concepts, size, size, 4]`` with premultiplied alpha."""
+    icons = json.loads(icons_json.read_text(encoding="utf-8"))
+    arrays = {}
+    for size in SIZES:
+        stack = np.stack([rasterise(icons, concept.icon, size) for concept in CONCEPTS]).astype(np.float32)
+        stack[..., :3] *= stack[..., 3:] / 255
+        arrays[f"s{size}"] = stack.round().astype(np.uint8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(target, **arrays)
+
+
+def load(path: Path) -> np.ndarray:
+    """All sprites as ``uint8 [concepts, sizes, edge, edge, 4]``, top-left aligned, premultiplied."""
+    edge = SIZES[-1]
+    with np.load(path) as data:
+        atlas = np.zeros((len(CONCEPTS), len(SIZES), edge, edge, 4), np.uint8)
+        for index, size in enumerate(SIZES):
+            atlas[:, index, :size, :size] = data[f"s{size}"]
+    return atlas

@@ -1,0 +1,105 @@
+"""Small helpers that the training stages share: clock, learning rate, averaged weights, pictures on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+
+class Clock:
+    """Progress of a stage that ends after a number of seconds or of iterations, whichever is given."""
+
+    def __init__(self, seconds: float | None, iterations: int | None):
+        if not seconds and not iterations:
+            raise ValueError("give seconds or iterations")
+        self.seconds, self.iterations = seconds, iterations
+        self.count = 0
+        self.start = time.monotonic()
+
+    def restart(self) -> None:
+        """Set the start to now (after compiling, say)."""
+        self.start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done; 1 or more: it has ended."""
+        done = self.elapsed / self.seconds if self.seconds else 0.0
+        return max(done, self.count / self.iterations if self.iterations else 0.0)
+
+
+def learning_rate(peak: float, count: int, progress: float, decay_from: float, warmup: int = 200) -> float:
+    """Linear warm-up, a plateau, and from ``decay_from`` of the stage on a cosine down to 1% (1: no decay)."""
+    rate = peak * min(1.0, (count + 1) / warmup)
+    if progress > decay_from:
+        part = min(1.0, (progress - decay_from) / max(1e-6, 1 - decay_from))
+        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
+    return rate
+
+
+class Average:
+    """Exponential moving average of parameters."""
+
+    def __init__(self, modules: nn.Module, decay: float = 0.999):
+        self.live = list(modules.parameters())
+        self.decay = decay
+        self.mean = [p.detach().clone() for p in self.live]
+        self.count = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters' present values."""
+        self.count += 1
+        weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], weight)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the parameters with their averages; a second call undoes it."""
+        for mean, live in zip(self.mean, self.live, strict=True):
+            keep = live.detach().clone()
+            live.copy_(mean)
+            mean.copy_(keep)
+
+
+def save_weights(modules: dict[str, nn.Module], path: Path, **extra: torch.Tensor) -> None:
+    """Half-precision state dicts of several modules, keys prefixed with ``name.``, in one safetensors file."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{name}.{key}": value.detach().to("cpu", torch.float16).contiguous()
+               for name, module in modules.items() for key, value in module.state_dict().items()}
+    path = Path(path)
+    partial = path.with_suffix(".part")
+    save_file({**tensors, **{key: value.detach().cpu().contiguous() for key, value in extra.items()}}, partial)
+    partial.replace(path)
+
+
+def load_weights(modules: dict[str, nn.Module], path: Path) -> dict[str, torch.Tensor]:
+    """Fill modules from a file of :func:`save_weights`; the whole file's tensors are returned."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    for name, module in modules.items():
+        prefix = name + "."
+        module.load_state_dict({key[len(prefix):]: value.float() for key, value in tensors.items()
+                                if key.startswith(prefix)})
+    return tensors
+
+
+def contact_sheet(pictures: torch.Tensor, columns: int, path: Path) -> None:
+    """Write pictures ``[n, 3, h, w]`` in [-1, 1] side by side."""
+    array = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    columns = min(columns, len(array))
+    rows = [np.concatenate(list(array[index : index + columns]), 1)
+            for index in range(0, len(array) // columns * columns, columns)]
+    Image.fromarray(np.concatenate(rows)).save(path)
