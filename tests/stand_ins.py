@@ -152,7 +152,10 @@ def make_run(
     """
     prompts = prompts or ["a cat and a dog"] * len(x)
     parts = [
-        [[(10**6, part)] if isinstance(part, str) else part for part in ([prompt] if isinstance(prompt, str) else prompt)]
+        [
+            [(10**6, part)] if isinstance(part, str) else part
+            for part in ([prompt] if isinstance(prompt, str) else prompt)
+        ]
         for prompt in prompts
     ]
     rows = [(image, part) for image, own in enumerate(parts) for part in range(len(own))]

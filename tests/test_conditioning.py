@@ -66,7 +66,7 @@ def one_embedding_per_pixel(unet: nn.Module, timestep_map: Tensor, given: dict) 
         rows, columns = h.shape[-2:]
         here = torch.stack(
             [
-                timestep_map[:, int(math.floor(i * height / rows)), int(math.floor(j * width / columns))]
+                timestep_map[:, math.floor(i * height / rows), math.floor(j * width / columns)]
                 for i in range(rows)
                 for j in range(columns)
             ],
@@ -219,7 +219,9 @@ def test_linear_layers_run_once_more_per_block_whatever_the_number_of_pixels(kin
     counts = []
     for h, w in [(4, 4), (16, 24)]:
         index = random_index(2, 3, h, w)  # as where a table holds levels of no pixel
-        calls, rows = _linear_calls(unet, lambda h=h, w=w, i=index: with_map(unet, LEVELS[:levels], i, inputs(unet, 3, h, w)))
+        calls, rows = _linear_calls(
+            unet, lambda h=h, w=w, i=index: with_map(unet, LEVELS[:levels], i, inputs(unet, 3, h, w))
+        )
         counts.append((calls, rows))
     lagging = (levels - 1) * (3 if unet.num_classes else 1)
     assert counts[0] == counts[1] == (2 * blocks + 2 * 2, blocks * (3 + lagging) + 2 * (3 + levels - 1))

@@ -141,6 +141,19 @@ def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
     maps.detach()
 
 
+def test_calls_of_another_context_within_one_record_have_its_weights():
+    unet = attending_unet(2)
+    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    maps.attach()
+    slow = []
+    with maps.record([0], weights):
+        for context in (77, 154):
+            unet(**inputs(1, 16, 24, context))
+            slow.append(projections.slowly(8 * 12, 0, weights(0, context)))
+    torch.testing.assert_close(maps.take()[0].flatten(1).double(), sum(slow) / 2, rtol=1e-4, atol=1e-6)
+    maps.detach()
+
+
 def test_a_target_that_is_every_token_has_a_map_of_ones():
     unet = attending_unet(2)
     maps = TokenMaps(unet, 16, 24)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import k_diffusion.sampling as k_diffusion
 import numpy as np
@@ -94,8 +95,10 @@ def authors_states(masks: list[np.ndarray], n: int) -> list[np.ndarray]:
 
 def ddim_reference(run: WatchedRun, x: Tensor, ts: list[np.ndarray], eta: float) -> tuple[Tensor, list[Tensor]]:
     noise = Noise()
-    alphas = [torch.from_numpy(ALPHAS[t])[:, None] for t in ts] + [torch.full((1, 1, 1, 1), ALPHAS[0], dtype=torch.float64)]
-    for a, a_next in zip(alphas, alphas[1:], strict=False):
+    alphas = [torch.from_numpy(ALPHAS[t])[:, None] for t in ts] + [
+        torch.full((1, 1, 1, 1), ALPHAS[0], dtype=torch.float64)
+    ]
+    for a, a_next in pairwise(alphas):
         eps = model(x, ((1 - a) / a).sqrt())
         denoised = (x - (1 - a).sqrt() * eps) / a.sqrt()
         std = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)).sqrt()
@@ -215,6 +218,25 @@ def test_every_step_uses_the_mask_of_its_timing_on_the_users_grid(curve, timing,
         assert not np.array_equal(masks[-1][0], masks[-1][1], equal_nan=True)
 
 
+@pytest.mark.parametrize("timing", ["lagged", "fresh"])
+def test_a_steps_maps_are_those_of_its_first_evaluation(timing):
+    def three_times(run: Run, x: Tensor) -> Tensor:
+        for step in run:
+            step.predict(x)
+            step.predict(x, step.sigma.apply(lambda sigma: sigma * 0.9))
+            step.predict(x, step.advance())
+        return x
+
+    sigmas = uniform_sigmas(6)
+    x = latent(2) * sigmas[0]
+    with make_run(x, sigmas, model, prompts=CAT_AND_DOG, targets="cat, dog", mask_timing=timing) as run:
+        run.sample(three_times, x)
+    assert len(run.attended) == 18
+    masks = related_at(timing, target_maps(run.attended[::3], WHERE), np.empty(0), [0.5, 0.5], 1.0, lead=0)
+    expected = sigma_maps("quadratic", masks, sigmas[:-1].numpy())
+    np.testing.assert_allclose(torch.stack(run.seen).numpy(), expected, rtol=1e-7)
+
+
 @pytest.mark.parametrize("curve", ["quadratic", "piecewise linear", "exponential"])
 @pytest.mark.parametrize("k", [0.3, 1.0])
 def test_the_whole_picture_follows_one_clock_and_reads_no_map(curve, k):
@@ -293,7 +315,9 @@ def test_a_static_run_calls_back_and_draws_as_one_ordinary_run():
     sigmas = uniform_sigmas(6)
     x = latent(1) * sigmas[0]
     seen = []
-    with make_run(x, sigmas, model, targets="bird", mask_timing="static", callback=lambda d: seen.append(d["i"])) as run:
+    with make_run(
+        x, sigmas, model, targets="bird", mask_timing="static", callback=lambda d: seen.append(d["i"])
+    ) as run:
         out = run.sample(SAMPLERS["sample_euler_ancestral"], x)
     assert seen == list(range(6))
     with make_run(x, sigmas, model, targets="bird") as run:
@@ -494,7 +518,7 @@ def test_a_model_called_behind_the_runs_back_is_unsupported():
 
 def test_rows_outside_an_evaluation_do_nothing():
     sigmas, x = ldm_sizes(1)
-    own, run = ldm_run(["a cat"], sigmas, x)
+    _, run = ldm_run(["a cat"], sigmas, x)
     with run:
         with run.rows(7) as here:
             assert here is None

@@ -82,7 +82,7 @@ def test_a_valid_value_is_kept(name, value):
 
 @pytest.mark.parametrize("key", ["Concavity", "k", "", "targets ", 3, None, "x" * 1000])
 def test_an_unknown_setting_is_named_beside_those_there_are(key):
-    with pytest.raises(SettingsError, match="no setting .*concavity, curve") as caught:
+    with pytest.raises(SettingsError, match=r"no setting .*concavity, curve") as caught:
         Settings.from_mapping({"concavity": 0.5, key: 1})
     assert repr(key)[:80] in str(caught.value)
     assert len(str(caught.value)) < 300

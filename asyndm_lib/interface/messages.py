@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
 def report(p: Any, text: str) -> None:
     """Say ``text`` once for this job (``p``: the host's ``StableDiffusionProcessing``)."""
-    line = f"AsynDM: {text[:1].upper()}{text[1:]}."
+    line = _printable(f"AsynDM: {text[:1].upper()}{text[1:]}.")
     if line not in p.comments:
         p.comment(line)
-        print(f"\n{line}")
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
+        print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _printable(text: str) -> str:
+    """Control characters and broken ones, which a message repeats from what was typed, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def into_info(p: Any, processed: Any) -> None:

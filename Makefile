@@ -1,0 +1,35 @@
+# `make demo` and `make test` set up .venv by themselves, with $(PYTHON) 3.10 or later.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+SHEET := out/sheet.png
+
+# The models are small: on an idle machine more threads gain little, beside other work they cost several times the time.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m asyndm_lib generate "a cat and a basketball" --targets cat,basketball \
+		--sampler "DPM++ 2M" --steps 30 --seed 1 --out $(SHEET)
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -ra
+
+clean:
+	rm -rf $(VENV) out
+
+# The stamps are older than a requirements file that has changed.
+$(VENV)/demo.stamp: requirements-demo.txt requirements-demo-nodeps.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements-demo.txt
+	$(INSTALL) --no-deps -r requirements-demo-nodeps.txt
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/demo.stamp requirements-test.txt
+	$(INSTALL) -r requirements-test.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""The command line, and the embedded model that it draws with."""

@@ -1,0 +1,167 @@
+"""The command line: its options, and one line for everything that a person can get wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
+
+MODEL = Path(__file__).parent / "model" / "emoji.safetensors"
+"""The embedded model; the defaults of the size and the CFG scale are those it was trained for."""
+
+MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
+
+
+class Failure(Exception):
+    """A request that cannot be met; its text is one line for the person."""
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, "", False) else action.help
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Failure(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 with one line on stderr for a wrong value, 130 after Ctrl-C."""
+    warnings.simplefilter("ignore")  # those of the packages are meant for their developers
+    try:
+        options = parser().parse_args(arguments)
+        options.run(options)
+    except KeyboardInterrupt:
+        print("\nasyndm: interrupted", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return _fail(f"the package {error.name!r} is missing; `make demo` installs all that is needed in .venv")
+    except Failure as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"asyndm: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = _Parser(prog="asyndm", description="AsynDM (asynchronous denoising, arXiv 2510.04504) without a WebUI.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_generate(commands)
+    one = commands.add_parser(
+        "install-model",
+        help="copy the embedded model into a WebUI",
+        description="Copy the embedded model into the WebUI's models/Stable-diffusion, as asyndm-emoji.safetensors. "
+        "AUTOMATIC1111's WebUI can load it; Forge knows no models of its size.",
+    )
+    one.add_argument("webui", type=Path, metavar="WEBUI_FOLDER", help="the folder that holds webui.py")
+    one.set_defaults(run=_install_model)
+    return top
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
+    from ..hosts.schedules import SCHEDULES
+    from ..samplers import LABELS
+    from ..settings import Settings
+
+    one = commands.add_parser(
+        "generate",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        help="make pictures of one prompt with and without AsynDM, on a labelled sheet",
+        description="Make pictures of one prompt and seed: the ordinary one (DM), one with every pixel slowed "
+        "(DM_concave) and one with the target words' regions slowed (AsynDM), and write them on a sheet with the masks "
+        "and timesteps of some steps. The prompt is taken literally: the WebUIs' (word:1.3), [a:b:0.5] and AND are "
+        "plain text here.",
+    )
+    one.add_argument("prompt", metavar="PROMPT", help="what to draw")
+    method = one.add_argument_group("AsynDM")
+    for f in fields(Settings):
+        meta = f.metadata
+        flag, text = "--" + f.name.replace("_", "-"), meta["help"].replace("%", "%%")
+        if isinstance(f.default, bool):
+            method.add_argument(flag, action="store_true", default=f.default, help=text)
+        elif isinstance(f.default, float):
+            limits = f"{meta['minimum']:g}-{meta['maximum']:g}"
+            method.add_argument(flag, type=float, default=f.default, metavar=limits, help=text)
+        else:
+            choices, metavar = meta.get("choices"), None if "choices" in meta else "WORDS"
+            method.add_argument(flag, default=f.default, choices=choices, metavar=metavar, help=text)
+    add = one.add_argument_group("picture").add_argument
+    add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
+    add("--sampler", default="DPM++ 2M", choices=list(LABELS), help="its name as in the WebUIs")
+    add("--schedule", default="automatic", choices=list(SCHEDULES),
+        help="noise schedule; automatic is karras for DPM++ 2M and uniform for the others, as in the WebUIs")
+    add("--steps", type=_whole(1, MAX_STEPS), default=30, metavar="N", help="steps of the sampler")
+    add("--seed", type=_whole(0, MAX_SEED), default=1, metavar="N", help="seed of the (first) picture")
+    add("--batch", type=_whole(1, MAX_BATCH), default=1, metavar="N", help="how many pictures, with seeds counting up")
+    add("--cfg", type=_number(0, 100), default=4.5, metavar="SCALE", help="classifier-free guidance scale")
+    add("--eta", type=_number(0, 1), metavar="0-1", default=None,
+        help="noise that Euler a (its own default: 1) and DDIM (0; the paper: 1) add back")
+    add("--width", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="width of the picture")
+    add("--height", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="height of the picture")
+    add = one.add_argument_group("model").add_argument
+    add("--checkpoint", type=Path, default=MODEL, metavar="FILE",
+        help="a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
+    add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
+    add = one.add_argument_group("files").add_argument
+    add("--out", type=Path, default=Path("sheet.png"), metavar="FILE", help="the sheet to write")
+    add("--images", type=Path, metavar="DIR", help="also write the single pictures here")
+    one.set_defaults(run=_generate)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    return _checked(int, low, high, "a whole number")
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    return _checked(float, low, high, "a number")
+
+
+def _checked(kind: type, low: float, high: float, words: str) -> Callable:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r:.40} is not {words} from {low} to {high}")
+        return value
+
+    return read
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from ..errors import AsynDMError
+
+    try:
+        from .generate import generate
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # a torchvision that does not match torch fails so on import, for one
+        raise Failure(f"ldm and k-diffusion cannot be imported here: {type(error).__name__}: {error}") from error
+    try:
+        generate(options)
+    except AsynDMError as error:
+        raise Failure(str(error)) from error
+
+
+def _install_model(options: argparse.Namespace) -> None:
+    from ..errors import AsynDMError
+    from .install import install
+
+    try:
+        print(install(MODEL, options.webui))
+    except AsynDMError as error:
+        raise Failure(str(error)) from error
