@@ -78,7 +78,8 @@ class PromptTargets:
             for column, where in enumerate(found):
                 count = sum(len(positions) for _, positions in where.occurrences)
                 for position in where.positions(part):
-                    weights[position, column] += 1 / count
+                    if position < context:  # the host may cut a prompt's context short
+                        weights[position, column] += 1 / count
             self._weights[key] = weights.to(device)
         return self._weights[key]
 

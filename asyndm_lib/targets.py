@@ -88,7 +88,7 @@ def _entry(entry: str) -> Target:
             raise TargetError(f"target {entry!r:.80}: the concavity {match[1].strip():.40} is not from 0 to 1")
         text = text[: match.start()].strip()
     if match := _OCCURRENCE.search(text):
-        occurrence = int(match[1][:9])
+        occurrence = int(match[1].lstrip("0")[:9] or 0)
         if occurrence < 1:
             raise TargetError(f"target {entry!r:.80}: occurrences count from #1")
         text = text[: match.start()]

@@ -57,7 +57,7 @@ class AsynDM(scripts.Script):
             report("no target words are named. The picture was made without AsynDM")
             return False
         missing = targets.missing()
-        names = ", ".join(f'"{str(target):.80}"' for target in missing)
+        names = ", ".join(f'"{target!s:.80}"' for target in missing)
         if len(missing) == len(targets.targets):
             report(f"{names} not found in the prompt. The picture was made without AsynDM")
             return False

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from asyndm_lib.host import Host
 from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.run import Host, Run, Step
+from asyndm_lib.run import Run, Step
 from asyndm_lib.schedule import NoiseLevels, Schedule
 from asyndm_lib.settings import Settings
 from asyndm_lib.targets import parse_targets

@@ -14,8 +14,9 @@ from stand_ins import LEVELS, Noise, WatchedRun, hooks_on, make_run, tiny_unet, 
 from torch import Tensor
 
 from asyndm_lib.errors import Unsupported
+from asyndm_lib.host import Host
 from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.run import Host, Run
+from asyndm_lib.run import Run
 from asyndm_lib.samplers import SAMPLERS
 from asyndm_lib.schedule import AuthorsGrid, Schedule
 from asyndm_lib.settings import Settings

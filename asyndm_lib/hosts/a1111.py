@@ -19,8 +19,9 @@ from modules import prompt_parser, sd_hijack_open_clip, sd_unet, shared
 from torch import Tensor
 
 from ..errors import Unsupported
+from ..host import Host
 from ..prompts import PromptTargets, Scheduled
-from ..run import Host, Rows, Run
+from ..run import Rows, Run
 from ..samplers import LABELS, SAMPLERS
 from ..schedule import NoiseLevels, Schedule
 from ..settings import Settings

@@ -17,8 +17,9 @@ from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..host import Host, Progressbar
 from ..prompts import PromptTargets
-from ..run import Host, Observer, Progressbar, Run
+from ..run import Observer, Run
 from ..samplers import LABELS, SAMPLERS
 from ..schedule import NoiseLevels, Schedule
 from ..settings import Settings

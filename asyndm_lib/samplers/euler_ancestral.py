@@ -6,7 +6,8 @@ from functools import partial
 
 from torch import Tensor, minimum
 
-from ..run import NoiseSampler, Run
+from ..host import NoiseSampler
+from ..run import Run
 
 
 def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:

@@ -27,8 +27,9 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from stand_ins import LEVELS, uniform_sigmas, words  # noqa: E402
 
+from asyndm_lib.host import Host  # noqa: E402
 from asyndm_lib.prompts import PromptTargets  # noqa: E402
-from asyndm_lib.run import Host, Rows, Run  # noqa: E402
+from asyndm_lib.run import Rows, Run  # noqa: E402
 from asyndm_lib.samplers import SAMPLERS  # noqa: E402
 from asyndm_lib.schedule import Schedule  # noqa: E402
 from asyndm_lib.settings import Settings  # noqa: E402

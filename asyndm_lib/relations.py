@@ -1,0 +1,156 @@
+"""Which pixels are related in which step: token maps → relations, by the mask timing (METHOD, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .clock import Relation
+from .host import Row
+from .maps import TokenMaps
+from .masks import everywhere, relate
+from .prompts import PromptTargets
+from .settings import Settings
+
+
+class WholePicture:
+    """Every pixel related in every step, without targets: the paper's DM_concave."""
+
+    rehearsing = False
+    problems: frozenset[str] = frozenset()
+
+    def __init__(self, concavity: float, shape: Sequence[int], device: torch.device):
+        """``shape``: of the maps, ``[B, 1, H, W]``."""
+        self.concavities = [concavity]
+        images = torch.full((shape[0],), concavity, dtype=_precision(device), device=device)
+        self._relation = everywhere(images, *shape[-2:])
+
+    def attach(self) -> None:
+        """Nothing is read from the UNet."""
+
+    detach = attach
+
+    def begin(self, evaluations: int, step: int) -> Relation:
+        """A new pass of ``evaluations``; returns what is related before the first of them."""
+        return self._relation
+
+    def wants(self, i: int) -> bool:
+        """Whether some advance to come depends on the token maps of evaluation ``i``."""
+        return False
+
+    def after(self, i: int) -> Relation:
+        """What is related in the advance that follows evaluation ``i``."""
+        return self._relation
+
+
+class TargetRegions:
+    """The regions of target words, from the token maps of the step before, the same step, or an ordinary pass first.
+
+    ``concavities``: of every target. ``problems``: what the person should be told. ``rehearsing``: whether
+    the present or next pass is the ordinary one that makes static masks.
+    """
+
+    def __init__(
+        self,
+        targets: PromptTargets,
+        settings: Settings,
+        unet: nn.Module,
+        shape: Sequence[int],
+        device: torch.device,
+    ):
+        """``shape``: of the maps, ``[B, 1, H, W]``. Raises :class:`Unsupported` for a UNet without cross-attention."""
+        self._targets, self._settings = targets, settings
+        self._images, self._size = shape[0], tuple(shape[-2:])
+        self._device = device
+        self._maps = TokenMaps(unet, *self._size)
+        self.concavities = [settings.concavity if t.concavity is None else t.concavity for t in targets.targets]
+        self._k = torch.tensor(self.concavities, dtype=_precision(device), device=device)
+        self.problems: set[str] = set()
+        self.rehearsing = settings.mask_timing == "static"
+        self._static: Relation | None = None
+
+    def attach(self) -> None:
+        self._maps.attach()
+
+    def detach(self) -> None:
+        self._maps.detach()
+
+    def begin(self, evaluations: int, step: int) -> Relation:
+        """A new pass of ``evaluations``; ``step`` is the host's count. Returns what is related before the first."""
+        self._last = evaluations - 1
+        self._row_images: dict[int, int] = {}
+        self._sum, self._seen = torch.zeros(()), torch.zeros(())
+        if self.rehearsing:
+            return self._nothing()
+        # Before the first map exists every pixel counts as related, of the images that hold a target.
+        present = self._targets.present(step, self._device)
+        self._before = everywhere(torch.where(present, self._k, -1.0).amax(dim=1), *self._size)
+        return self._static or self._before
+
+    def wants(self, i: int) -> bool:
+        """Whether some advance to come depends on the token maps of evaluation ``i``."""
+        if self._static is not None:
+            return False
+        ahead = 1 if self._settings.mask_timing == "lagged" else 0
+        return self.rehearsing or i + ahead < self._last
+
+    def record(self, rows: Sequence[Row], start: int, step: int) -> AbstractContextManager:
+        """Around a call of the UNet with ``rows``, from row ``start`` of the batch on, at the host's ``step``."""
+        self._step = step
+        kept = [start + n if part is not None else None for n, (_, part) in enumerate(rows)]
+        self._row_images |= {start + n: image for n, (image, _) in enumerate(rows)}
+        parts = {start + n: part for n, (_, part) in enumerate(rows)}
+        return self._maps.record(kept, partial(self._weights, step, parts))
+
+    def after(self, i: int) -> Relation:
+        """What is related in the advance that follows evaluation ``i``."""
+        read = self._read() if self.wants(i) else None
+        if self.rehearsing:
+            return self._nothing()
+        if self._static is not None:
+            return self._static
+        related = read if self._settings.mask_timing == "fresh" else self._before
+        self._before = read if read is not None else self._before
+        return related
+
+    def end_rehearsal(self) -> None:
+        """From now on: the masks of each target's mean map over the ordinary pass's steps that held it."""
+        mean = self._sum / self._seen.clamp(min=1)[:, :, None, None]
+        self._static, self.rehearsing = self._relate(mean, self._seen > 0), False
+
+    def _read(self) -> Relation | None:
+        """The relation that this step's token maps give; None in a rehearsal, which only adds them up."""
+        recorded = self._maps.take()
+        present = self._targets.present(self._step, self._device)
+        if not recorded:
+            self.problems.add(
+                "no token maps could be read (another extension changes the size inside the model?), "
+                "so nothing was related in some steps"
+            )
+            return self._nothing()
+        # An image's AND parts share its targets: their weights add up to the mean over all tokens.
+        images = torch.tensor([self._row_images[row] for row in recorded], device=self._device)
+        maps = torch.stack(list(recorded.values()))
+        maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, images, maps)
+        if self.rehearsing:
+            self._sum, self._seen = self._sum + maps * present[:, :, None, None], self._seen + present
+            return None
+        return self._relate(maps, present)
+
+    def _relate(self, maps: Tensor, present: Tensor) -> Relation:
+        return relate(maps, present, self._k, self._settings.threshold, *self._size)
+
+    def _nothing(self) -> Relation:
+        return everywhere(torch.full((self._images,), -1.0, device=self._device), *self._size)
+
+    def _weights(self, step: int, parts: dict[int, int], row: int, context: int) -> Tensor:
+        return self._targets.weights(self._row_images[row], parts[row], step, context, self._device)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """Double, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
