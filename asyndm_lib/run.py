@@ -111,6 +111,7 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    @torch.no_grad()
     def sample(self, sampler: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
         """Run ``sampler`` (of :mod:`samplers`) on ``x``; with static masks, an ordinary pass first."""
         if self._regions.rehearsing:

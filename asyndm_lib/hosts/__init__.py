@@ -1,7 +1,7 @@
 """One module per program that makes pictures.
 
-A WebUI's adapter has three functions: ``prompt_targets`` (target words in the coming call's prompts),
-``attach`` (have that call run on sigma maps) and ``detach``.
+A WebUI's adapter has four functions: ``check`` (can the coming sampling call run on sigma maps),
+``prompt_targets`` (the target words in its prompts), ``attach`` (have it run so) and ``detach``.
 """
 
 from __future__ import annotations

@@ -33,6 +33,27 @@ Report = Callable[[str], None]
 """Shows the person one message."""
 
 
+def check(p: Any) -> None:
+    """Raise :class:`Unsupported` if the sampler or the model of ``p``'s coming sampling call cannot run on maps."""
+    if _function_name(p.sampler) not in SAMPLERS:
+        name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
+        raise Unsupported(f"the sampler {name!r} is not supported yet; use {', '.join(LABELS)}")
+    model = shared.sd_model
+    if getattr(p, "refiner_checkpoint_info", None) not in (None, model.sd_checkpoint_info):
+        raise Unsupported("a refiner is not supported yet; set the refiner's checkpoint to None")
+    if sd_unet.current_unet is not None:
+        label = sd_unet.current_unet.option.label
+        raise Unsupported(f"the replaced UNet {label!r} is not supported; set SD Unet to None")
+    if getattr(model, "is_sd3", False) or getattr(model, "is_sdxl", False):
+        raise Unsupported("this kind of model is not supported yet; use a Stable Diffusion 1.x or 2.x checkpoint")
+    if model.cond_stage_key == "edit" or model.model.conditioning_key != "crossattn":
+        raise Unsupported("inpainting, depth, unCLIP and edit checkpoints are not supported yet; use another one")
+
+
+def _function_name(sampler: Any) -> str:
+    return getattr(sampler.func, "__name__", "")
+
+
 def prompt_targets(p: Any, settings: Settings) -> PromptTargets:
     """The target words in the prompts of the coming sampling call of ``p`` (a ``StableDiffusionProcessing``)."""
     hires = getattr(p, "is_hr_pass", False)
@@ -89,16 +110,12 @@ def attach(
 ) -> None:
     """Have the coming sampling call of ``p`` run on sigma maps, once.
 
-    ``targets``: None for the whole picture. Raises :class:`Unsupported` if this sampler or model cannot;
-    what shows only at the call goes to ``refused``, and the host samples by itself.
+    ``p`` has passed :func:`check`. ``targets``: None for the whole picture. What shows only at the call goes
+    to ``refused``, and the host samples by itself.
     """
     sampler = p.sampler
     detach(sampler)
-    original = sampler.func
-    name = getattr(original, "__name__", "")
-    if name not in SAMPLERS:
-        raise Unsupported(f"the sampler {_sampler_name(p)!r} is not supported yet; use {', '.join(LABELS)}")
-    _check_model(p)
+    original, name = sampler.func, _function_name(sampler)
 
     # The host reads the signature to decide which options to pass; wraps() keeps it.
     @functools.wraps(original)
@@ -125,23 +142,6 @@ def attach(
 def detach(sampler: Any) -> None:
     """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
     sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)
-
-
-def _sampler_name(p: Any) -> str:
-    return (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
-
-
-def _check_model(p: Any) -> None:
-    model = shared.sd_model
-    if getattr(p, "refiner_checkpoint_info", None) not in (None, model.sd_checkpoint_info):
-        raise Unsupported("a refiner is not supported yet; set the refiner's checkpoint to None")
-    if sd_unet.current_unet is not None:
-        label = sd_unet.current_unet.option.label
-        raise Unsupported(f"the replaced UNet {label!r} is not supported; set SD Unet to None")
-    if getattr(model, "is_sd3", False) or not hasattr(model.model, "diffusion_model"):
-        raise Unsupported("this kind of model is not supported; use a Stable Diffusion 1.x or 2.x checkpoint")
-    if model.cond_stage_key == "edit":
-        raise Unsupported("InstructPix2Pix checkpoints are not supported; use another checkpoint")
 
 
 class _Call:

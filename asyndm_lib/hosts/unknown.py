@@ -11,8 +11,5 @@ def detach(sampler: Any) -> None:
     """Nothing was attached."""
 
 
-def prompt_targets(*_: Any) -> NoReturn:
+def check(p: Any) -> NoReturn:
     raise Unsupported("this WebUI is not supported yet; AUTOMATIC1111's WebUI 1.10 is")
-
-
-attach = prompt_targets

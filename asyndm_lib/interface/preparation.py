@@ -1,0 +1,58 @@
+"""Before every sampling call of a WebUI: read the settings, prepare the call, or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from ..errors import AsynDMError
+from ..targets import parse_targets
+from . import arguments, infotext, messages
+
+
+def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
+    """Have the coming sampling call of ``p`` run on sigma maps, if ``args`` ask for it and it can.
+
+    ``host``: a WebUI's adapter (see :mod:`hosts`). Whatever hinders it becomes one message, and the host
+    samples by itself; the infotext tells of AsynDM only where it worked.
+    """
+    host.detach(p.sampler)
+    second = getattr(p, "is_hr_pass", False)
+    if not second:
+        infotext.erase(p.extra_generation_params)
+
+    def report(text: str) -> None:
+        messages.report(p, text)
+
+    def refused(reason: object) -> None:
+        if not second:
+            infotext.erase(p.extra_generation_params)
+        report(f"{reason}. The {'second pass' if second else 'picture'} was made without AsynDM")
+
+    try:
+        settings = arguments.read(args)
+    except AsynDMError as error:  # the same in both passes
+        report(f"{error}. The picture was made without AsynDM")
+        return
+    if settings is None:
+        return
+    if not settings.whole_picture and not parse_targets(settings.targets):
+        report("no target words are named. The picture was made without AsynDM")
+        return
+    try:
+        host.check(p)
+    except AsynDMError as error:
+        refused(error)
+        return
+
+    targets = None if settings.whole_picture else host.prompt_targets(p, settings)
+    missing = targets.missing() if targets else []
+    names = ", ".join(f'"{target!s:.80}"' for target in missing)
+    if missing and len(missing) == len(targets.targets):
+        refused(f"{names} not found in the prompt")
+        return
+    if missing:
+        report(f"{names} not found in the prompt; the other targets were used")
+    host.attach(p, settings, targets, report, refused)
+    p.extra_generation_params.update(infotext.write(settings))
