@@ -141,7 +141,8 @@ def attach(
 
 def detach(sampler: Any) -> None:
     """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
-    sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)
+    if hasattr(sampler, "func"):
+        sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)
 
 
 class _Call:
