@@ -1,9 +1,10 @@
-"""Tiny Stable Diffusion 1 checkpoints with random weights, in ldm format with their YAML beside them.
+"""Tiny Stable Diffusion 1 and 2 checkpoints with random weights, in ldm format with their YAML beside them.
 
     python tests/tiny_checkpoints.py FOLDER
 
-They have the layers and weights' names of Stable Diffusion 1.5, so that a WebUI loads them too, and their
-text encoder has the embedded model's tokenizer. Random weights would leave every sampler in the noise
+They have the layers and weights' names of Stable Diffusion 1.5, so that a WebUI loads them too. The text
+encoder of kind 1 has the embedded model's tokenizer; that of kind 2 is OpenCLIP's smallest, which a WebUI
+brings with its tokenizer. Random weights would leave every sampler in the noise
 that it began with; see :func:`pass_input_through`.
 """
 
@@ -48,8 +49,9 @@ AUTOENCODER = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-PARAMETERIZATIONS = {"sd1": "eps", "sd1-v": "v"}
-"""The kinds of checkpoint; both have the same weights."""
+PARAMETERIZATIONS = {"sd1": "eps", "sd1-v": "v", "sd2-v": "v"}
+"""The kinds of checkpoint; the first two have the same weights."""
+OPEN_CLIP = {"arch": "RN50", "width": 512, "layers": 12, "projection": 1024, "vocabulary": 49408}
 
 
 def make(folder: Path, kind: str) -> Path:
@@ -67,15 +69,24 @@ def make(folder: Path, kind: str) -> Path:
     (text_folder / "config.json").write_text(json.dumps(text_config))
     path = folder / f"tiny-{kind}.safetensors"
     # A WebUI knows a checkpoint by its hash: the kinds must differ in it.
-    save_file(_weights(text_config), path, {"made_as": kind})
-    path.with_suffix(".yaml").write_text(json.dumps(_config(str(text_folder), kind), indent=2))  # JSON is YAML
+    open_clip = kind.startswith("sd2")
+    unet = UNET | ({"context_dim": OPEN_CLIP["width"]} if open_clip else {})
+    text = _open_clip_text() if open_clip else _clip_text(text_config)
+    save_file(_weights(unet, text), path, {"made_as": kind})
+    config = _config(unet, str(text_folder), kind)
+    path.with_suffix(".yaml").write_text(json.dumps(config, indent=2))  # JSON is YAML
     return path
 
 
-def _config(text_folder: str, kind: str) -> dict:
+def _config(unet: dict, text_folder: str, kind: str) -> dict:
     def part(target: str, **params: object) -> dict:
         return {"target": target, "params": params}
 
+    encoders = "ldm.modules.encoders.modules."
+    if kind.startswith("sd2"):
+        text = part(encoders + "FrozenOpenCLIPEmbedder", arch=OPEN_CLIP["arch"], version=None, layer="penultimate")
+    else:
+        text = part(encoders + "FrozenCLIPEmbedder", version=text_folder)
     return {
         "model": part(
             "ldm.models.diffusion.ddpm.LatentDiffusion",
@@ -94,7 +105,7 @@ def _config(text_folder: str, kind: str) -> dict:
             monitor="val/loss_simple_ema",
             scale_factor=0.18215,
             use_ema=False,
-            unet_config=part("ldm.modules.diffusionmodules.openaimodel.UNetModel", **UNET),
+            unet_config=part("ldm.modules.diffusionmodules.openaimodel.UNetModel", **unet),
             first_stage_config=part(
                 "ldm.models.autoencoder.AutoencoderKL",
                 embed_dim=4,
@@ -102,19 +113,66 @@ def _config(text_folder: str, kind: str) -> dict:
                 ddconfig=AUTOENCODER,
                 lossconfig={"target": "torch.nn.Identity"},
             ),
-            cond_stage_config=part("ldm.modules.encoders.modules.FrozenCLIPEmbedder", version=text_folder),
+            cond_stage_config=text,
         )
     }
 
 
-def _weights(text_config: dict) -> dict[str, Tensor]:
-    from ldm.modules.diffusionmodules.model import Decoder, Encoder
-    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+def _clip_text(config: dict) -> dict[str, Tensor]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    text = CLIPTextModel(CLIPTextConfig(**text_config))
-    unet = UNetModel(**UNET)
+    text = CLIPTextModel(CLIPTextConfig(**config))
+    with torch.no_grad():
+        for name, parameter in text.named_parameters():
+            # Weight 1 and bias 0 would make the mean of every text vector 0, and a WebUI's weighted prompt 0/0.
+            if "final_layer_norm" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else parameter.normal_(std=0.3)
+    prefix = "transformer.text_model."
+    return {
+        prefix + name.removeprefix("text_model."): value
+        for name, value in text.state_dict().items()
+        if not name.endswith("position_ids")
+    }
+
+
+def _open_clip_text() -> dict[str, Tensor]:
+    """The text half of an OpenCLIP model, under its own names."""
+    torch.manual_seed(0)
+    width, layers = OPEN_CLIP["width"], OPEN_CLIP["layers"]
+
+    def linear(name: str, rows: int, columns: int) -> dict[str, Tensor]:
+        separator = "_" if name.endswith("in_proj") else "."
+        return {
+            f"{name}{separator}weight": torch.randn(rows, columns) * columns**-0.5,
+            f"{name}{separator}bias": torch.zeros(rows),
+        }
+
+    def norm(name: str) -> dict[str, Tensor]:
+        return {f"{name}.weight": torch.rand(width) + 0.5, f"{name}.bias": torch.randn(width) * 0.3}
+
+    text = {
+        "token_embedding.weight": torch.randn(OPEN_CLIP["vocabulary"], width) * 0.02,
+        "positional_embedding": torch.randn(77, width) * 0.01,
+        "text_projection": torch.randn(width, OPEN_CLIP["projection"]) * width**-0.5,
+        "logit_scale": torch.tensor(2.66),
+        **norm("ln_final"),
+    }
+    for layer in range(layers):
+        block = f"transformer.resblocks.{layer}"
+        text |= norm(f"{block}.ln_1") | norm(f"{block}.ln_2")
+        text |= linear(f"{block}.attn.in_proj", 3 * width, width) | linear(f"{block}.attn.out_proj", width, width)
+        text |= linear(f"{block}.mlp.c_fc", 4 * width, width) | linear(f"{block}.mlp.c_proj", width, 4 * width)
+    return {"model." + name: value for name, value in text.items()}
+
+
+def _weights(unet_params: dict, text: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Everything in the checkpoint. ``text``: the text encoder's weights by their names in it."""
+    from ldm.modules.diffusionmodules.model import Decoder, Encoder
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    torch.manual_seed(0)
+    unet = UNetModel(**unet_params)
     autoencoder = nn.ModuleDict(
         {
             "encoder": Encoder(**AUTOENCODER),
@@ -124,10 +182,6 @@ def _weights(text_config: dict) -> dict[str, Tensor]:
         }
     )
     with torch.no_grad():
-        for name, parameter in text.named_parameters():
-            # Weight 1 and bias 0 would make the mean of every text vector 0, and a WebUI's weighted prompt 0/0.
-            if "final_layer_norm" in name:
-                torch.nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else parameter.normal_(std=0.3)
         for parameter in unet.parameters():
             if parameter.dim() > 1 and not parameter.any():  # the outputs of blocks start at zero
                 parameter.normal_(std=0.5 / parameter[0].numel() ** 0.5)
@@ -143,11 +197,7 @@ def _weights(text_config: dict) -> dict[str, Tensor]:
     parts = {
         "model.diffusion_model.": unet.state_dict(),
         "first_stage_model.": autoencoder.state_dict(),
-        "cond_stage_model.transformer.text_model.": {
-            name.removeprefix("text_model."): value
-            for name, value in text.state_dict().items()
-            if not name.endswith("position_ids")
-        },
+        "cond_stage_model.": text,
     }
     weights = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
     half = {name: value.half().contiguous() for name, value in weights.items()}
