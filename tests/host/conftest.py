@@ -1,0 +1,124 @@
+"""The host suite: a real WebUI with the extension, and one without it for the bytes to compare with.
+
+    ASYNDM_WEBUI=/path/to/stable-diffusion-webui pytest tests/host
+
+The WebUI's own folder is only read: models, settings and caches are in a temporary folder.
+``ASYNDM_WEBUI_PYTHON`` names its Python where that is not venv/bin/python in it.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import materials
+import pytest
+from requests_table import drawing, in_base64
+from webui import PROBE, REPOSITORY, Answer, WebUI
+
+FOLDER = os.environ.get("ASYNDM_WEBUI")
+HERE = Path(__file__).parent
+ABSENT = "ASYNDM_WEBUI (the folder of a WebUI) is not set"
+
+collect_ignore_glob = [] if FOLDER else ["test_host_*.py"]  # test_webui.py then says so
+_lines: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not FOLDER:
+        terminalreporter.write_line(f"host suite skipped: {ABSENT}")
+        return
+    outcomes = {}
+    for kind in ("passed", "failed", "error", "skipped"):
+        reports = terminalreporter.stats.get(kind, [])
+        outcomes[kind] = [r for r in reports if HERE in (terminalreporter.config.rootpath / r.nodeid).parents]
+    reasons = sorted({report.longrepr[2].removeprefix("Skipped: ") for report in outcomes["skipped"]})
+    for line in _lines:
+        terminalreporter.write_line(line)
+    counts = ", ".join(f"{len(reports)} {kind}" for kind, reports in outcomes.items())
+    terminalreporter.write_line("; ".join([f"host rows: {counts}", *reasons]))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("host")
+    materials.make(Path(FOLDER), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _servers(folder: Path):
+    webui = Path(FOLDER)
+    servers = [
+        WebUI(webui, folder / "with", {"asyndm": REPOSITORY, "asyndm_probe": PROBE}),
+        WebUI(webui, folder / "without", {}),
+    ]
+    try:
+        for server in servers:
+            server.wait()
+        of = servers[0].get("/asyndm-probe/version")
+        _lines.append(f"host: A1111 {of['tag']} ({of['commit'][:12]}), torch {of['torch']}")
+        _lines.append(f"logs and screenshots: {folder}")
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def host(_servers: list[WebUI]) -> WebUI:
+    """The WebUI with the extension (and the probe)."""
+    return _servers[0]
+
+
+class Reference:
+    """The WebUI without the extension; it works beside the other one."""
+
+    def __init__(self, server: WebUI):
+        self.server = server
+        self._pool = ThreadPoolExecutor(1)
+        self._answers: dict[str, Future[Answer]] = {}
+
+    def __call__(self, request: dict[str, Any], kind: str = "txt2img", times: int = 1) -> Future[Answer]:
+        """Its answer to ``request``, the last of ``times``; it is asked but once in a session."""
+        key = repr((kind, sorted(request.items())))
+        if key not in self._answers:
+            self._answers[key] = self._pool.submit(self._make, request, kind, times)
+        return self._answers[key]
+
+    def _make(self, request: dict[str, Any], kind: str, times: int) -> Answer:
+        for _ in range(times):
+            answer = self.server.make(request, kind)
+        return answer
+
+
+@pytest.fixture(scope="session")
+def reference(_servers: list[WebUI]) -> Reference:
+    return Reference(_servers[1])
+
+
+@pytest.fixture
+def nothing_left(host: WebUI):
+    """Afterwards there is no hook, no patch and no object of the extension in the host."""
+    yield
+    left = host.get("/asyndm-probe/left")
+    left.pop("tensors")
+    assert left == {"hooks": [], "patches": [], "objects": {}}
+
+
+@pytest.fixture
+def quiet(host: WebUI):
+    """Afterwards there is no traceback in the host's log, and none of the errors that it reports and passes over."""
+    start = host.log_size()
+    yield
+    log = host.log(start)
+    assert "Traceback" not in log, log
+    assert "*** Error" not in log, log
+
+
+@pytest.fixture(scope="session")
+def start_picture() -> str:
+    """For img2img, as the API takes it."""
+    return in_base64(drawing())

@@ -1,0 +1,37 @@
+"""What the tests ask of PNG bytes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """``[height, width, 3]``, 0 … 255 as float."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.float64)
+
+
+def distance(one: bytes, other: bytes) -> float:
+    """Mean absolute difference of the pixels, in levels of 255."""
+    return float(np.abs(pixels(one) - pixels(other)).mean())
+
+
+def same_pixels(one: bytes, other: bytes) -> bool:
+    return np.array_equal(pixels(one), pixels(other))
+
+
+def has_content(png: bytes) -> bool:
+    """Neither flat, as the host's NaN picture is, nor driven into black and white everywhere."""
+    values = pixels(png)
+    saturated = ((values < 1) | (values > 254)).mean()
+    return values.std() > 4 and saturated < 0.5
+
+
+def infotext(png: bytes) -> str:
+    return Image.open(io.BytesIO(png)).info["parameters"]
+
+
+def size(png: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(png)).size

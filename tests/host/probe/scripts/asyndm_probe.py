@@ -1,0 +1,177 @@
+"""Test-only extension: what AsynDM left behind in the host, and accidents on demand, under /asyndm-probe/."""
+
+import collections
+import functools
+import gc
+import inspect
+
+import gradio as gr
+import k_diffusion.sampling
+import modules.scripts as scripts
+import torch
+from fastapi import Body, FastAPI
+from modules import launch_utils, prompt_parser, script_callbacks, sd_hijack, sd_samplers_cfg_denoiser, shared
+
+PACKAGE = "asyndm_lib"
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+
+
+class Accident(Exception):
+    """Raised inside the UNet when armed to."""
+
+
+class _Armed:
+    """At the ``at``-th call of the UNet from now, ``what`` happens once: "raise", "interrupt" or "skip"."""
+
+    def __init__(self):
+        self.what, self.at, self.calls, self.rows, self.handle = "nothing", 0, 0, [], None
+
+    def arm(self, what, at):
+        self.disarm()
+        self.what, self.at, self.calls, self.rows = what, at, 0, []
+        self.handle = unet().register_forward_pre_hook(self.called)
+
+    def disarm(self):
+        if self.handle is not None:
+            self.handle.remove()
+        self.handle = None
+
+    def called(self, module, args):
+        self.rows.append(len(args[0]))
+        self.calls += 1
+        if self.calls != self.at:
+            return
+        if self.what == "raise":
+            raise Accident("the probe's accident inside the UNet")
+        if self.what == "interrupt":
+            shared.state.interrupt()
+        elif self.what == "skip":
+            shared.state.skip()
+
+
+armed = _Armed()
+samplers = collections.deque(maxlen=32)  # since the last look: they die with their job, and a patch on them unseen
+slowed = {"concavity": 0.0}
+
+
+class Probe(scripts.Script):
+    def title(self):
+        return "AsynDM probe"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        if p.sampler not in samplers:
+            samplers.append(p.sampler)
+        if slowed["concavity"]:
+            slow(p.sampler, slowed["concavity"])
+
+
+def slow(sampler, k):
+    """Give the host's own sampler the schedule of AsynDM's whole picture: every pixel on one quadratic clock."""
+
+    def along_the_clock(timesteps):
+        last = len(timesteps) - 1
+        progress = [i - k * i * (1 - i / last) for i in range(last + 1)]
+        low = [min(int(u), last - 1) for u in progress]
+        return torch.stack(
+            [torch.lerp(timesteps[n], timesteps[n + 1], u - n) for n, u in zip(low, progress, strict=True)]
+        )
+
+    if hasattr(sampler, "get_sigmas"):
+        usual, wrap = sampler.get_sigmas, sampler.model_wrap
+
+        def get_sigmas(p, steps):
+            sigmas = usual(p, steps)
+            return torch.cat([wrap.t_to_sigma(along_the_clock(wrap.sigma_to_t(sigmas[:-1]))), sigmas[-1:]])
+
+        sampler.get_sigmas = get_sigmas
+    else:
+        usual_timesteps = sampler.get_timesteps
+
+        def get_timesteps(p, steps):
+            timesteps = usual_timesteps(p, steps)
+            evaluated = along_the_clock(timesteps[1:].flip(0).double())
+            assert (evaluated - evaluated.round()).abs().max() < 1e-6, "DDIM's timesteps are whole numbers"
+            return torch.cat([timesteps[:1], evaluated.round().to(timesteps).flip(0)])
+
+        sampler.get_timesteps = get_timesteps
+
+
+def unet():
+    return shared.sd_model.model.diffusion_model
+
+
+def ours(value):
+    """Whether ``value`` is code of the extension; functools.wraps hides its name but not its file."""
+    if inspect.ismethod(value):
+        value = value.__func__
+    if isinstance(value, functools.partial):
+        return ours(value.func)
+    return inspect.isfunction(value) and PACKAGE in value.__code__.co_filename
+
+
+def places():
+    """Everything whose attributes a patch might sit on."""
+    for name, module in unet().named_modules():
+        yield f"unet.{name}", module
+    yield "sd_model", shared.sd_model
+    yield "model_hijack", sd_hijack.model_hijack
+    for sampler in samplers:
+        yield "sampler", sampler
+        yield "denoiser", sampler.model_wrap_cfg
+        yield "model_wrap", sampler.model_wrap_cfg.inner_model
+    yield from (("k_diffusion.sampling", k_diffusion.sampling), ("k_diffusion.external", k_diffusion.external))
+    yield from (("prompt_parser", prompt_parser), ("cfg_denoiser", sd_samplers_cfg_denoiser), ("torch", torch))
+
+
+def patches():
+    found, classes = [], set()
+    for name, place in places():
+        found += [f"{name}.{key}" for key, value in vars(place).items() if ours(value)]
+        classes.update(type(place).__mro__)
+    found += [f"{c.__name__}.{key}" for c in classes for key, value in vars(c).items() if ours(value)]
+    return found
+
+
+def objects():
+    """The number of living objects of each of the extension's classes, and of all tensors."""
+    gc.collect()
+    kinds = collections.Counter(map(type, gc.get_objects()))
+    tensors = sum(count for kind, count in kinds.items() if issubclass(kind, torch.Tensor))
+    return {k.__qualname__: n for k, n in kinds.items() if str(k.__module__).startswith(PACKAGE)}, tensors
+
+
+def left():
+    armed.disarm()
+    hooks = [f"{name}.{kind}" for name, module in unet().named_modules() for kind in HOOKS if getattr(module, kind)]
+    patched = patches()
+    samplers.clear()
+    living, tensors = objects()
+    return {"hooks": hooks, "patches": patched, "objects": living, "tensors": tensors}
+
+
+def add_routes(_: gr.Blocks, app: FastAPI):
+    app.add_api_route("/asyndm-probe/left", left, methods=["GET"])
+
+    @app.get("/asyndm-probe/version")
+    def version():
+        return {"tag": launch_utils.git_tag(), "commit": launch_utils.commit_hash(), "torch": torch.__version__}
+
+    @app.get("/asyndm-probe/rows")
+    def rows():
+        return {"rows": armed.rows}
+
+    @app.post("/asyndm-probe/arm")
+    def arm(what: str = Body(...), at: int = Body(...)):
+        armed.arm(what, at)
+        return {}
+
+    @app.post("/asyndm-probe/slow")
+    def set_slow(concavity: float = Body(..., embed=True)):
+        slowed["concavity"] = concavity
+        return {}
+
+
+script_callbacks.on_app_started(add_routes)

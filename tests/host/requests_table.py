@@ -1,0 +1,374 @@
+"""The rows of the host suite: one picture request each, with the settings of AsynDM."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from materials import INVERSION
+from PIL import Image, ImageDraw
+
+SCRIPT = "asyndm"
+DEFAULTS = {
+    "targets": "",
+    "concavity": 0.5,
+    "curve": "quadratic",
+    "mask_timing": "lagged",
+    "threshold": 1.0,
+    "whole_picture": False,
+}
+"""The script's arguments after ``enabled``, in the order that saved API requests rely on."""
+
+CURVES = ("quadratic", "piecewise linear", "exponential")
+TIMINGS = ("lagged", "fresh", "static")
+SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
+SCHEDULES = (
+    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
+    *("align_your_steps", "simple", "normal", "ddim", "beta"),
+)
+
+PROMPT = "a cat and a dog with a red heart"
+SMALL = {"width": 64, "height": 64}
+FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] * 9)
+"""More than 75 tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture request.
+
+    ``request``: what differs from :data:`BASE`. ``settings``: what differs from :data:`DEFAULTS`, or
+    None for the target "cat" alone. ``options``: of the host. ``unchanged``: the settings cannot
+    change this picture. ``rounding``: they cannot change it by more than rounding. ``messages``: parts
+    of the messages expected, in order.
+    """
+
+    name: str
+    request: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    kind: str = "txt2img"
+    checkpoint: str = "sd1"
+    unchanged: bool = False
+    rounding: bool = False
+    messages: tuple[str, ...] = ()
+
+    @property
+    def history(self) -> bool:
+        """Whether the host's own answer depends on the job before.
+
+        Its VAE encoder draws from PyTorch's global random numbers, whose state the job before leaves; and its
+        infotext names the kind of emphasis only where the prompt's encoding was not yet in its cache.
+        """
+        return self.kind == "img2img" or "emphasis" in self.options
+
+    @property
+    def off(self) -> dict[str, Any]:
+        request = {**BASE, **self.request}
+        overrides = {"sd_model_checkpoint": f"tiny-{self.checkpoint}", **self.options}
+        return {**request, "override_settings": overrides}
+
+    @property
+    def on(self) -> dict[str, Any]:
+        return switched_on(self.off, self.settings)
+
+    @property
+    def pictures(self) -> int:
+        request = {**BASE, **self.request}
+        return request.get("batch_size", 1) * request.get("n_iter", 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        request = {**BASE, **self.request}
+        scale = request.get("hr_scale", 1) if request.get("enable_hr") else 1
+        return int(request["width"] * scale), int(request["height"] * scale)
+
+
+BASE = {
+    "prompt": PROMPT,
+    "negative_prompt": "ugly",
+    "width": 96,
+    "height": 96,
+    "steps": 6,
+    "seed": 1,
+    "cfg_scale": 5,
+    "sampler_name": "Euler",
+    "scheduler": "automatic",
+}
+
+
+def arguments(settings: dict[str, Any] | None) -> list[Any]:
+    """The script's arguments, switched on."""
+    return [True, *{**DEFAULTS, **({"targets": "cat"} if settings is None else settings)}.values()]
+
+
+def with_arguments(request: dict[str, Any], args: list[Any]) -> dict[str, Any]:
+    return {**request, "alwayson_scripts": {SCRIPT: {"args": args}}}
+
+
+def switched_on(request: dict[str, Any], settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    return with_arguments(request, arguments(settings))
+
+
+def rows() -> Iterator[Row]:
+    yield from _samplers()
+    yield from _schedules()
+    yield from _settings()
+    yield from _without_lag()
+    yield from _shapes()
+    yield from _prompts()
+    yield from _options()
+    yield from _passes()
+
+
+def _samplers() -> Iterator[Row]:
+    for checkpoint in ("sd1", "sd1-v"):
+        for sampler in SAMPLERS:
+            yield Row(f"{checkpoint} {sampler}", {"sampler_name": sampler}, checkpoint=checkpoint)
+        yield Row(f"{checkpoint} DDIM eta 1", {"sampler_name": "DDIM", "eta": 1.0}, checkpoint=checkpoint)
+        yield Row(
+            f"{checkpoint} DDIM static",
+            {"sampler_name": "DDIM"},
+            {"targets": "cat", "mask_timing": "static"},
+            checkpoint=checkpoint,
+        )
+    yield Row("Euler a eta 0.5", {"sampler_name": "Euler a", "eta": 0.5})
+    yield Row("Euler a eta 0", {"sampler_name": "Euler a", "eta": 0.0})
+    for sampler in SAMPLERS:
+        yield Row(f"{sampler} 1 step", {"sampler_name": sampler, "steps": 1}, unchanged=True)
+        # With one advance there is nothing to lag behind: both evaluations are at the ends of the clock.
+        yield Row(f"{sampler} 2 steps", {"sampler_name": sampler, "steps": 2}, rounding=True)
+        yield Row(f"{sampler} 3 steps", {"sampler_name": sampler, "steps": 3})
+        yield Row(f"{sampler} 25 steps", {"sampler_name": sampler, "steps": 25})
+    yield Row("150 steps", {"steps": 150, **SMALL})
+
+
+def _schedules() -> Iterator[Row]:
+    for schedule in SCHEDULES:
+        for sampler in ("Euler", "DPM++ 2M"):
+            yield Row(f"{sampler} {schedule}", {"sampler_name": sampler, "scheduler": schedule})
+
+
+def _settings() -> Iterator[Row]:
+    for curve in CURVES:
+        for timing in TIMINGS:
+            settings = {"targets": "cat", "curve": curve, "mask_timing": timing, "concavity": 1.0}
+            yield Row(f"{curve}, {timing}", settings=settings)
+        yield Row(f"{curve}, whole picture", settings={"curve": curve, "whole_picture": True})
+        yield Row(
+            f"{curve}, DPM++ 2M, k = 1",
+            {"sampler_name": "DPM++ 2M"},
+            {"targets": "cat", "curve": curve, "concavity": 1.0},
+        )
+    yield Row("threshold 0: everything", settings={"targets": "cat", "threshold": 0.0})
+    yield Row("threshold 4: nothing", settings={"targets": "cat", "threshold": 4.0})
+    yield Row("own concavities", settings={"targets": "cat:0.2, dog:0.9, red heart"})
+    yield Row("one target missing", settings={"targets": "cat, horse"}, messages=('"horse" not found',))
+
+
+def _without_lag() -> Iterator[Row]:
+    """With concavity 0 the run makes the host's own picture, bit for bit: its formulas, scalars and random numbers."""
+    still = {"targets": "cat", "concavity": 0.0}
+    static = {**still, "mask_timing": "static"}  # the first pass leaves no trace in the second one
+    eta = {"sampler_name": "DDIM", "eta": 1.0}
+    for checkpoint in ("sd1", "sd1-v"):
+        for sampler in SAMPLERS:
+            yield Row(
+                f"still, {checkpoint} {sampler}",
+                {"sampler_name": sampler},
+                still,
+                checkpoint=checkpoint,
+                unchanged=True,
+            )
+        yield Row(f"still, {checkpoint} DDIM eta 1", eta, still, checkpoint=checkpoint, unchanged=True)
+    yield Row("still, static, Euler a", {"sampler_name": "Euler a"}, static, unchanged=True)
+    yield Row("still, static, DDIM eta 1", eta, static, unchanged=True)
+    yield Row("still, static, NV", {"sampler_name": "Euler a"}, static, {"randn_source": "NV"}, unchanged=True)
+    yield Row("still, static, editing", {"prompt": "a [cat:dog:0.5]"}, static, unchanged=True)
+    yield Row("still, batch", {"batch_size": 2, "n_iter": 2, "sampler_name": "Euler a"}, static, unchanged=True)
+    yield Row(
+        "still, churn", {"s_churn": 3.0}, still, {"s_churn": 3.0, "s_tmin": 0.5, "s_noise": 1.003}, unchanged=True
+    )
+    yield Row("still, quantization", {"sampler_name": "DPM++ 2M"}, still, {"enable_quantization": True}, unchanged=True)
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, **SMALL}
+    yield Row("still, hires fix", {**hires, "sampler_name": "DPM++ 2M"}, still, unchanged=True)
+    start = {"init_images": [in_base64(drawing())], "mask": in_base64(_mask()), "denoising_strength": 0.8}
+    yield Row("still, inpainting, DDIM", {**start, **eta}, still, kind="img2img", unchanged=True)
+    yield Row("still, inpainting, Euler a", {**start, "sampler_name": "Euler a"}, still, kind="img2img", unchanged=True)
+
+
+def _shapes() -> Iterator[Row]:
+    for width, height in ((520, 328), (64, 64), (200, 456), (72, 1032), (400, 392)):
+        steps = 3 if width * height > 10000 else 6
+        yield Row(f"{width}x{height}", {"width": width, "height": height, "steps": steps})
+    yield Row("batch size 3", {"batch_size": 3})
+    yield Row("batch count 2", {"n_iter": 2})
+    yield Row("batch size 2, count 2, Euler a", {"batch_size": 2, "n_iter": 2, "sampler_name": "Euler a"})
+    yield Row(
+        "batch size 2, DDIM eta 1, fresh",
+        {"batch_size": 2, "sampler_name": "DDIM", "eta": 1.0},
+        {"targets": "cat", "mask_timing": "fresh"},
+    )
+    yield Row("subseed", {"subseed": 7, "subseed_strength": 0.3, "sampler_name": "Euler a"})
+    yield Row("seed resize", {"seed_resize_from_w": 64, "seed_resize_from_h": 96})
+    yield Row("tiling", {"tiling": True})
+
+
+def _prompts() -> Iterator[Row]:
+    def prompt(name: str, text: str, targets: str = "cat", **more: Any) -> Row:
+        return Row(
+            name, {"prompt": text, **more.pop("request", {})}, {"targets": targets, **more.pop("settings", {})}, **more
+        )
+
+    yield Row("CFG 1", {"cfg_scale": 1})
+    yield Row("CFG 1, empty negative", {"cfg_scale": 1, "negative_prompt": ""})
+    yield Row("negative over 75 tokens", {"negative_prompt": FILLER})
+    yield Row("negative over 75 tokens, batch size 2", {"negative_prompt": FILLER, "batch_size": 2})
+    long = f"{FILLER}, a cat on a wall"
+    yield prompt("target in chunk 2", long)
+    yield prompt("target in chunk 2, both long", long, request={"negative_prompt": FILLER})
+    yield prompt("BREAK", "a dog BREAK a cat")
+    yield prompt("AND", "a cat AND a dog")
+    yield prompt("AND weighted", "a cat AND a dog:0.6", "cat, dog:0.9")
+    yield prompt("AND, target in the second part", "a dog AND a cat:0.6")
+    yield prompt("AND, batch size 2", "a cat AND a dog:0.6", request={"batch_size": 2})
+    yield prompt("AND, one part long", f"a cat AND {FILLER}")
+    yield prompt("AND, DDIM", "a cat AND a dog:0.6", request={"sampler_name": "DDIM"})
+    yield prompt("AND, target in both parts", "a cat AND a cat in a hat")
+    yield prompt("editing, second word", "a [cat:dog:0.5] in the sun", "dog", request={"steps": 10})
+    yield prompt("editing, first word", "a [cat:dog:0.5] in the sun", "cat")
+    yield prompt("editing by step", "a [cat:dog:2] in the sun", "dog", request={"steps": 10})
+    yield prompt("editing that adds", "a house [with a cat:0.3]")
+    yield prompt("editing that takes away", "a house [with a cat::0.5]", settings={"mask_timing": "fresh"})
+    yield prompt("editing, static", "a [cat:dog:0.5]", "cat, dog", settings={"mask_timing": "static"})
+    yield prompt("editing changes the length", f"a cat [in {FILLER}::0.5]")
+    yield prompt("alternation", "a [cat|dog] in the sun")
+    yield prompt("alternation, both", "a [cat|dog] in the sun", "cat, dog", settings={"mask_timing": "fresh"})
+    yield prompt("emphasis", "a (cat:1.3) and a ((dog)) and a [bird]", "cat, dog, bird")
+    yield prompt("emphasis in the targets", "a (cat:1.3) and a ((dog))", "(cat:1.3), ((dog)):0.9")
+    yield prompt("emphasis, escaped brackets", r"a cat \(animal\)", "cat")
+    yield prompt("second occurrence", "a dog and a dog and a cat", "dog#2")
+    yield prompt("word of several tokens", "a hippogriffosaurus and a cat", "hippogriffosaurus")
+    yield prompt("several words", "a big red heart and a cat", "big red heart")
+    yield prompt("other letters", "ein Käse-Brötchen und 猫 🙂", "Käse-Brötchen, 猫, 🙂")
+    yield prompt("capitals", "A CAT and a Dog", "cat, DOG")
+    yield prompt("line break in the prompt", "a dog\nand a cat")
+    yield prompt("line break in the targets", "a dog and a cat", "cat\ndog")
+    yield prompt("textual inversion", f"a painting of {INVERSION} and a cat", INVERSION)
+    yield prompt("word behind a textual inversion", f"a painting of {INVERSION} and a cat")
+    yield prompt("textual inversion in chunk 2", f"{FILLER}, {INVERSION}", INVERSION)
+
+
+def _options() -> Iterator[Row]:
+    def option(name: str, options: dict[str, Any], **request: Any) -> Row:
+        return Row(f"option {name}", request, options=options)
+
+    yield option("batch_cond_uncond off", {"batch_cond_uncond": False})
+    yield Row(
+        "option batch_cond_uncond off, AND, batch size 2",
+        {"prompt": "a cat AND a dog:0.6", "batch_size": 2},
+        options={"batch_cond_uncond": False},
+    )
+    yield option("pad_cond_uncond", {"pad_cond_uncond": True}, negative_prompt=FILLER)
+    yield option("pad_cond_uncond_v0, long negative", {"pad_cond_uncond_v0": True}, negative_prompt=FILLER)
+    yield option("pad_cond_uncond_v0, long prompt", {"pad_cond_uncond_v0": True}, prompt=f"{FILLER}, a cat")
+    yield option("always_discard_next_to_last_sigma", {"always_discard_next_to_last_sigma": True})
+    yield option(
+        "always_discard_next_to_last_sigma, DDIM", {"always_discard_next_to_last_sigma": True}, sampler_name="DDIM"
+    )
+    for sampler in SAMPLERS:
+        yield option(f"enable_quantization, {sampler}", {"enable_quantization": True}, sampler_name=sampler)
+    yield option("sgm_noise_multiplier", {"sgm_noise_multiplier": True})
+    yield option("s_min_uncond", {"s_min_uncond": 4.0}, s_min_uncond=4.0)
+    yield option(
+        "s_min_uncond_all, DPM++ 2M",
+        {"s_min_uncond": 4.0, "s_min_uncond_all": True},
+        s_min_uncond=4.0,
+        sampler_name="DPM++ 2M",
+    )
+    yield option("skip_early_cond", {"skip_early_cond": 0.4})
+    yield option("skip_early_cond, AND", {"skip_early_cond": 0.4}, prompt="a dog AND a cat:0.6")
+    yield option("clip skip 2", {"CLIP_stop_at_last_layers": 2})
+    yield option("eta_noise_seed_delta", {"eta_noise_seed_delta": 31337}, sampler_name="Euler a")
+    yield option("randn_source NV", {"randn_source": "NV"}, sampler_name="Euler a")
+    yield Row(
+        "option randn_source NV, static",
+        {"sampler_name": "Euler a"},
+        {"targets": "cat", "mask_timing": "static"},
+        options={"randn_source": "NV"},
+    )
+    yield Row("static, Euler a", {"sampler_name": "Euler a"}, {"targets": "cat", "mask_timing": "static"})
+    yield Row("static, DDIM eta 1", {"sampler_name": "DDIM", "eta": 1.0}, {"targets": "cat", "mask_timing": "static"})
+    yield option("s_churn", {"s_churn": 3.0})
+    yield option("s_churn within limits", {"s_churn": 3.0, "s_tmin": 0.5, "s_tmax": 5.0, "s_noise": 1.003})
+    yield option("use_old_karras_scheduler_sigmas", {"use_old_karras_scheduler_sigmas": True}, scheduler="karras")
+    yield option("sigma_min, sigma_max, rho", {"sigma_min": 0.1, "sigma_max": 20.0, "rho": 5.0}, scheduler="karras")
+    yield option("sigma_max beyond the model", {"sigma_min": 0.001, "sigma_max": 80.0}, scheduler="karras")
+    yield option("emphasis None", {"emphasis": "None"})
+    yield option("emphasis No norm", {"emphasis": "No norm"}, prompt="a (cat:1.3)")
+    yield option("comma_padding_backtrack", {"comma_padding_backtrack": 40}, prompt=f"{FILLER}, a cat on a wall")
+    yield option("use_old_scheduling", {"use_old_scheduling": True}, prompt="a [dog:cat:0.5]", steps=10)
+    yield option("hypertile", {"hypertile_enable_unet": True}, width=256, height=256, steps=3)
+    yield option("token merging", {"token_merging_ratio": 0.5}, width=256, height=256, steps=3)
+    yield option("zero terminal SNR", {"sd_noise_schedule": "Zero Terminal SNR"})
+    yield option("downcast alphas", {"use_downcasted_alpha_bar": True}, sampler_name="DDIM")
+
+
+def _passes() -> Iterator[Row]:
+    start = {"init_images": [in_base64(drawing())]}
+    for sampler in SAMPLERS:
+        for strength in (0.5, 1.0):
+            request = {**start, "denoising_strength": strength, "sampler_name": sampler, "steps": 8}
+            yield Row(f"img2img {sampler}, strength {strength}", request, kind="img2img")
+        hires = {
+            "enable_hr": True,
+            "hr_scale": 2,
+            "hr_upscaler": "Latent",
+            "denoising_strength": 0.7,
+            "steps": 5,
+            **SMALL,
+        }
+        yield Row(f"hires fix {sampler}", {**hires, "sampler_name": sampler})
+    request = {**start, "denoising_strength": 0.6, "steps": 8, "n_iter": 2, "batch_size": 2}
+    yield Row("img2img batches", request, kind="img2img")
+    yield Row("img2img strength 0", {**start, "denoising_strength": 0.0}, kind="img2img", unchanged=True)
+    mask = {**start, "mask": in_base64(_mask()), "denoising_strength": 0.9, "steps": 8}
+    for fill in range(4):
+        yield Row(f"inpainting, fill {fill}", {**mask, "inpainting_fill": fill}, kind="img2img")
+    yield Row("inpainting, DDIM", {**mask, "inpainting_fill": 1, "sampler_name": "DDIM"}, kind="img2img")
+    yield Row("inpainting, only masked", {**mask, "inpainting_fill": 1, "inpaint_full_res": True}, kind="img2img")
+    yield Row(
+        "inpainting, static",
+        {**mask, "inpainting_fill": 1},
+        {"targets": "cat", "mask_timing": "static"},
+        kind="img2img",
+    )
+    other = {**hires, "sampler_name": "Euler a", "hr_sampler_name": "DPM++ 2M", "hr_second_pass_steps": 6}
+    yield Row("hires fix, another sampler", {**other, "hr_scheduler": "Karras"})
+    yield Row("hires fix, another prompt", {**other, "prompt": "a cat", "hr_prompt": "a dog with a cat"})
+    yield Row("hires fix, batch size 2, count 2", {**hires, "batch_size": 2, "n_iter": 2, "steps": 4})
+
+
+def drawing() -> Image.Image:
+    """A start picture with large and small forms."""
+    rows, columns = np.mgrid[0:96, 0:96]
+    background = np.stack([rows * 2, columns * 2, 255 - 2 * rows], axis=-1).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(background)
+    ImageDraw.Draw(picture).ellipse((20, 25, 70, 75), fill=(220, 60, 40))
+    return picture
+
+
+def _mask() -> Image.Image:
+    mask = Image.new("L", (96, 96))
+    ImageDraw.Draw(mask).rectangle((24, 24, 80, 80), fill=255)
+    return mask
+
+
+def in_base64(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,41 @@
+"""Every row of the table, on and off, against the host without the extension."""
+
+import pictures
+import pytest
+from requests_table import SCHEDULES, Row, rows
+
+ROUNDING = 0.1
+"""Mean difference of the pixels, in levels, that is no more than rounding."""
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_row(row: Row, host, reference):
+    if row.history:
+        reference(row.off, row.kind, times=2)
+        host.make(row.off, row.kind)
+    bare = reference(row.off, row.kind)
+    on, again, off = (host.make(request, row.kind) for request in (row.on, row.on, row.off))
+    bare = bare.result()
+
+    assert (bare.status, on.status, again.status, off.status) == (200, 200, 200, 200)
+    assert off.pictures == bare.pictures, "the host is not as it was"
+    assert len(on.pictures) == len(off.pictures) >= row.pictures
+    assert {pictures.size(png) for png in on.pictures[-row.pictures :]} == {row.size}
+    assert all(map(pictures.has_content, on.pictures)) or not all(map(pictures.has_content, off.pictures))
+    assert on.pictures == again.pictures, "the same request made another picture"
+    assert len(on.messages) == len(row.messages)
+    assert all(part in message for part, message in zip(row.messages, on.messages, strict=True)), on.messages
+    distances = [pictures.distance(a, b) for a, b in zip(on.pictures, off.pictures, strict=True)]
+    print(f"on - off: {distances}")
+    if row.unchanged:
+        assert max(distances) == 0
+    elif row.rounding:
+        assert max(distances) < ROUNDING
+    else:
+        assert min(distances) > ROUNDING
+    assert "AsynDM" in on.infotext
+
+
+def test_every_schedule_type_has_its_rows(host):
+    assert {scheduler["name"] for scheduler in host.get("/sdapi/v1/schedulers")} == set(SCHEDULES)

@@ -1,0 +1,170 @@
+"""A real WebUI, started on a data folder of its own so that the installed one stays as it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROBE = Path(__file__).with_name("probe")
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "NO_PROXY": "127.0.0.1",
+    "no_proxy": "127.0.0.1",
+    "SD_WEBUI_RESTARTING": "1",  # opens no browser
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+FLAGS = (
+    *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
+    *("--use-cpu", "all", "--no-half", "--no-download-sd-model", "--do-not-download-clip", "--api", "--no-hashing"),
+)
+OPTIONS = {
+    "sd_model_checkpoint": "tiny-sd1.safetensors",
+    "cross_attention_optimization": "sdp - scaled dot product",  # "Automatic" is InvokeAI's on a CPU, half as fast
+    "show_progress_type": "Approx cheap",  # the default wants a download
+    "samples_save": False,
+    "grid_save": False,
+    "save_init_img": False,
+}
+START_SECONDS = 180
+REQUEST_SECONDS = 300
+
+
+@dataclass
+class Answer:
+    """An API answer to a picture request. ``pictures``: PNG files as sent. ``info``: the host's, decoded."""
+
+    status: int
+    pictures: list[bytes]
+    info: dict[str, Any]
+    seconds: float
+
+    @property
+    def messages(self) -> list[str]:
+        return self.info.get("extra_generation_params", {}).get("AsynDM messages", [])
+
+    @property
+    def infotext(self) -> str:
+        return self.info["infotexts"][0]
+
+
+class WebUI:
+    """One running WebUI. ``folder``: its data folder, with ``models`` and ``embeddings`` beside it."""
+
+    def __init__(self, webui: Path, folder: Path, extensions: dict[str, Path]):
+        self.folder = folder
+        (folder / "extensions").mkdir(parents=True)
+        (folder / "tmp").mkdir()
+        for name, source in extensions.items():
+            (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
+        (folder / "config.json").write_text(json.dumps(OPTIONS))
+        self.log_path = folder.with_suffix(".log")
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._log = self.log_path.open("w")
+        shared = folder.parent
+        self._process = subprocess.Popen(
+            [
+                *(python_of(webui), "launch.py", *FLAGS),
+                *("--data-dir", folder, "--models-dir", shared / "models", "--embeddings-dir", shared / "embeddings"),
+                *("--ckpt", shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
+                *("--server-name", "127.0.0.1", "--port", str(self.port)),
+            ],
+            cwd=webui,
+            env={**os.environ, **ENVIRONMENT, "TMPDIR": str(folder / "tmp")},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait(self) -> None:
+        """Until the API answers; then all options are stored once, so that request overrides are taken back."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                options = self.get("/sdapi/v1/options")
+                break
+            except (OSError, RuntimeError):
+                if self._process.poll() is not None or time.monotonic() > end:
+                    tail = "".join(self.log_path.read_text(errors="replace").splitlines(keepends=True)[-30:])
+                    raise RuntimeError(f"the WebUI did not start; the end of its log:\n{tail}") from None
+                time.sleep(0.5)
+        self.post("/sdapi/v1/options", options)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def log(self, start: int = 0) -> str:
+        """What the server has printed, from byte ``start`` on."""
+        return self.log_path.read_bytes()[start:].decode(errors="replace")
+
+    def log_size(self) -> int:
+        return self.log_path.stat().st_size
+
+    def get(self, path: str) -> Any:
+        return self._checked(*self._call(path, None))
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._checked(*self._call(path, {} if body is None else body))
+
+    def make(self, request: dict[str, Any], kind: str = "txt2img") -> Answer:
+        start = time.monotonic()
+        status, answer = self._call(f"/sdapi/v1/{kind}", request)
+        seconds = time.monotonic() - start
+        if status != 200:
+            return Answer(status, [], answer if isinstance(answer, dict) else {"answer": answer}, seconds)
+        pictures = [base64.b64decode(picture) for picture in answer["images"]]
+        return Answer(status, pictures, json.loads(answer["info"]), seconds)
+
+    @staticmethod
+    def _checked(status: int, answer: Any) -> Any:
+        if status != 200:
+            raise RuntimeError(f"HTTP {status}: {answer}")
+        return answer
+
+    def _call(self, path: str, body: Any) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            text = error.read().decode(errors="replace")
+            try:
+                return error.code, json.loads(text)
+            except ValueError:
+                return error.code, text
+
+
+def python_of(webui: Path) -> str:
+    """The WebUI's own Python."""
+    own = webui / "venv" / "bin" / "python"
+    return os.environ.get("ASYNDM_WEBUI_PYTHON") or (str(own) if own.exists() else sys.executable)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
