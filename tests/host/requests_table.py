@@ -25,6 +25,7 @@ DEFAULTS = {
 
 CURVES = ("quadratic", "piecewise linear", "exponential")
 TIMINGS = ("lagged", "fresh", "static")
+CHECKPOINTS = ("sd1", "sd1-v", "sd2-v")
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
 SCHEDULES = (
     *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
@@ -126,7 +127,7 @@ def rows() -> Iterator[Row]:
 
 
 def _samplers() -> Iterator[Row]:
-    for checkpoint in ("sd1", "sd1-v"):
+    for checkpoint in CHECKPOINTS:
         for sampler in SAMPLERS:
             yield Row(f"{checkpoint} {sampler}", {"sampler_name": sampler}, checkpoint=checkpoint)
         yield Row(f"{checkpoint} DDIM eta 1", {"sampler_name": "DDIM", "eta": 1.0}, checkpoint=checkpoint)
@@ -175,7 +176,7 @@ def _without_lag() -> Iterator[Row]:
     still = {"targets": "cat", "concavity": 0.0}
     static = {**still, "mask_timing": "static"}  # the first pass leaves no trace in the second one
     eta = {"sampler_name": "DDIM", "eta": 1.0}
-    for checkpoint in ("sd1", "sd1-v"):
+    for checkpoint in CHECKPOINTS:
         for sampler in SAMPLERS:
             yield Row(
                 f"still, {checkpoint} {sampler}",

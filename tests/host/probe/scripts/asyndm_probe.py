@@ -153,6 +153,9 @@ def left():
 
 
 def add_routes(_: gr.Blocks, app: FastAPI):
+    gc.collect()
+    gc.freeze()  # the host's own objects need no counting, and there are many
+
     app.add_api_route("/asyndm-probe/left", left, methods=["GET"])
 
     @app.get("/asyndm-probe/version")
