@@ -19,6 +19,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -ra
 
+# With a real WebUI at hand its suite runs too; its page tests drive a browser.
+ifdef ASYNDM_WEBUI
+test: $(VENV)/host.stamp
+endif
+
 clean:
 	rm -rf $(VENV) out
 
@@ -32,4 +37,8 @@ $(VENV)/demo.stamp: requirements-demo.txt requirements-demo-nodeps.txt
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp requirements-test.txt
 	$(INSTALL) -r requirements-test.txt
+	@touch $@
+
+$(VENV)/host.stamp: $(VENV)/test.stamp tests/host/requirements-host.txt
+	$(INSTALL) -r tests/host/requirements-host.txt
 	@touch $@
