@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import unet as parts
 
-Weights = Callable[[int, int], Tensor]
+Weights = Callable[[Hashable, int], Tensor]
 """``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""
 
 
@@ -46,7 +46,7 @@ class TokenMaps:
         self._records.clear()
 
     @contextmanager
-    def record(self, rows: Sequence[int | None], weights: Weights) -> Iterator[None]:
+    def record(self, rows: Sequence[Hashable | None], weights: Weights) -> Iterator[None]:
         """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
@@ -57,7 +57,7 @@ class TokenMaps:
         finally:
             self._call = self._query = None
 
-    def take(self) -> dict[int, Tensor]:
+    def take(self) -> dict[Hashable, Tensor]:
         """Mean over heads and layers of every recorded row, ``[T, h, w]`` each; the record is empty afterwards."""
         maps = {}
         for record in self._records:
@@ -89,7 +89,7 @@ class TokenMaps:
 class _Rows:
     """The recorded rows of one call of the UNet, and what was seen of them so far."""
 
-    def __init__(self, at: list[int], rows: list[int], weights: Weights):
+    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
         self.rows = rows

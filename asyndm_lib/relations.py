@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class TargetRegions:
         self.problems: set[str] = set()
         self.rehearsing = settings.mask_timing == "static"
         self._static: Relation | None = None
+        self._index = cache(partial(torch.tensor, device=device))  # sent to the device once
 
     def attach(self) -> None:
         self._maps.attach()
@@ -82,7 +83,6 @@ class TargetRegions:
     def begin(self, evaluations: int, step: int) -> Relation:
         """A new pass of ``evaluations``; ``step`` is the host's count. Returns what is related before the first."""
         self._last = evaluations - 1
-        self._row_images: dict[int, int] = {}
         self._sum, self._seen = torch.zeros(()), torch.zeros(())
         if self.rehearsing:
             return self._nothing()
@@ -98,13 +98,10 @@ class TargetRegions:
         ahead = 1 if self._settings.mask_timing == "lagged" else 0
         return self.rehearsing or i + ahead < self._last
 
-    def record(self, rows: Sequence[Row], start: int, step: int) -> AbstractContextManager:
-        """Around a call of the UNet with ``rows``, from row ``start`` of the batch on, at the host's ``step``."""
+    def record(self, rows: Sequence[Row], step: int) -> AbstractContextManager:
+        """Around a call of the UNet with ``rows``, at the host's ``step``; only the conditional ones are read."""
         self._step = step
-        kept = [start + n if part is not None else None for n, (_, part) in enumerate(rows)]
-        self._row_images |= {start + n: image for n, (image, _) in enumerate(rows)}
-        parts = {start + n: part for n, (_, part) in enumerate(rows)}
-        return self._maps.record(kept, partial(self._weights, step, parts))
+        return self._maps.record([row if row[1] is not None else None for row in rows], partial(self._weights, step))
 
     def after(self, i: int) -> Relation:
         """What is related in the advance that follows evaluation ``i``."""
@@ -133,7 +130,7 @@ class TargetRegions:
             )
             return self._nothing()
         # An image's AND parts share its targets: their weights add up to the mean over all tokens.
-        images = torch.tensor([self._row_images[row] for row in recorded], device=self._device)
+        images = self._index(tuple(image for image, _ in recorded))
         maps = torch.stack(list(recorded.values()))
         maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, images, maps)
         if self.rehearsing:
@@ -147,8 +144,8 @@ class TargetRegions:
     def _nothing(self) -> Relation:
         return everywhere(torch.full((self._images,), -1.0, device=self._device), *self._size)
 
-    def _weights(self, step: int, parts: dict[int, int], row: int, context: int) -> Tensor:
-        return self._targets.weights(self._row_images[row], parts[row], step, context, self._device)
+    def _weights(self, step: int, row: Row, context: int) -> Tensor:
+        return self._targets.weights(*row, step, context, self._device)
 
 
 def _precision(device: torch.device) -> torch.dtype:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -28,24 +29,21 @@ that follows it; None at the last one, from which all pixels step to the end."""
 class Step:
     """One interval of the schedule, from its model evaluation to the next noise level.
 
-    ``sigma_next`` is there after :meth:`advance`. ``previous``: the sigma map one step before, or None.
+    ``previous``: the sigma map one step before, or None.
     """
 
     run: Run
     i: int
     sigma: SigmaMap
     previous: SigmaMap | None
-    last: bool
-    sigma_next: SigmaMap | None = None
 
     def predict(self, x: Tensor, sigma: SigmaMap | None = None) -> Tensor:
         """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in ``sigma`` (the step's)."""
         return self.run.predict(x, sigma or self.sigma)
 
     def advance(self) -> SigmaMap:
-        """Read the step's token maps and move the clock; returns :attr:`sigma_next`."""
-        self.sigma_next = self.run.advance()
-        return self.sigma_next
+        """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
+        return self.run.advance()
 
     def per_pixel(self, formula: Callable[..., Tensor], *sigmas: SigmaMap | PixelMap) -> Tensor:
         """``formula(*sigmas)`` for every pixel at its own noise levels.
@@ -86,7 +84,6 @@ class Run:
         ``observer`` sees every step of the pass that makes the picture.
         """
         self.host, self.settings, self._targets, self._observer = host, settings, targets, observer
-        self.problems: set[str] = set()
         self._shape = (len(x), 1, *x.shape[-2:])
         self._device, self._dtype = x.device, torch.promote_types(x.dtype, torch.float32)
         self._timesteps = PixelTimesteps(host.unet)
@@ -94,7 +91,7 @@ class Run:
             self._regions = WholePicture(settings.concavity, self._shape, x.device)
         else:
             self._regions = TargetRegions(targets, settings, host.unet, self._shape, x.device)
-        self._images_of: dict[tuple[int, ...], Tensor] = {}
+        self._images = cache(partial(torch.tensor, device=x.device))  # rows → their images, sent to the device once
         self._sigma: SigmaMap | None = None
         self._recorded = self._recording = False
         self._cursor = 0
@@ -133,9 +130,14 @@ class Run:
         before = None
         for i in self.host.progress(range(schedule.evaluations)):
             self._i, self._recorded = i, not regions.wants(i)
-            step = Step(self, i, self._sigma_map(i), before, last=i == schedule.evaluations - 1)
+            step = Step(self, i, self._sigma_map(i), before)
             yield step
             before = step.sigma
+
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told."""
+        return self._regions.problems
 
     @property
     def rehearsing(self) -> bool:
@@ -190,13 +192,12 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images]))
             if self._recording:
-                stack.enter_context(self._regions.record(rows, start, self.host.step()))
+                stack.enter_context(self._regions.record(rows, self.host.step()))
             yield Rows(self._sigma.map[images], self.lagging[images])
 
     def advance(self) -> SigmaMap:
         """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
         relation = self._regions.after(self._i)
-        self.problems |= self._regions.problems
         if self._i == self.host.schedule.evaluations - 1:
             self._observe(None)
             final = self.host.scalars[-1]
@@ -209,11 +210,6 @@ class Run:
     def _observe(self, relation: Relation | None) -> None:
         if self._observer is not None and not self.rehearsing:
             self._observer(self._i, self._sigma_map(self._i), relation)
-
-    def _images(self, images: tuple[int, ...]) -> Tensor:
-        if images not in self._images_of:
-            self._images_of[images] = torch.tensor(images, device=self._device)
-        return self._images_of[images]
 
     def _known_levels(self) -> list[tuple[Tensor, Tensor]]:
         """Sigmas and timesteps of all levels of all evaluations, made and sent to the device once."""

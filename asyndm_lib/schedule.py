@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def alpha(sigma: Tensor) -> Tensor:
+    """``alphas_cumprod`` at ``sigma`` (any shape)."""
+    return 1 / (1 + sigma**2)
+
+
 class NoiseLevels:
     """The discrete noise levels of a DDPM and their continuous extension, linear in ``log sigma``.
 

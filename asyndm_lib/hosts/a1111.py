@@ -23,11 +23,11 @@ from ..host import Host
 from ..prompts import PromptTargets, Scheduled
 from ..run import Rows, Run
 from ..samplers import LABELS, SAMPLERS
-from ..schedule import NoiseLevels, Schedule
+from ..schedule import NoiseLevels, Schedule, alpha
 from ..settings import Settings
 from ..targets import parse_targets
 from ..tokens import Token
-from .per_pixel import replaced, scalings
+from .per_pixel import eps_of_v, replaced, scalings
 
 Report = Callable[[str], None]
 """Shows the person one message."""
@@ -259,17 +259,10 @@ def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
     original = denoiser.predict_eps_from_z_and_v
 
     def predict_eps_from_z_and_v(x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
-        a = _alpha(here)
-        pixels = a.sqrt() * v + (1 - a).sqrt() * x
-        return torch.where(here.lagging, pixels.to(v.dtype), original(x, timestep, v))
+        return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
 
     with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
         yield
-
-
-def _alpha(here: Rows) -> Tensor:
-    """``alphas_cumprod`` of every pixel."""
-    return 1 / (1 + here.sigma**2)
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:
@@ -278,7 +271,7 @@ def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Ten
     here = run.evaluating
     if here is None or len(x_in) != len(here.lagging):
         return own
-    a = _alpha(here)
+    a = alpha(here.sigma)
     return torch.where(here.lagging, ((x_in - (1 - a).sqrt() * x_out) / a.sqrt()).to(own.dtype), own)
 
 

@@ -25,7 +25,7 @@ from ..schedule import NoiseLevels, Schedule
 from ..settings import Settings
 from ..targets import parse_targets
 from .ldm_checkpoint import Checkpoint
-from .per_pixel import scalings
+from .per_pixel import eps_of_v, scalings
 from .schedules import make_sigmas
 from .text_encoders import encode, tokenize
 
@@ -153,8 +153,7 @@ class Embedded:
             output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
         if self._model.parameterization == "eps":
             return output
-        alpha = 1 / (1 + torch.where(here.lagging, here.sigma, sigma.to(here.sigma)) ** 2)
-        return alpha.sqrt() * output + (1 - alpha).sqrt() * rows
+        return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
 
     def _ddim_sigmas(self, steps: int) -> Tensor:
         """The WebUI's DDIM: equal strides up from timestep 1, of which the last is stepped to and not evaluated."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..run import Rows
+from ..schedule import alpha
 
 
 @contextmanager
@@ -24,6 +25,12 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
+
+
+def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """The noise in a variance-preserving ``x`` whose velocity is ``v``; ``sigma`` broadcasts to them."""
+    a = alpha(sigma)
+    return a.sqrt() * v + (1 - a).sqrt() * x
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from ..run import Run
+from ..schedule import alpha
 from ..sigma_map import PixelMap, SigmaMap
 
 
@@ -45,7 +46,7 @@ def ddim(
 
 def _alpha(sigma: SigmaMap) -> PixelMap:
     """``alphas_cumprod`` of every pixel."""
-    return PixelMap(1 / (1 + sigma.scalar**2), 1 / (1 + sigma.map**2))
+    return PixelMap(alpha(sigma.scalar), alpha(sigma.map))
 
 
 def _added(a: Tensor, a_next: Tensor, eta: float) -> Tensor:
