@@ -70,6 +70,10 @@ class Progress:
         return self.levels.to(self.index.device)[self.index]
 
 
+Table = tuple[Tensor, Tensor]
+"""Levels ``[L]`` of a quantity, and int64 ``[B, 1, H, W]`` into them."""
+
+
 @dataclass(frozen=True)
 class Relation:
     """Which pixels are prompt-related during one advance, and how strongly they lag.
@@ -106,6 +110,14 @@ class CountingClock:
     @property
     def progress(self) -> Progress:
         return Progress(self.levels(self.step), self._count)
+
+    def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of a level at one evaluation and one at the next that pixels can hold: both ``[P]``, and the index.
+
+        A pixel's count grows by one or not at all, so that the sum of both counts tells the pair.
+        """
+        (levels, counts), (levels_to, counts_to) = now, to
+        return _twice(levels), _twice(levels_to)[1:-1], counts + counts_to
 
     def advance(self, relation: Relation) -> None:
         if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit
@@ -144,6 +156,15 @@ class StateClock:
         index = torch.where(self._lagging, index + 1 - (len(values) - len(lagging)), 0)
         return Progress(torch.cat([synchronous, lagging]), index.to(self._device))
 
+    def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of a level at one evaluation and one at the next that pixels hold: both ``[P]``, and the index."""
+        (levels, index), (levels_to, index_to) = now, to
+        held = index.cpu() * len(levels_to) + index_to.cpu()
+        distinct = torch.unique(torch.cat([held.new_zeros(1), held.flatten()]))  # the synchronous clock's pair first
+        place = torch.searchsorted(distinct, held).to(self._device)
+        distinct = distinct.to(self._device)
+        return levels[distinct // len(levels_to)], levels_to[distinct % len(levels_to)], place
+
     def advance(self, relation: Relation) -> None:
         r = self.advances - self.step
         related, concavity = relation.related.cpu(), relation.concavity.cpu().double()
@@ -151,6 +172,11 @@ class StateClock:
         self._u = torch.where(related, lagging, own)
         self.step += 1
         self._lagging = self._lagging | (related & (concavity > 0))
+
+
+def _twice(levels: Tensor) -> Tensor:
+    """Every one of ``levels [L]`` twice in a row."""
+    return levels[:, None].expand(-1, 2).flatten()
 
 
 Clock = CountingClock | StateClock

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import unet as parts
 from .nearest import nearest
+from .passes import Passes
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
@@ -31,19 +32,21 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
 class PixelTimesteps:
     """Gives the pixels of a UNet's batch their own timesteps while :meth:`use` is active.
 
-    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, two on every ResBlock.
-    Nothing is stored on the modules; :meth:`detach` removes every hook.
+    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, two on every ResBlock, and those
+    of :class:`Passes`. Nothing is stored on the modules; :meth:`detach` removes every hook.
     """
 
     def __init__(self, unet: nn.Module):
         parts.check(unet)
         self._unet = unet
+        self._passes = Passes(unet)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._call: _Call | None = None
         self._known_cells: dict[tuple, Tensor] = {}
 
     def attach(self) -> None:
         unet = self._unet
+        self._passes.attach()
         self._handles.append(unet.time_embed.register_forward_hook(self._after_time_embed))
         if isinstance(getattr(unet, "label_emb", None), nn.Module):
             self._handles.append(unet.label_emb.register_forward_hook(self._after_label_emb))
@@ -52,6 +55,7 @@ class PixelTimesteps:
             self._handles.append(block.emb_layers.register_forward_hook(self._after_emb_layers))
 
     def detach(self) -> None:
+        self._passes.detach()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -96,7 +100,7 @@ class PixelTimesteps:
 
     def _after_emb_layers(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         call = self._call
-        if call is None or call.levels is None or call.busy:
+        if call is None or call.levels is None or call.busy or not self._passes.own:
             return None
         call.busy = True
         # Every block begins with the same activation of the same table: it is worth making once.

@@ -18,26 +18,38 @@ Row = tuple[int, int | None]
 """What a row of the host's batch is: its image and, if conditional, its ``AND`` part (else None)."""
 
 
+@dataclass(frozen=True)
+class Descent:
+    """A way from one noise level down to another, with a clock of its own.
+
+    ``schedule``: the noise levels at its evaluations. ``scalars``: the host's own sigmas as it would use
+    them itself, 0-d tensors, one per evaluation and the one that all pixels step to together at its end.
+    """
+
+    schedule: Schedule | AuthorsGrid
+    scalars: Sequence[Tensor]
+
+
 @dataclass
 class Host:
     """What a run needs of the program that makes the picture.
 
-    ``unet``: the model. ``schedule``: its noise levels at every evaluation. ``scalars``: the host's own
-    sigmas as it would use them itself, 0-d tensors, one per evaluation and the final one.
+    ``unet``: the model. ``descents``: the host's schedule; most samplers go down once.
     ``predict(x, sigma)``: the host's guided model call for the whole batch with its scalar sigma; the
     host enters :meth:`Run.rows` around every call of the UNet in it. ``rows``: for every row of such a
     call's full batch its image and, if conditional, its ``AND`` part (else None). ``step()``: how many
-    model evaluations the host has counted, for prompt editing. ``randn_like``: the host's random
-    numbers. ``callback``: the host's per-step callback. ``progress``: wraps the step counter.
+    model evaluations the host has counted, for prompt editing. ``unconditional()``: the
+    unconditional part of the last prediction. ``randn_like``: the host's random numbers. ``callback``: the
+    host's per-step callback. ``progress``: wraps the step counter.
     ``rehearsal``: a context in which a pass leaves the host's random numbers and counters as they were.
     """
 
     unet: nn.Module
-    schedule: Schedule | AuthorsGrid
-    scalars: Sequence[Tensor]
+    descents: Sequence[Descent]
     predict: Callable[[Tensor, Tensor], Tensor]
     rows: Sequence[Row]
     step: Callable[[], int]
+    unconditional: Callable[[], Tensor]
     randn_like: Callable[[Tensor], Tensor]
     callback: Callable[[dict[str, Any]], None] | None
     progress: Progressbar

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from . import unet as parts
+from .nearest import resize
+from .passes import Passes
 
 Weights = Callable[[Hashable, int], Tensor]
 """``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""
@@ -19,22 +21,31 @@ class TokenMaps:
 
     Hooks on ``attn2.to_q`` and ``attn2.to_k`` see the projections that any attention back end uses,
     and leave them as they are. Only sums over heads and layers are kept, until :meth:`take`.
+    A layer whose feature map has another size than the model gives it (an extension changes the
+    resolution inside) is read at that size.
     """
 
     def __init__(self, unet: nn.Module, height: int, width: int):
         """``height``, ``width``: of the latent."""
         self._layers, self.size = parts.token_map_layers(unet, height, width)
+        self._transformers = parts.transformers(unet, self._layers)
+        self._passes = Passes(unet)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._call: _Rows | None = None
         self._query: Tensor | None = None
+        self._here = self.size
         self._records: list[_Rows] = []
 
     def attach(self) -> None:
+        self._passes.attach()
+        for transformer in self._transformers:
+            self._handles.append(transformer.register_forward_pre_hook(self._before_transformer))
         for layer in self._layers:
             self._handles.append(layer.to_q.register_forward_hook(self._after_query))
             self._handles.append(layer.to_k.register_forward_hook(self._after_key(layer)))
 
     def detach(self) -> None:
+        self._passes.detach()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -67,19 +78,24 @@ class TokenMaps:
         self.clear()
         return maps
 
+    def _before_transformer(self, module: nn.Module, args: tuple) -> None:
+        self._here = tuple(args[0].shape[-2:])
+
     def _after_query(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self._call is not None:
+        if self._call is not None and self._passes.own:
             self._query = output
 
     def _after_key(self, layer: nn.Module) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             query, self._query = self._query, None
             call = self._call
-            if call is None or query is None or query.shape[1] != self.size[0] * self.size[1]:
+            if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
             maps = token_maps(
                 query[call.at], output[call.at], layer.heads, layer.scale, call.weights(output.shape[1], output.device)
             )
+            if self._here != self.size:
+                maps = resize(maps.transpose(1, 2).unflatten(-1, self._here), *self.size).flatten(2).transpose(1, 2)
             call.sum = maps if call.sum is None else call.sum + maps
             call.layers += 1
 

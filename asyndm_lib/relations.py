@@ -34,8 +34,15 @@ class WholePicture:
 
     detach = attach
 
-    def begin(self, evaluations: int, step: int) -> Relation:
-        """A new pass of ``evaluations``; returns what is related before the first of them."""
+    def move(self, unet: nn.Module, targets: PromptTargets | None) -> None:
+        """Nothing is read from this one either."""
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass; see :meth:`TargetRegions.begin`."""
+
+    @property
+    def latest(self) -> Relation:
+        """What is known to be related before an evaluation."""
         return self._relation
 
     def wants(self, i: int) -> bool:
@@ -80,23 +87,30 @@ class TargetRegions:
     def detach(self) -> None:
         self._maps.detach()
 
-    def begin(self, evaluations: int, step: int) -> Relation:
-        """A new pass of ``evaluations``; ``step`` is the host's count. Returns what is related before the first."""
-        self._last = evaluations - 1
+    def move(self, unet: nn.Module, targets: PromptTargets) -> None:
+        """Read another model from now on. ``targets``: the same ones, where they stand in its prompts."""
+        self._targets = targets
+        self._maps = TokenMaps(unet, *self._size)
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass. ``moves``: for each of its evaluations whether the clock moves after it. ``step``: the host's."""
+        self._moves = [*moves, False]
         self._sum, self._seen = torch.zeros(()), torch.zeros(())
-        if self.rehearsing:
-            return self._nothing()
         # Before the first map exists every pixel counts as related, of the images that hold a target.
         present = self._targets.present(step, self._device)
         self._before = everywhere(torch.where(present, self._k, -1.0).amax(dim=1), *self._size)
-        return self._static or self._before
+
+    @property
+    def latest(self) -> Relation:
+        """What is known to be related before an evaluation."""
+        return self._nothing() if self.rehearsing else self._static or self._before
 
     def wants(self, i: int) -> bool:
         """Whether some advance to come depends on the token maps of evaluation ``i``."""
         if self._static is not None:
             return False
         ahead = 1 if self._settings.mask_timing == "lagged" else 0
-        return self.rehearsing or i + ahead < self._last
+        return self.rehearsing or self._moves[i + ahead]
 
     def record(self, rows: Sequence[Row], step: int) -> AbstractContextManager:
         """Around a call of the UNet with ``rows``, at the host's ``step``; only the conditional ones are read."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .clock import CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
-from .host import Host
+from .host import Descent, Host
 from .prompts import PromptTargets
 from .relations import TargetRegions, WholePicture
 from .settings import Settings
@@ -27,19 +27,28 @@ that follows it; None at the last one, from which all pixels step to the end."""
 
 @dataclass
 class Step:
-    """One interval of the schedule, from its model evaluation to the next noise level.
+    """One interval of the schedule, from its (first) model evaluation to the next noise level.
 
-    ``previous``: the sigma map one step before, or None.
+    ``i``: counted over all descents. ``before``: the sigma maps of the steps before it in its descent.
+    ``risen_from``: where a further descent begins, the host's sigma at the end of the one before, else None.
     """
 
     run: Run
     i: int
     sigma: SigmaMap
-    previous: SigmaMap | None
+    before: Sequence[SigmaMap]
+    risen_from: Tensor | None
 
     def predict(self, x: Tensor, sigma: SigmaMap | None = None) -> Tensor:
         """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in ``sigma`` (the step's)."""
         return self.run.predict(x, sigma or self.sigma)
+
+    def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
+        """An inner noise level of every pixel, ``level(now, to)``, which holds element by element.
+
+        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`.
+        """
+        return self.run.between(level, now, to)
 
     def advance(self) -> SigmaMap:
         """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
@@ -55,12 +64,19 @@ class Step:
         own = formula(*(sigma.scalar for sigma in sigmas))
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
 
-    def callback(self, x: Tensor, denoised: Tensor, sigma_hat: Tensor | None = None) -> None:
-        """The host's callback with k-diffusion's dictionary."""
+    def callback(
+        self,
+        x: Tensor,
+        denoised: Tensor | None,
+        sigma_hat: Tensor | None = None,
+        number: int | None = None,
+    ) -> None:
+        """The host's callback with k-diffusion's dictionary. ``number``: if the host counts it otherwise."""
         if self.run.host.callback is not None and not self.run.rehearsing:
             sigma = self.sigma.scalar
             sigma_hat = sigma if sigma_hat is None else sigma_hat
-            state = {"x": x, "i": self.i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
+            i = self.i if number is None else number
+            state = {"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
             self.run.host.callback(state)
 
 
@@ -105,6 +121,16 @@ class Run:
             self._stack = stack.pop_all()
         return self
 
+    def move(self, unet: nn.Module, targets: PromptTargets | None) -> None:
+        """The host goes on with another model (a refiner): the hooks move to ``unet``.
+
+        ``targets``: the same ones, at their positions in its text encoder. Raises :class:`Unsupported` as on entry.
+        """
+        self._stack.close()
+        self._timesteps = PixelTimesteps(unet)
+        self._regions.move(unet, targets)
+        self.__enter__()
+
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
@@ -119,20 +145,34 @@ class Run:
 
     def __iter__(self) -> Iterator[Step]:
         """The steps of one pass, from a fresh clock."""
-        schedule, regions = self.host.schedule, self._regions
+        places = [(descent, i) for descent in self.host.descents for i in range(descent.schedule.evaluations)]
+        moves = [i + 1 < descent.schedule.evaluations for descent, i in places]
+        self._regions.begin(moves, self.host.step())
+        for number in self.host.progress(range(len(places))):
+            descent, i = places[number]
+            if i == 0:
+                risen_from = self._descent.scalars[-1] if number else None
+                before = []
+                self._begin(descent)
+            self._number, self._i, self._recorded = number, i, not self._regions.wants(number)
+            step = Step(self, number, self._sigma_map(i), tuple(before), risen_from if i == 0 else None)
+            yield step
+            before.append(step.sigma)
+
+    def _begin(self, descent: Descent) -> None:
+        schedule, regions = descent.schedule, self._regions
+        self._descent = descent
         self._clock = make_clock(
             schedule.advances, self._shape, self.settings.curve, regions.concavities, self._device
         )
         self._tables = self._known_levels() if isinstance(self._clock, CountingClock) else None
-        first = regions.begin(schedule.evaluations, self.host.step())
         for _ in range(schedule.lead):
-            self._clock.advance(first)
-        before = None
-        for i in self.host.progress(range(schedule.evaluations)):
-            self._i, self._recorded = i, not regions.wants(i)
-            step = Step(self, i, self._sigma_map(i), before)
-            yield step
-            before = step.sigma
+            self._clock.advance(regions.latest)
+
+    @property
+    def evaluations(self) -> int:
+        """How many steps a pass has."""
+        return sum(descent.schedule.evaluations for descent in self.host.descents)
 
     @property
     def problems(self) -> Set[str]:
@@ -152,7 +192,7 @@ class Run:
     def predict(self, x: Tensor, sigma: SigmaMap) -> Tensor:
         """The host's guided prediction with every pixel at its noise level in ``sigma``."""
         if sigma.timesteps is None:
-            sigma = replace(sigma, timesteps=self.host.schedule.timestep(sigma.levels))
+            sigma = replace(sigma, timesteps=self._descent.schedule.timestep(sigma.levels))
         self._sigma, self._cursor = sigma, 0
         # A step's token maps are those of its first evaluation.
         self._recording, self._recorded = not self._recorded, True
@@ -195,12 +235,20 @@ class Run:
                 stack.enter_context(self._regions.record(rows, self.host.step()))
             yield Rows(self._sigma.map[images], self.lagging[images])
 
+    def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
+        """``level(now, to)`` of every pixel; see :meth:`Step.between`."""
+        scalar = level(now.scalar, to.scalar)
+        if len(to.levels) == 1:
+            return SigmaMap(scalar, level(now.levels, to.levels.expand_as(now.levels)), now.index)
+        own, others, index = self._clock.pairs((now.levels, now.index), (to.levels, to.index))
+        return SigmaMap(scalar, level(own, others), index)
+
     def advance(self) -> SigmaMap:
         """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
-        relation = self._regions.after(self._i)
-        if self._i == self.host.schedule.evaluations - 1:
+        relation = self._regions.after(self._number)
+        if self._i == self._descent.schedule.evaluations - 1:
             self._observe(None)
-            final = self.host.scalars[-1]
+            final = self._descent.scalars[-1]
             index = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
             return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), index)
         self._observe(relation)
@@ -209,24 +257,25 @@ class Run:
 
     def _observe(self, relation: Relation | None) -> None:
         if self._observer is not None and not self.rehearsing:
-            self._observer(self._i, self._sigma_map(self._i), relation)
+            self._observer(self._number, self._sigma_map(self._i), relation)
 
     def _known_levels(self) -> list[tuple[Tensor, Tensor]]:
         """Sigmas and timesteps of all levels of all evaluations, made and sent to the device once."""
-        schedule = self.host.schedule
+        schedule = self._descent.schedule
         progress = [self._clock.levels(schedule.lead + i) for i in range(schedule.evaluations)]
         sizes = [len(levels) for levels in progress]
         sigmas, timesteps = self._levels(torch.cat(progress))
         return list(zip(sigmas.split(sizes), timesteps.split(sizes), strict=True))
 
     def _levels(self, progress: Tensor) -> tuple[Tensor, Tensor]:
-        sigmas = self.host.schedule.sigma(progress)
-        return sigmas.to(self._device, self._dtype), self.host.schedule.timestep(sigmas).to(self._device)
+        schedule = self._descent.schedule
+        sigmas = schedule.sigma(progress)
+        return sigmas.to(self._device, self._dtype), schedule.timestep(sigmas).to(self._device)
 
     def _sigma_map(self, i: int) -> SigmaMap:
         progress = self._clock.progress
         sigmas, timesteps = self._tables[i] if self._tables is not None else self._levels(progress.levels)
-        return SigmaMap(self.host.scalars[i], sigmas, progress.index, timesteps)
+        return SigmaMap(self._descent.scalars[i], sigmas, progress.index, timesteps)
 
 
 @dataclass(frozen=True)

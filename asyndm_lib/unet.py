@@ -56,6 +56,13 @@ def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.
     return layers[factor], (halved(height, factor), halved(width, factor))
 
 
+def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
+    """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
+    wanted = {id(layer) for layer in layers}
+    spatial = [module for module in unet.modules() if hasattr(module, "transformer_blocks")]
+    return [module for module in spatial if any(id(part) in wanted for part in module.modules())]
+
+
 def halved(size: int, factor: int) -> int:
     """A side after ``log2(factor)`` halvings, each rounding up, as the UNet's strided convolutions do."""
     return -(-size // factor)

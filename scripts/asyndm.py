@@ -3,7 +3,7 @@
 import modules.scripts as scripts
 
 from asyndm_lib import hosts
-from asyndm_lib.interface import accordion, messages, preparation
+from asyndm_lib.interface import accordion, preparation
 
 # Chosen here, not at the first use: the WebUI has this folder on its path only while it loads this file.
 host = hosts.webui()
@@ -22,8 +22,11 @@ class AsynDM(scripts.Script):
         self.paste_field_names = [name for _, name in restored]
         return controls
 
+    def before_process_batch(self, p, *args, **kwargs):
+        preparation.begin(p)
+
     def process_before_every_sampling(self, p, *args, **kwargs):
         preparation.prepare(host, p, args)
 
-    def postprocess(self, p, processed, *args):
-        messages.into_info(p, processed)
+    def post_sample(self, p, ps, *args):
+        preparation.end(p, args)

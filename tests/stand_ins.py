@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from asyndm_lib.host import Host
+from asyndm_lib.host import Descent, Host
 from asyndm_lib.prompts import PromptTargets
 from asyndm_lib.run import Run, Step
 from asyndm_lib.schedule import NoiseLevels, Schedule
@@ -123,8 +123,11 @@ class WatchedRun(Run):
     """Keeps what its last pass did.
 
     ``seen``: the sigma map of every step. ``attended``: the projections of every model evaluation, all rows.
-    ``rehearsed``: those of the ordinary pass before, where there was one.
+    ``rehearsed``: those of the ordinary pass before, where there was one. ``unconditional_of(x, prediction)``:
+    the unconditional part of a prediction.
     """
+
+    unconditional_of = staticmethod(lambda x, prediction: prediction)
 
     def __iter__(self) -> Iterator[Step]:
         self.seen: list[Tensor] = []
@@ -136,7 +139,7 @@ class WatchedRun(Run):
 
 def make_run(
     x: Tensor,
-    sigmas: Tensor,
+    sigmas: Tensor | list[Tensor],
     denoise: Callable[[Tensor, Tensor], Tensor],
     *,
     prompts: list | None = None,
@@ -146,7 +149,7 @@ def make_run(
     callback: Callable[[dict], None] | None = None,
     **settings: object,
 ) -> WatchedRun:
-    """A run over ``sigmas`` (the final one included) with ``denoise(x, sigma map)`` as the guided model.
+    """A run over ``sigmas`` (with the final one; or a list of descents), ``denoise(x, sigma map)`` the guided model.
 
     ``prompts``: per image a text, or a list of ``AND`` parts, each a text or a schedule of ``(last step, text)``.
     ``slices``: how many rows each call of the UNet within one evaluation takes.
@@ -170,11 +173,13 @@ def make_run(
         for count in slices or [len(rows)]:
             with run.rows(count) as here:
                 attended.append(unet(x[:1].expand(count, -1, -1, -1)))
-            levels.append(here.sigma)
+            levels.append(torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
         run.attended.append(tuple(torch.cat(projections) for projections in zip(*attended, strict=True)))
         counted[0] += 1
         # The unconditional rows come last, one per image.
-        return denoise(x, torch.cat(levels)[-len(x) :])
+        prediction = denoise(x, torch.cat(levels)[-len(x) :])
+        run.unconditional = run.unconditional_of(x, prediction)
+        return prediction
 
     @contextlib.contextmanager
     def rehearsal() -> Iterator[None]:
@@ -185,11 +190,17 @@ def make_run(
 
     host = Host(
         unet=unet,
-        schedule=schedule or Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
-        scalars=scalars or list(sigmas),
+        descents=[
+            Descent(
+                schedule or Schedule(way[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
+                scalars or list(way),
+            )
+            for way in (sigmas if isinstance(sigmas, list) else [sigmas])
+        ],
         predict=predict,
         rows=rows,
         step=lambda: counted[0],
+        unconditional=lambda: run.unconditional,
         randn_like=noise.like,
         callback=callback,
         progress=iter,

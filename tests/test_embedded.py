@@ -25,6 +25,7 @@ from asyndm_lib.demo import cli
 from asyndm_lib.errors import SettingsError, Unsupported
 from asyndm_lib.hosts.embedded import SYNCHRONOUS, Embedded, Request
 from asyndm_lib.hosts.ldm_checkpoint import Checkpoint, load
+from asyndm_lib.hosts.schedules import AUTOMATIC, DISCARDING
 from asyndm_lib.hosts.text_encoders import encode, tokenize
 from asyndm_lib.samplers import LABELS
 from asyndm_lib.settings import Settings
@@ -43,7 +44,8 @@ REQUEST = Request(
 )
 ON = Settings(targets="cat, basketball")
 KINDS = ["sd1", "sd1-v"]  # the third needs open_clip, which a WebUI brings
-FUNCTIONS = {label: name for label, name in LABELS.items() if label != "DDIM"}
+FUNCTIONS = {label: name for label, (name, _) in LABELS.items() if hasattr(k, name) and label != "DPM fast"}
+"""k-diffusion's own, on a schedule that is given."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ class Reference:
         self._context = encode(model.text, [request.prompt, request.negative], CPU).repeat_interleave(
             len(request.seeds), dim=0
         )
-        self._cfg = request.cfg
+        self._cfg, self._seeds, self.sampler = request.cfg, request.seeds, request.sampler
         self._random = [torch.Generator().manual_seed(seed) for seed in request.seeds]
 
     def noise(self, *_: object) -> Tensor:
@@ -102,10 +104,15 @@ class Reference:
     def sample(self, function: str, sigmas: Tensor) -> Tensor:
         x = self.noise() * sigmas[0]
         options = {"noise_sampler": self.noise} if "ancestral" in function else {}
-        return getattr(k, function)(self, x, sigmas, disable=True, **options)
+        if "sde" in function:
+            options["noise_sampler"] = k.BrownianTreeNoiseSampler(x, sigmas[-2], sigmas[0], seed=list(self._seeds))
+        return getattr(k, function)(self, x, sigmas, disable=True, **options, **LABELS[self.sampler][1])
 
 
 def sigmas_of(reference: Reference, schedule: str) -> Tensor:
+    if schedule == "uniform" and reference.sampler in DISCARDING:
+        longer = reference.denoiser.get_sigmas(REQUEST.steps + 1)
+        return longer[[*range(REQUEST.steps), -1]]
     if schedule == "uniform":
         return reference.denoiser.get_sigmas(REQUEST.steps)
     return getattr(k, f"get_sigmas_{schedule}")(REQUEST.steps, 0.0292, 14.6146)
@@ -128,15 +135,16 @@ def test_schedules_are_k_diffusions(schedule, models, folder, sd1):
     torch.testing.assert_close(sd1.sample(request, SYNCHRONOUS), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_automatic_is_karras_for_dpmpp_2m_and_uniform_else(sd1):
-    for sampler, schedule in {"DPM++ 2M": "karras", "Euler": "uniform"}.items():
+def test_automatic_is_what_it_is_in_the_webuis(sd1):
+    assert set(AUTOMATIC) | set(DISCARDING) < set(LABELS)
+    for sampler, schedule in {"DPM++ 2M": "karras", "DPM++ 2M SDE": "exponential", "Euler": "uniform"}.items():
         request = replace(REQUEST, sampler=sampler)
         expected = sd1.sample(replace(request, schedule=schedule), SYNCHRONOUS)
         assert torch.equal(sd1.sample(request, SYNCHRONOUS), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sampler", FUNCTIONS)
+@pytest.mark.parametrize("sampler", [label for label, name in FUNCTIONS.items() if "sde" not in name])
 def test_lagging_pixels_go_as_k_diffusion_does_on_their_own_sigmas(sampler, kind, models, folder):
     """With every pixel lagging alike there is one schedule, which k-diffusion can follow by itself."""
     request = replace(REQUEST, sampler=sampler)
@@ -173,7 +181,8 @@ def test_ddim_is_that_of_the_paper_on_the_webuis_timesteps(eta, kind, models, fo
     + [("DPM++ 2M", timing, "sd1") for timing in ("fresh", "static")],
 )
 def test_asyndm_changes_the_picture_and_nothing_is_left_behind(sampler, timing, kind, models):
-    request, host = replace(REQUEST, sampler=sampler), Embedded(models[kind])
+    steps = 12 if sampler == "DPM fast" else 5  # which makes several evaluations a step
+    request, host = replace(REQUEST, sampler=sampler, steps=steps), Embedded(models[kind])
     plain = host.sample(request, SYNCHRONOUS)
     asynchronous = host.sample(request, replace(ON, mask_timing=timing))
     assert asynchronous.isfinite().all()

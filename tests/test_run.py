@@ -14,7 +14,7 @@ from stand_ins import LEVELS, Noise, WatchedRun, hooks_on, make_run, tiny_unet, 
 from torch import Tensor
 
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.host import Host
+from asyndm_lib.host import Descent, Host
 from asyndm_lib.prompts import PromptTargets
 from asyndm_lib.run import Run
 from asyndm_lib.samplers import SAMPLERS
@@ -396,11 +396,11 @@ def ldm_run(prompts: list[str], sigmas: Tensor, x: Tensor, targets: str = "cat",
     own = LdmHost(len(x))
     host = Host(
         unet=own.unet,
-        schedule=Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
-        scalars=list(sigmas),
+        descents=[Descent(Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma), list(sigmas))],
         predict=own.predict,
         rows=[(image, 0) for image in range(len(x))] + [(image, None) for image in range(len(x))],
         step=lambda: own.evaluations,
+        unconditional=lambda: x,
         randn_like=Noise().like,
         callback=None,
         progress=iter,

@@ -10,24 +10,38 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
+from k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..host import Host, Progressbar
+from ..host import Descent, Host, Progressbar
 from ..prompts import PromptTargets
 from ..run import Observer, Run
-from ..samplers import LABELS, SAMPLERS
+from ..samplers import LABELS, SAMPLERS, descents
+from ..samplers.unipc import unipc
 from ..schedule import NoiseLevels, Schedule
 from ..settings import Settings
 from ..targets import parse_targets
 from .ldm_checkpoint import Checkpoint
+from .own_scalars import lms_coefficients
 from .per_pixel import eps_of_v, scalings
 from .schedules import make_sigmas
 from .text_encoders import encode, tokenize
+
+TIMESTEPS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
+"""Samplers that work on a variance-preserving latent and eps, at timesteps of their own."""
+
+OWN_LEVELS = ("DPM fast", *TIMESTEPS)
+"""Samplers that do not go by a schedule type."""
+
+BROWNIAN = ("sample_dpmpp_sde", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde")
+
+UNIPC_ORDER = inspect.signature(unipc).parameters["order"].default
 
 SYNCHRONOUS = Settings(whole_picture=True, concavity=0.0)
 """The picture without AsynDM: no pixel ever leaves the host's clock."""
@@ -68,10 +82,13 @@ class Embedded:
         if request.eta is not None and not _takes_eta(request.sampler):
             having = [label for label in LABELS if _takes_eta(label)]
             raise SettingsError(f"the sampler {request.sampler!r} has no eta; {', '.join(having)} have one")
-        if request.sampler == "DDIM" and request.schedule != "automatic":
-            raise SettingsError(f"DDIM has timesteps of its own: the schedule {request.schedule!r} is not for it")
-        if request.sampler == "DDIM" and request.steps < 2:
-            raise SettingsError("DDIM makes one evaluation less than its timesteps and needs at least 2 steps, not 1")
+        if request.sampler in OWN_LEVELS and request.schedule != "automatic":
+            raise SettingsError(
+                f"{request.sampler} has noise levels of its own: the schedule {request.schedule!r} is not for it"
+            )
+        least = _least_steps(request.sampler)
+        if request.steps < least:
+            raise SettingsError(f"{request.sampler} needs at least {least} steps, not {request.steps}")
 
     def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
         """Where the target words stand in the prompt; None for the whole picture."""
@@ -99,34 +116,54 @@ class Embedded:
         context = texts.repeat_interleave(batch, dim=0)
         size = (batch, model.channels, request.height // model.shrink, request.width // model.shrink)
         x = noise.like(torch.empty(size, device=model.device))
-        vp = request.sampler == "DDIM"
-        if vp:
-            sigmas = self._ddim_sigmas(request.steps)
-        else:
-            sigmas = make_sigmas(self._denoiser, request.schedule, request.sampler, request.steps)
-            x = x * sigmas[0]
+        name, options = LABELS[request.sampler]
+        options = {**options, **({} if request.eta is None else {"eta": request.eta})}
+        scaled = request.sampler in TIMESTEPS
+        ways = self._ways(request, options)
+        if not scaled:
+            x = x * ways[0][0]
+        if name in BROWNIAN:
+            extent = ways[0][ways[0] > 0].min(), ways[0].max()
+            options["noise_sampler"] = BrownianTreeNoiseSampler(x, *extent, seed=list(request.seeds))
+        cfg = request.cfg / 12.5 if name == "ddim_cfgpp" else request.cfg  # as the WebUI scales it
+        last: list[Tensor] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x, x])
-            guided = self._eps if vp else self._denoised
+            guided = self._eps if scaled else self._denoised
             conditional, unconditional = guided(run, rows, sigma, context).chunk(2)
-            return unconditional + (conditional - unconditional) * request.cfg
+            last[:] = [unconditional]
+            return unconditional + (conditional - unconditional) * cfg
 
+        maps = self._levels.sigma_to_t, self._levels.t_to_sigma
         host = Host(
             unet=model.unet,
-            schedule=Schedule(sigmas[:-1], self._levels.sigma_to_t, self._levels.t_to_sigma),
-            scalars=list(sigmas),
+            descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas)) for sigmas in ways],
             predict=predict,
             rows=[(image, 0) for image in range(batch)] + [(image, None) for image in range(batch)],
             step=lambda: 0,  # no prompt editing
+            unconditional=lambda: last[0],
             randn_like=noise.like,
             callback=None,
             progress=progress,
             rehearsal=noise.kept,
         )
-        options = {} if request.eta is None else {"eta": request.eta}
         with Run(host, settings, self.targets(request, settings), x, observer) as run:
-            return run.sample(SAMPLERS[LABELS[request.sampler]], x, **options)
+            return run.sample(SAMPLERS[name], x, **options)
+
+    def _ways(self, request: Request, options: dict[str, Any]) -> list[Tensor]:
+        """The descents of the request's sampler; completes its ``options``."""
+        name, steps = LABELS[request.sampler][0], request.steps
+        if request.sampler in TIMESTEPS:
+            return [self._levels.t_to_sigma(_timesteps(name, steps))]
+        if name == "sample_dpm_fast":
+            options["n"] = steps
+            options["sigma_min"], options["sigma_max"] = self._denoiser.sigma_min, self._denoiser.sigma_max
+        else:
+            options["sigmas"] = sigmas = make_sigmas(self._denoiser, request.schedule, request.sampler, steps)
+        if name == "sample_lms":
+            options["coefficients"] = lms_coefficients(sigmas)
+        return descents(name, options, self._model.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -148,18 +185,25 @@ class Embedded:
 
     def _eps(self, run: Run, rows: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
         """The model's eps for variance-preserving ``rows``, as DDIM wants it."""
-        t = self._levels.sigma_to_t(sigma.double()).round()  # DDIM's timesteps are whole numbers
+        t = self._levels.sigma_to_t(sigma)
         with run.rows(len(rows)) as here:
             output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
         if self._model.parameterization == "eps":
             return output
         return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
 
-    def _ddim_sigmas(self, steps: int) -> Tensor:
-        """The WebUI's DDIM: equal strides up from timestep 1, of which the last is stepped to and not evaluated."""
-        count = len(self.alphas_cumprod)
-        timesteps = torch.arange(0, count, count // steps).add(1).clamp(max=count - 1).flip(0)
-        return self._levels.t_to_sigma(timesteps.double()).to(self._model.device, torch.float32)
+
+def _timesteps(name: str, steps: int) -> Tensor:
+    """The WebUI's own, descending, float64; the last one is stepped to and not evaluated."""
+    if name == "unipc":
+        return torch.linspace(999, 0, steps + 1, dtype=torch.float64)
+    return torch.arange(0, 1000, 1000 // steps).add(1).clamp(max=999).flip(0).double()
+
+
+def _least_steps(sampler: str) -> int:
+    if sampler == "UniPC":
+        return UNIPC_ORDER
+    return 2 if sampler in TIMESTEPS else 1  # the others of these make one evaluation less than their timesteps
 
 
 class _Noise:
@@ -182,4 +226,4 @@ class _Noise:
 
 
 def _takes_eta(sampler: str) -> bool:
-    return "eta" in inspect.signature(SAMPLERS[LABELS[sampler]]).parameters
+    return "eta" in inspect.signature(SAMPLERS[LABELS[sampler][0]]).parameters

@@ -11,6 +11,8 @@ def report(p: Any, text: str) -> None:
     line = _printable(f"AsynDM: {text[:1].upper()}{text[1:]}.")
     if line not in p.comments:
         p.comment(line)
+        ours = _ForInfo(comment for comment in p.comments if comment.startswith("AsynDM: "))
+        p.extra_generation_params["AsynDM messages"] = ours
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
         print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
 
@@ -20,9 +22,8 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def into_info(p: Any, processed: Any) -> None:
-    """Name the job's messages in the API's ``info``, where its comments are not shown."""
-    lines = [line for line in p.comments if line.startswith("AsynDM: ")]
-    if lines:
-        # A new dictionary: the host shares the old one between the cells of an X/Y/Z plot.
-        processed.extra_generation_params = {**processed.extra_generation_params, "AsynDM messages": lines}
+class _ForInfo(tuple):
+    """Lines for the API's ``info``, where comments are not shown. An infotext calls them, and leaves None out."""
+
+    def __call__(self, **_: Any) -> None:
+        return None

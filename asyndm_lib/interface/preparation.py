@@ -1,4 +1,4 @@
-"""Before every sampling call of a WebUI: read the settings, prepare the call, or say why not."""
+"""Around every batch of a WebUI: read the settings, prepare each sampling call, or say why not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,30 @@ from ..targets import parse_targets
 from . import arguments, infotext, messages
 
 
+def begin(p: Any) -> None:
+    """Before every batch of ``p``."""
+    p.asyndm_asked = False
+
+
+def end(p: Any, args: Sequence[Any]) -> None:
+    """After every batch's sampling: say so where the host never asked before it."""
+    if p.asyndm_asked:
+        return
+    try:
+        wanted = arguments.read(args) is not None
+    except AsynDMError:
+        wanted = True
+    if wanted:
+        messages.report(p, "a script samples in its own way. The picture was made without AsynDM")
+
+
 def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
     """Have the coming sampling call of ``p`` run on sigma maps, if ``args`` ask for it and it can.
 
     ``host``: a WebUI's adapter (see :mod:`hosts`). Whatever hinders it becomes one message, and the host
     samples by itself; the infotext tells of AsynDM only where it worked.
     """
+    p.asyndm_asked = True
     host.detach(p.sampler)
     second = getattr(p, "is_hr_pass", False)
     if not second:

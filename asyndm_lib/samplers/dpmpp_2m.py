@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..run import Run
+from .exponential import exponential_step
 
 
 def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
@@ -18,18 +19,11 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
         step.callback(x, denoised)
         sigma_next = step.advance()
         if old is None or sigma_next.scalar == 0:
-            x = step.per_pixel(partial(_exponential, x, denoised), step.sigma, sigma_next)
+            x = step.per_pixel(partial(exponential_step, x, denoised), step.sigma, sigma_next)
         else:
-            x = step.per_pixel(partial(_second_order, x, denoised, old), step.sigma, sigma_next, step.previous)
+            x = step.per_pixel(partial(_second_order, x, denoised, old), step.sigma, sigma_next, step.before[-1])
         old = denoised
     return x
-
-
-def _exponential(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
-    """The exact step for a constant ``denoised``."""
-    t, t_next = sigma.log().neg(), to.log().neg()
-    h = t_next - t
-    return (t_next.neg().exp() / t.neg().exp()) * x - (-h).expm1() * denoised
 
 
 def _second_order(x: Tensor, denoised: Tensor, old: Tensor, sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
@@ -39,4 +33,4 @@ def _second_order(x: Tensor, denoised: Tensor, old: Tensor, sigma: Tensor, to: T
     extrapolated = (1 + 1 / (2 * r)) * denoised - (1 / (2 * r)) * old
     # A curve may hold a pixel still for a step (piecewise linear with k = 1): no slope to extrapolate then.
     extrapolated = torch.where(sigma == before, denoised, extrapolated)
-    return _exponential(x, extrapolated, sigma, to)
+    return exponential_step(x, extrapolated, sigma, to)

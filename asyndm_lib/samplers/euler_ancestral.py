@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor, minimum
+from torch import Tensor
 
 from ..host import NoiseSampler
 from ..run import Run
-
-
-def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:
-    """The noise level to step down to, and how much noise to add to arrive at ``sigma_next``; element by element."""
-    if not eta:
-        return sigma_next, 0.0
-    up = minimum(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
-    return (sigma_next**2 - up**2) ** 0.5, up
+from .ancestral import ancestral_step, independent_noise
+from .euler import euler_step
 
 
 def euler_ancestral(
     run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
 ) -> Tensor:
     """``x [B, C, H, W]`` at the first sigma → the final latent. ``eta`` scales the noise added back."""
-    noise_sampler = noise_sampler or (lambda sigma, sigma_next: run.host.randn_like(x))
+    noise_sampler = noise_sampler or independent_noise(run, x)
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
@@ -36,5 +30,5 @@ def euler_ancestral(
 
 def _update(x: Tensor, denoised: Tensor, noise: Tensor | None, eta: float, sigma: Tensor, to: Tensor) -> Tensor:
     down, up = ancestral_step(sigma, to, eta)
-    x = x + (x - denoised) / sigma * (down - sigma)
+    x = euler_step(x, denoised, sigma, down)
     return x if noise is None else x + noise * up

@@ -27,7 +27,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from stand_ins import LEVELS, uniform_sigmas, words  # noqa: E402
 
-from asyndm_lib.host import Host  # noqa: E402
+from asyndm_lib.host import Descent, Host  # noqa: E402
 from asyndm_lib.prompts import PromptTargets  # noqa: E402
 from asyndm_lib.run import Rows, Run  # noqa: E402
 from asyndm_lib.samplers import SAMPLERS  # noqa: E402
@@ -99,11 +99,11 @@ class Bench:
         self.evaluations = 0
         host = Host(
             unet=self.unet,
-            schedule=Schedule(self.sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
-            scalars=list(self.sigmas),
+            descents=[Descent(Schedule(self.sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma), list(self.sigmas))],
             predict=lambda x, sigma: self.predict(x, sigma, run.rows),
             rows=[(image, 0) for image in range(self.batch)] + [(image, None) for image in range(self.batch)],
             step=lambda: self.evaluations,
+            unconditional=lambda: self.x,
             randn_like=torch.zeros_like,
             callback=None,
             progress=iter,

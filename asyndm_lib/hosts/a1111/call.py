@@ -1,0 +1,178 @@
+"""One call of a host's sampler function, and what it changes in the host while it lasts."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import k_diffusion.sampling
+import torch
+from modules import shared
+from torch import Tensor
+
+from ...host import Host, Row
+from ...run import Rows, Run
+from ...schedule import alpha
+from ...settings import Settings
+from ..per_pixel import eps_of_v, replaced, scalings
+from .models import check_model
+from .noise_levels import levels_of
+from .text import prompt_targets
+
+
+class Call:
+    """The host's call ``(model, x, **options)`` of the sampler function ``name`` for ``p``.
+
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
+    """
+
+    def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
+        self._p, self._settings, self._model = p, settings, model
+        self._extra_args = options.pop("extra_args")
+        callback, disable = options.pop("callback", None), options.pop("disable", None)
+        # The timestep samplers work on eps, from which the host makes its previews.
+        self._previews_noise = "timesteps" in options
+        levels = levels_of(name, model, x, options)
+        self.options, self._unit = options, levels.unit
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return model(x, levels.input(sigma), **self._extra_args)
+
+        self.host = Host(
+            unet=shared.sd_model.model.diffusion_model,
+            descents=levels.descents,
+            predict=predict,
+            rows=_rows(self._extra_args["cond"], model),
+            step=lambda: model.step,
+            unconditional=lambda: model.last_noise_uncond,
+            # The host hangs its seeded random numbers into k-diffusion's module.
+            randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
+            callback=callback,
+            progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
+            rehearsal=self._rehearsal,
+        )
+
+    @contextmanager
+    def patched(self, run: Run) -> Iterator[None]:
+        """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
+        model, denoising = self._model, ExitStack()
+        original = model.update_inner_model
+
+        def update_inner_model() -> None:
+            """The host has loaded its refiner: another UNet, text encoder and denoiser go on from here."""
+            denoising.close()
+            original()
+            check_model(shared.sd_model)
+            targets = None if self._settings.whole_picture else prompt_targets(self._p, self._settings)
+            run.move(shared.sd_model.model.diffusion_model, targets)
+            denoising.enter_context(_denoising(model.inner_model, run))
+
+        with ExitStack() as stack:
+            stack.callback(denoising.close)
+            denoising.enter_context(_denoising(model.inner_model, run))
+            stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
+            if self._previews_noise:
+                preview = functools.partial(_pred_x0, run, model.get_pred_x0)
+                stack.enter_context(replaced(model, "get_pred_x0", preview))
+            if self._p.scripts is not None:
+                blend = functools.partial(_mask_blend, run, self._unit, self._p.scripts.on_mask_blend)
+                stack.enter_context(replaced(self._p.scripts, "on_mask_blend", blend))
+            yield
+
+    @contextmanager
+    def _rehearsal(self) -> Iterator[None]:
+        """A pass that leaves the random numbers and the model calls counted by the host as they were.
+
+        It stays on the model that it begins with, which the pass after it begins with too.
+        """
+        rng, step = self._p.rng, self._model.step
+        states = [_generator_state(generator) for generator in rng.generators]
+        with replaced(self._p, "refiner_checkpoint_info", None):
+            yield
+        self._model.step = step
+        for restore in states:
+            restore()
+
+
+def _rows(cond: Any, model: Any) -> list[Row]:
+    """The rows of the host's batch: conditional ones image by image, then the unconditional ones."""
+    images = range(len(cond.batch))
+    conditional = [(image, part) for image in images for part in range(len(cond.batch[image]))]
+    # InstructPix2Pix guides by the start picture too, and has unconditional rows with and without it.
+    edit = shared.sd_model.cond_stage_key == "edit" and model.image_cfg_scale not in (None, 1.0)
+    return conditional + [(image, None) for image in images] * (2 if edit else 1)
+
+
+@contextmanager
+def _denoising(denoiser: Any, run: Run) -> Iterator[None]:
+    original = denoiser.forward
+
+    def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        with run.rows(len(input)) as here, scalings(denoiser, here), _velocity(denoiser, here), _lcm(denoiser, here):
+            return original(input, sigma, **kwargs)
+
+    with replaced(denoiser, "forward", forward):
+        yield
+
+
+@contextmanager
+def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
+    """The timestep samplers' v → eps at each pixel's own noise level."""
+    if here is None or not hasattr(denoiser, "predict_eps_from_z_and_v"):
+        yield
+        return
+    original = denoiser.predict_eps_from_z_and_v
+
+    def predict_eps_from_z_and_v(x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
+        return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
+
+    with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
+        yield
+
+
+@contextmanager
+def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
+    """LCM's boundary condition at each pixel's own noise level."""
+    if here is None or not hasattr(denoiser, "get_scaled_out"):
+        yield
+        return
+    original = denoiser.get_scaled_out
+
+    def get_scaled_out(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
+        own = original(sigma, output, input)
+        flat = here.sigma.flatten()
+        # The host's formula for a batch of single pixels.
+        pixels = [map.movedim(1, -1).reshape(len(flat), -1, 1, 1) for map in (output, input)]
+        lagging = original(flat, *pixels).reshape(len(own), *own.shape[-2:], -1).movedim(-1, 1)
+        return torch.where(here.lagging, lagging.to(own.dtype), own)
+
+    with replaced(denoiser, "get_scaled_out", get_scaled_out):
+        yield
+
+
+def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:
+    """The preview of the timestep samplers, which an interrupt also returns, at each pixel's own noise level."""
+    own = original(x_in, x_out, timestep)
+    here = run.evaluating
+    if here is None or len(x_in) != len(here.lagging):
+        return own
+    a = alpha(here.sigma)
+    return torch.where(here.lagging, ((x_in - (1 - a).sqrt() * x_out) / a.sqrt()).to(own.dtype), own)
+
+
+def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[..., None], p: Any, args: Any) -> None:
+    """Soft inpainting keeps the more of the start picture the noisier a pixel is; of all it reads ``sigma[0]``."""
+    here = run.evaluating
+    if here is not None and args.sigma is not None and here.lagging.any():
+        own = args.sigma.view(-1, 1, 1, 1)
+        args.sigma = torch.where(here.lagging, unit(here.sigma).to(own.dtype), own)[None]
+    original(p, args)
+
+
+def _generator_state(generator: Any) -> Callable[[], None]:
+    if isinstance(generator, torch.Generator):
+        return functools.partial(generator.set_state, generator.get_state())
+    return functools.partial(generator.__dict__.update, copy.deepcopy(generator.__dict__))

@@ -1,0 +1,133 @@
+"""The noise levels of one call of a host's sampler function, and the host's own scalars at them, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import k_diffusion.sampling
+import numpy as np
+import torch
+from modules import shared
+from modules.models.diffusion.uni_pc import uni_pc
+from torch import Tensor
+
+from ...errors import Unsupported
+from ...host import Descent
+from ...samplers import descents
+from ...samplers.unipc import Marginals
+from ...schedule import NoiseLevels, Schedule
+from ..own_scalars import lms_coefficients
+
+
+class Levels(NamedTuple):
+    """``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: that of a map."""
+
+    descents: list[Descent]
+    input: Callable[[Tensor], Tensor]
+    unit: Callable[[Tensor], Tensor]
+
+
+def levels_of(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+    """For the sampler function ``name``. Turns the host's ``options`` into those of our sampler."""
+    if name == "unipc":
+        return _unipc(model, x, options)
+    if "timesteps" in options:
+        return _timesteps(name, model, x, options)
+    return _sigmas(name, model, x, options)
+
+
+def _sigmas(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+    """k-diffusion's samplers: sigmas, the last of a descent being what all pixels step to together."""
+    given = options.get("sigmas")
+    ways = descents(name, options, x.device)
+    for sigmas in ways:
+        if not (sigmas[:-1] > 0).all() or not (sigmas.diff() <= 0).all():
+            raise Unsupported("this schedule does not descend from step to step; choose another schedule type")
+    if name == "sample_lms":
+        options["coefficients"] = lms_coefficients(given)
+    if "noise_sampler" in options and options["noise_sampler"] is None:
+        # The host may leave it to the sampler function, which then takes the first random seed that comes.
+        extent = given[given > 0].min(), given.max()
+        options["noise_sampler"] = k_diffusion.sampling.BrownianTreeNoiseSampler(x, *extent)
+    denoiser = model.inner_model
+    to_t, to_sigma = (_on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
+    ones = x.new_ones(len(x))
+    found = [Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas)) for sigmas in ways]
+    return Levels(found, lambda sigma: sigma * ones, lambda map: map)
+
+
+def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+    """DDIM, DDIM CFG++, PLMS: ascending timesteps, of which all but the first are evaluated, and that is stepped to."""
+    timesteps = options.pop("timesteps").cpu()
+    alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
+    levels = NoiseLevels(alphas_cumprod.double().cpu())
+    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t)
+
+    # The host's own scalars, rounded as it rounds them (modules/sd_samplers_timesteps_impl.py).
+    scale = x.new_ones(1, 1, 1, 1)
+    alphas = alphas_cumprod[timesteps.to(alphas_cumprod.device)]
+    options["alphas"] = [a.item() * scale for a in alphas.flip(0)]
+    if "eta" in options:
+        before, here = alphas[:-1].double().cpu().numpy(), alphas[1:].cpu()
+        added = options["eta"] * np.sqrt((1 - before) / (1 - here) * (1 - here / before))
+        options["added"] = [a.item() * scale for a in torch.as_tensor(added).flip(0)]
+    if name == "ddim_cfgpp":
+        # As the host's own function sets it.
+        model.cond_scale_miltiplier = 1 / 12.5
+        model.need_last_noise_uncond = True
+    ones = x.new_ones(len(x))
+    return Levels([schedule], _at_knots(schedule, [t.item() * ones for t in timesteps.flip(0)]), levels.sigma_to_t)
+
+
+def _unipc(model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+    """UniPC: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
+    timesteps, img2img = options.pop("timesteps"), options.pop("is_img2img", False)
+    opts, steps = shared.opts, len(timesteps)
+    if opts.uni_pc_order > steps:
+        raise Unsupported(f"UniPC's order, {opts.uni_pc_order}, is more than its {steps} steps; lower it in Settings")
+    alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
+    own = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod)
+    start = timesteps[-1] / 1000 + 1 / 1000 if img2img else own.T
+    host = uni_pc.UniPC(None, own)
+    times = host.get_time_steps(opts.uni_pc_skip_type, start, 1.0 / own.total_N, steps, x.device)
+    rows = [time.expand(len(x)) for time in times]
+
+    precise = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod.double().cpu())
+    count = precise.total_N
+
+    def to_sigma(t: Tensor) -> Tensor:
+        return precise.marginal_lambda(((t + 1) / count).flatten()).neg().exp().reshape(t.shape)
+
+    def to_t(sigma: Tensor) -> Tensor:
+        lambdas = sigma.double().cpu().log().neg().flatten()
+        return (precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape).to(sigma.device)
+
+    knots = (times.double().cpu() * count - 1).clamp(0, count - 1)
+    schedule = _knots(knots, to_sigma, to_t)
+    options.update(
+        order=opts.uni_pc_order,
+        variant=opts.uni_pc_variant,
+        lower_order_final=opts.uni_pc_lower_order_final,
+        marginals=[
+            Marginals(*(f(row)[0] for f in (own.marginal_alpha, own.marginal_std, own.marginal_lambda))) for row in rows
+        ],
+    )
+    return Levels([schedule], _at_knots(schedule, [(row - 1.0 / own.total_N) * 1000.0 for row in rows]), to_t)
+
+
+def _knots(timesteps: Tensor, to_sigma: Callable[[Tensor], Tensor], to_t: Callable[[Tensor], Tensor]) -> Descent:
+    """A descent through ``timesteps``, the last of which is stepped to and not evaluated."""
+    sigmas = to_sigma(timesteps)
+    return Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas))
+
+
+def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """What the denoiser is called with at each of the descent's sigmas: its model is told timesteps."""
+    sigmas = torch.stack(list(descent.scalars))
+    return lambda sigma: inputs[int((sigmas - sigma).abs().argmin())]
+
+
+def _on(buffer: Tensor, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``map`` of the host's denoiser, for any number of values anywhere."""
+    return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)

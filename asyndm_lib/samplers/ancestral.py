@@ -1,0 +1,21 @@
+"""What the samplers that add noise back have in common."""
+
+from __future__ import annotations
+
+from torch import Tensor, minimum
+
+from ..host import NoiseSampler
+from ..run import Run
+
+
+def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:
+    """The noise level to step down to, and how much noise to add to arrive at ``sigma_next``; element by element."""
+    if not eta:
+        return sigma_next, 0.0
+    up = minimum(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
+    return (sigma_next**2 - up**2) ** 0.5, up
+
+
+def independent_noise(run: Run, x: Tensor) -> NoiseSampler:
+    """k-diffusion's default: the host's random numbers, shaped like ``x``, whatever the noise levels."""
+    return lambda sigma, sigma_next: run.host.randn_like(x)

@@ -1,0 +1,39 @@
+"""The noise that Algorithm 2 of Karras et al. (2022) adds before a step, shared by Euler, Heun and DPM2."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+
+import torch
+from torch import Tensor
+
+from ..run import Run, Step
+from ..sigma_map import SigmaMap
+
+
+class Churn:
+    """``s_churn`` adds noise where ``s_tmin <= sigma <= s_tmax``. Draws noise at every step, as k-diffusion does."""
+
+    def __init__(
+        self, run: Run, *, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = inf, s_noise: float = 1.0
+    ):
+        self._run, self._s_noise = run, s_noise
+        self._s_tmin, self._s_tmax = s_tmin, s_tmax
+        self._gamma = min(s_churn / run.evaluations, 2**0.5 - 1)
+
+    def __call__(self, step: Step, x: Tensor) -> tuple[Tensor, SigmaMap]:
+        """``x`` with its noise added, and the noise levels that it then has."""
+        noise = self._run.host.randn_like(x) * self._s_noise
+        if self._gamma <= 0:
+            return x, step.sigma
+        sigma_hat = step.sigma.apply(self._raised)
+        return step.per_pixel(partial(_churn, x, noise), step.sigma, sigma_hat), sigma_hat
+
+    def _raised(self, sigma: Tensor) -> Tensor:
+        within = (self._s_tmin <= sigma) & (sigma <= self._s_tmax)
+        return torch.where(within, sigma * (self._gamma + 1), sigma)
+
+
+def _churn(x: Tensor, noise: Tensor, sigma: Tensor, sigma_hat: Tensor) -> Tensor:
+    return x + noise * (sigma_hat**2 - sigma**2) ** 0.5

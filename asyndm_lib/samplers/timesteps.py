@@ -1,0 +1,29 @@
+"""What the WebUI's timestep samplers have in common: ``x`` in variance-preserving scale, the model giving eps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..schedule import alpha
+from ..sigma_map import PixelMap, SigmaMap
+
+
+def alpha_map(sigma: SigmaMap, own: Tensor | None) -> PixelMap:
+    """``alphas_cumprod`` of every pixel; ``own``: the host's scalar, if it is not simply that of its sigma."""
+    return PixelMap(alpha(sigma.scalar) if own is None else own, alpha(sigma.map))
+
+
+def at(values: Sequence[Tensor] | None, i: int) -> Tensor | None:
+    return None if values is None else values[i]
+
+
+def denoised_of(x: Tensor, eps: Tensor, a: Tensor) -> Tensor:
+    """The picture in ``x`` whose noise is ``eps``; element by element."""
+    return (x - (1 - a).sqrt() * eps) / a.sqrt()
+
+
+def added_noise(a: Tensor, a_next: Tensor, eta: float) -> Tensor:
+    """The share of fresh noise in DDIM's step from ``a`` to ``a_next`` (Song et al. 2021, eq. 16)."""
+    return eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)).clamp(min=0).sqrt()

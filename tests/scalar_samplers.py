@@ -1,0 +1,143 @@
+"""The WebUI's own samplers on one sequence of sigmas, written from their papers: what k-diffusion does not have.
+
+``model(x, sigma)`` is the guided prediction, ``noise(x)`` the next random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+Model = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[Tensor], Tensor]
+
+
+def restart(model: Model, x: Tensor, descents: Sequence[Tensor], noise: Noise, s_noise: float = 1.0) -> Tensor:
+    """Heun's steps down every descent, noise up between them (Xu et al. 2023, algorithm 1)."""
+    end = None
+    for sigmas in descents:
+        if end is not None and end < sigmas[0]:
+            x = x + noise(x) * s_noise * (sigmas[0] ** 2 - end**2) ** 0.5
+        for sigma, to in pairwise(sigmas):
+            slope = (x - model(x, sigma)) / sigma
+            ahead = x + slope * (to - sigma)
+            if to > 0:
+                slope = (slope + (ahead - model(ahead, to)) / to) / 2
+            x = x + slope * (to - sigma)
+        end = sigmas[-1]
+    return x
+
+
+def lcm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    for sigma, to in pairwise(sigmas):
+        x = model(x, sigma)
+        if to > 0:
+            x = x + to * noise(x)
+    return x
+
+
+def ddim(
+    model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 0.0, unconditional: Callable | None = None
+) -> Tensor:
+    """Song et al. (2021), eq. 12; with ``unconditional`` CFG++ (Chung et al. 2024, algorithm 2)."""
+    alphas = 1 / (1 + sigmas**2)
+    for sigma, a, a_next in zip(sigmas[:-1], alphas[:-1], alphas[1:], strict=True):
+        eps = model(x, sigma)
+        picture = (x - (1 - a).sqrt() * eps) / a.sqrt()
+        std = eta * ((1 - a_next) / (1 - a)).sqrt() * (1 - a / a_next).sqrt()
+        again = eps if unconditional is None else unconditional(x, eps)
+        x = a_next.sqrt() * picture + (1 - a_next - std**2).sqrt() * again + std * noise(x)
+    return x
+
+
+def plms(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    """Liu et al. (2022), eq. 11 and 12; the first step is a second-order one."""
+    alphas = 1 / (1 + sigmas**2)
+
+    def transfer(x: Tensor, eps: Tensor, i: int) -> Tensor:
+        picture = (x - (1 - alphas[i]).sqrt() * eps) / alphas[i].sqrt()
+        return alphas[i + 1].sqrt() * picture + (1 - alphas[i + 1]).sqrt() * eps
+
+    past: list[Tensor] = []
+    for i, sigma in enumerate(sigmas[:-1]):
+        eps = model(x, sigma)
+        past = [*past, eps]
+        if i == 0:
+            eps = (eps + model(transfer(x, eps, 0), sigmas[1])) / 2
+        elif i == 1:
+            eps = (3 * past[1] - past[0]) / 2
+        elif i == 2:
+            eps = (23 * past[2] - 16 * past[1] + 5 * past[0]) / 12
+        else:
+            eps = (55 * past[-1] - 59 * past[-2] + 37 * past[-3] - 9 * past[-4]) / 24
+        x = transfer(x, eps, i)
+    return x
+
+
+def unipc(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    order: int = 3,
+    variant: str = "bh1",
+    lower_order_final: bool = True,
+) -> Tensor:
+    """Zhao et al. (2023), algorithms 5 to 8 (data prediction)."""
+    n = len(sigmas) - 1
+    sigma = sigmas.double().numpy()
+    scale = 1 / np.sqrt(1 + sigma**2)
+    std, lam = sigma * scale, -np.log(sigma)
+
+    def picture(x: Tensor, i: int) -> Tensor:
+        return (x - std[i] * model(x, sigmas[i])) / scale[i]
+
+    def phi(k: int, h: float) -> float:
+        """h·φ_k(h) with h = -(step)."""
+        value = math.expm1(h)
+        for j in range(1, k):
+            value = value / h - 1 / math.factorial(j)
+        return value
+
+    def update(x: Tensor, goal: int, p: int, newest: Tensor | None) -> Tensor:
+        here = goal - 1
+        step = lam[goal] - lam[here]
+        h = -step
+        r = np.array([(lam[here - m] - lam[here]) / step for m in range(1, p)] + [1.0])
+        base = std[goal] / std[here] * x - scale[goal] * math.expm1(h) * pictures[here]
+        slopes = [(pictures[here - m] - pictures[here]) / r[m - 1] for m in range(1, p)]
+        if variant == "vary_coeff":
+            c = np.array([[r[i] ** k / math.factorial(k + 1) for k in range(p)] for i in range(p)])
+            if newest is None:
+                inverse = np.linalg.inv(c[:-1, :-1]) if p > 1 else []
+                for k in range(p - 1):
+                    base = base - scale[goal] * phi(k + 2, h) * sum(w * s for w, s in zip(inverse[k], slopes, strict=True))
+                return base
+            inverse = np.linalg.inv(c)
+            for k in range(p - 1):
+                base = base - scale[goal] * phi(k + 2, h) * sum(w * s for w, s in zip(inverse[k][:-1], slopes, strict=True))
+            last = inverse[max(p - 2, 0)][-1]
+            return base - scale[goal] * phi(p + 1, h) * last * (newest - pictures[here])
+        b_h = h if variant == "bh1" else math.expm1(h)
+        matrix = np.array([r**i for i in range(p)])
+        vector = np.array([phi(i + 1, h) * math.factorial(i) / b_h for i in range(1, p + 1)])
+        if newest is None:
+            weights = np.array([0.5]) if p == 2 else np.linalg.solve(matrix[:-1, :-1], vector[:-1])
+        else:
+            weights = np.array([0.5]) if p == 1 else np.linalg.solve(matrix, vector)
+            slopes = [*slopes, newest - pictures[here]]
+        return base - scale[goal] * b_h * sum(w * s for w, s in zip(weights, slopes, strict=True))
+
+    pictures: list[Tensor] = [picture(x, 0)]
+    for goal in range(1, n + 1):
+        p = min(order, goal) if goal < order or not lower_order_final else min(order, n + 1 - goal)
+        ahead = update(x, goal, p, None)
+        if goal == n:
+            return ahead
+        pictures.append(picture(ahead, goal))
+        x = update(x, goal, p, pictures[goal])
+    return x
