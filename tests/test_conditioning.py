@@ -91,6 +91,18 @@ def one_embedding_per_pixel(unet: nn.Module, timestep_map: Tensor, given: dict) 
             del block._forward
 
 
+def send_another_first(unet: nn.Module) -> list[Tensor]:
+    """Give ``unet`` a forward that sends another batch through the blocks first; returns what becomes of that."""
+    own, made = unet.forward, []
+
+    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        made.append(own(x.flip(0, 2), *args, **kwargs))
+        return own(x, *args, **kwargs)
+
+    unet.forward = forward
+    return made
+
+
 @pytest.fixture
 def odd_sizes(monkeypatch):
     """ldm's UNet taking odd sizes, by what the WebUI puts in place of its ``th.cat``."""
@@ -279,6 +291,72 @@ def test_nothing_happens_outside_use():
     pixels.detach()
     assert torch.equal(unet(**given), plain)
     assert not torch.equal(inside, plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_somebody_else_within_the_call_has_the_calls_own_timestep(kind):
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(4)
+    expected, other = with_map(unet, LEVELS, index, given), unet(**given | {"x": given["x"].flip(0, 2)})
+    made = send_another_first(unet)
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    for _ in range(2):
+        with pixels.use(LEVELS, index):
+            assert torch.equal(unet(**given), expected)
+        assert torch.equal(made.pop(), other)
+    with pytest.raises(RuntimeError), pixels.use(LEVELS, index):
+        unet(**given | {"x": given["x"][:, :3]})
+    with pixels.use(LEVELS, index):
+        assert torch.equal(unet(**given), expected)
+    pixels.detach()
+
+
+def test_the_batch_is_known_in_another_precision():
+    unet = unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    expected, own = with_map(unet, LEVELS, index, given), unet.forward
+    unet.forward = lambda x, *args, **kwargs: own(x.float(), *args, **kwargs)
+    assert torch.equal(with_map(unet, LEVELS, index, given | {"x": given["x"].double()}), expected)
+
+
+def test_a_forward_that_changes_the_batch_is_known_from_the_second_call_on():
+    unet = unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    changed = given | {"x": given["x"] * 1.1}
+    expected, plain, own = with_map(unet, LEVELS, index, changed), unet(**changed), unet.forward
+    unet.forward = lambda x, *args, **kwargs: own(x * 1.1, *args, **kwargs)
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    outputs = []
+    for _ in range(3):
+        with pixels.use(LEVELS, index):
+            outputs.append(unet(**given))
+    pixels.detach()
+    assert torch.equal(outputs[0], plain)  # in a run all pixels are still at one timestep then
+    assert torch.equal(outputs[1], expected)
+    assert torch.equal(outputs[2], expected)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_blocks_of_another_size_take_their_own_pixels(scale):
+    """As where another extension changes the resolution inside the model."""
+    unet, small = unet_of("plain"), unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    resized = [nn.functional.interpolate(t, scale_factor=scale) for t in (given["x"], index.double())]
+    inner = inputs(unet) | {"x": resized[0]}
+    expected = with_map(small, LEVELS, resized[1].long(), inner)
+
+    class Resized(nn.Module):
+        def __init__(self, block: nn.Module, scale: float):
+            super().__init__()
+            self.block, self.scale = block, scale
+
+        def forward(self, x: Tensor, *args: object) -> Tensor:
+            return self.block(nn.functional.interpolate(x, scale_factor=self.scale), *args)
+
+    unet.input_blocks[0] = Resized(unet.input_blocks[0], scale)
+    assert torch.equal(with_map(unet, LEVELS, index, given), expected)
 
 
 def test_a_failed_call_leaves_the_next_one_right():

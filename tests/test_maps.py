@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from stand_ins import AttendingUNet, hooks_on, tiny_unet
-from test_conditioning import odd_sizes  # noqa: F401
+from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.maps import TokenMaps, token_maps
+from asyndm_lib.nearest import resize
 from asyndm_lib.unet import halved, token_map_layers
 
 TARGETS = 3
@@ -198,13 +199,48 @@ def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
     maps.detach()
 
 
-def test_layers_of_another_size_than_expected_are_not_read():
+@pytest.mark.parametrize("size", [(8, 12), (24, 32), (11, 17)])
+@pytest.mark.usefixtures("odd_sizes")
+def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
+    """As where another extension shrinks or widens the picture inside the model."""
+    unet = attending_unet(4, 2, 1)
+    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    maps.attach()
+    with maps.record([0], weights):
+        unet(**inputs(1, *size, 77))
+    taken = maps.take()[0]
+    here = halved(size[0], 2), halved(size[1], 2)
+    slow = resize(projections.slowly(here[0] * here[1], 0, weights(0, 77)).unflatten(1, here), 8, 12)
+    torch.testing.assert_close(taken.double(), slow, rtol=1e-4, atol=1e-6)
+    maps.detach()
+
+
+def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     unet = attending_unet(2)
+    for layer in token_map_layers(unet, 16, 24)[0]:  # as where another extension merges pixels
+        layer.to_q.register_forward_hook(lambda module, args, output: output[:, ::2])
+        layer.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
     maps = TokenMaps(unet, 16, 24)
     maps.attach()
     with maps.record([0], weights):
-        unet(**inputs(1, 8, 24, 77))  # as where another extension shrinks the picture inside the model
+        unet(**inputs(1, 16, 24, 77))
     assert maps.take() == {}
+    maps.detach()
+
+
+def test_a_batch_of_somebody_else_within_the_call_is_not_read():
+    unet = attending_unet(2)
+    given = inputs(2, 16, 24, 77)
+    maps = TokenMaps(unet, 16, 24)
+    maps.attach()
+    with maps.record([None, 5], weights):
+        unet(**given)
+    alone = maps.take()[5]
+    send_another_first(unet)
+    for _ in range(2):
+        with maps.record([None, 5], weights):
+            unet(**given)
+        assert torch.equal(maps.take()[5], alone)
     maps.detach()
 
 

@@ -9,14 +9,18 @@ The WebUI's own folder is only read: models, settings and caches are in a tempor
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import materials
 import pytest
+from reference import Reference
 from requests_table import drawing, in_base64
-from webui import PROBE, REPOSITORY, Answer, WebUI
+from webui import PROBE, REPOSITORY, WebUI
+
+pytest.register_assert_rewrite("row_check")
 
 FOLDER = os.environ.get("ASYNDM_WEBUI")
 HERE = Path(__file__).parent
@@ -48,50 +52,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+Started = AbstractContextManager[list[WebUI]]
+
+
 @pytest.fixture(scope="session")
-def _servers(folder: Path):
-    webui = Path(FOLDER)
-    servers = [
-        WebUI(webui, folder / "with", {"asyndm": REPOSITORY, "asyndm_probe": PROBE}),
-        WebUI(webui, folder / "without", {}),
-    ]
-    try:
-        for server in servers:
-            server.wait()
+def start(folder: Path) -> Callable[..., Started]:
+    """``start(*flags)``: a WebUI with the extension and one without it, inside the ``with`` only."""
+
+    @contextmanager
+    def start(*flags: str) -> Iterator[list[WebUI]]:
+        webui = Path(FOLDER)
+        servers = [
+            WebUI(webui, folder / "".join(["with", *flags]), {"asyndm": REPOSITORY, "asyndm_probe": PROBE}, flags),
+            WebUI(webui, folder / "".join(["without", *flags]), {}, flags),
+        ]
+        try:
+            for server in servers:
+                server.wait()
+            yield servers
+        finally:
+            for server in servers:
+                server.stop()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def _servers(start: Callable[..., Started], folder: Path):
+    with start() as servers:
         of = servers[0].get("/asyndm-probe/version")
         _lines.append(f"host: A1111 {of['tag']} ({of['commit'][:12]}), torch {of['torch']}")
         _lines.append(f"logs and screenshots: {folder}")
         yield servers
-    finally:
-        for server in servers:
-            server.stop()
 
 
 @pytest.fixture(scope="session")
 def host(_servers: list[WebUI]) -> WebUI:
     """The WebUI with the extension (and the probe)."""
     return _servers[0]
-
-
-class Reference:
-    """The WebUI without the extension; it works beside the other one."""
-
-    def __init__(self, server: WebUI):
-        self.server = server
-        self._pool = ThreadPoolExecutor(1)
-        self._answers: dict[str, Future[Answer]] = {}
-
-    def __call__(self, request: dict[str, Any], kind: str = "txt2img", times: int = 1) -> Future[Answer]:
-        """Its answer to ``request``, the last of ``times``; it is asked but once in a session."""
-        key = repr((kind, sorted(request.items())))
-        if key not in self._answers:
-            self._answers[key] = self._pool.submit(self._make, request, kind, times)
-        return self._answers[key]
-
-    def _make(self, request: dict[str, Any], kind: str, times: int) -> Answer:
-        for _ in range(times):
-            answer = self.server.make(request, kind)
-        return answer
 
 
 @pytest.fixture(scope="session")

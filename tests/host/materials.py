@@ -9,13 +9,16 @@ import struct
 import subprocess
 from pathlib import Path
 
+from tiny_checkpoints.kinds import WIDTHS
 from webui import REPOSITORY, python_of
 
-TEXT_WIDTH = 64
-"""Of the tiny checkpoints' text encoder."""
-
 INVERSION, INVERSION_VECTORS = "asyndmtoken", 3
-MAKER = REPOSITORY / "tests" / "tiny_checkpoints.py"
+INVERSIONS = {
+    "sd1": {"emb_params": WIDTHS["demo"]},
+    "sdxl": {"clip_g": WIDTHS["open_clip"], "clip_l": WIDTHS["clip"]},
+}
+"""The same word for each family: its tensors and their widths. The WebUI takes the one that fits the model."""
+LORA, HYPERNETWORK = "asyndmlora", "asyndmhyper"
 
 
 def make(webui: Path, folder: Path) -> None:
@@ -25,21 +28,33 @@ def make(webui: Path, folder: Path) -> None:
     ldm = webui / "repositories" / "stable-diffusion-stability-ai"
     environment = {**os.environ, "PYTHONPATH": str(ldm), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run(
-        [python_of(webui), str(MAKER), str(checkpoints)],
+        [python_of(webui), "-m", "tiny_checkpoints", str(checkpoints)],
+        cwd=REPOSITORY / "tests",
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     )
-    (folder / "embeddings").mkdir()
-    _inversion(folder / "embeddings" / f"{INVERSION}.safetensors")
+    _networks(webui, folder / "models")
+    for name, tensors in INVERSIONS.items():
+        (folder / "embeddings" / name).mkdir(parents=True)
+        _inversion(folder / "embeddings" / name / f"{INVERSION}.safetensors", tensors)
 
 
-def _inversion(path: Path) -> None:
+def _networks(webui: Path, models: Path) -> None:
+    """A LoRA, a hypernetwork and a TAESD; see :mod:`tiny_networks`."""
+    maker = Path(__file__).with_name("tiny_networks.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([python_of(webui), maker, models, LORA, HYPERNETWORK], env=environment, check=True)
+
+
+def _inversion(path: Path, widths: dict[str, int]) -> None:
     """A textual inversion of random vectors, as a safetensors file."""
     draw = random.Random(1)
-    count = INVERSION_VECTORS * TEXT_WIDTH
-    data = struct.pack(f"<{count}f", *(draw.gauss(0, 0.5) for _ in range(count)))
-    tensor = {"dtype": "F32", "shape": [INVERSION_VECTORS, TEXT_WIDTH], "data_offsets": [0, len(data)]}
-    header = json.dumps({"emb_params": tensor}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    header, data = {}, b""
+    for name, width in widths.items():
+        count = INVERSION_VECTORS * width
+        start, data = len(data), data + struct.pack(f"<{count}f", *(draw.gauss(0, 0.5) for _ in range(count)))
+        header[name] = {"dtype": "F32", "shape": [INVERSION_VECTORS, width], "data_offsets": [start, len(data)]}
+    head = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + data)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from materials import INVERSION
+from materials import HYPERNETWORK, INVERSION, LORA
 from PIL import Image, ImageDraw
 
 SCRIPT = "asyndm"
@@ -31,9 +31,12 @@ SCHEDULES = (
     *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
+KINDS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
+"""Of samplers: what is not the sampler's own matter is tried on these."""
 
 PROMPT = "a cat and a dog with a red heart"
 SMALL = {"width": 64, "height": 64}
+SOFT_INPAINTING = {"alwayson_scripts": {"soft inpainting": {"args": [True, 1.0, 0.5, 4.0, 0.0, 0.5, 2.0]}}}
 FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] * 9)
 """More than 75 tokens."""
 
@@ -79,12 +82,20 @@ class Row:
 
     @property
     def pictures(self) -> int:
+        """How many it must make at least."""
+        if "script_name" in self.request:
+            return 1
         request = {**BASE, **self.request}
         return request.get("batch_size", 1) * request.get("n_iter", 1)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int] | None:
+        """Of its pictures; None where a script or the start picture decides."""
+        if "script_name" in self.request or self.request.get("inpaint_full_res"):
+            return None
         request = {**BASE, **self.request}
+        if "hr_resize_x" in request:
+            return request["hr_resize_x"], request["hr_resize_y"]
         scale = request.get("hr_scale", 1) if request.get("enable_hr") else 1
         return int(request["width"] * scale), int(request["height"] * scale)
 
@@ -108,7 +119,8 @@ def arguments(settings: dict[str, Any] | None) -> list[Any]:
 
 
 def with_arguments(request: dict[str, Any], args: list[Any]) -> dict[str, Any]:
-    return {**request, "alwayson_scripts": {SCRIPT: {"args": args}}}
+    others = request.get("alwayson_scripts", {})
+    return {**request, "alwayson_scripts": {**others, SCRIPT: {"args": args}}}
 
 
 def switched_on(request: dict[str, Any], settings: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -124,6 +136,11 @@ def rows() -> Iterator[Row]:
     yield from _prompts()
     yield from _options()
     yield from _passes()
+    yield from _start_pictures()
+    yield from _masks()
+    yield from _second_passes()
+    yield from _networks()
+    yield from _scripts()
 
 
 def _samplers() -> Iterator[Row]:
@@ -197,7 +214,7 @@ def _without_lag() -> Iterator[Row]:
     yield Row("still, quantization", {"sampler_name": "DPM++ 2M"}, still, {"enable_quantization": True}, unchanged=True)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, **SMALL}
     yield Row("still, hires fix", {**hires, "sampler_name": "DPM++ 2M"}, still, unchanged=True)
-    start = {"init_images": [in_base64(drawing())], "mask": in_base64(_mask()), "denoising_strength": 0.8}
+    start = {"init_images": [_START], **MASK, "denoising_strength": 0.8}
     yield Row("still, inpainting, DDIM", {**start, **eta}, still, kind="img2img", unchanged=True)
     yield Row("still, inpainting, Euler a", {**start, "sampler_name": "Euler a"}, still, kind="img2img", unchanged=True)
 
@@ -293,6 +310,9 @@ def _options() -> Iterator[Row]:
     )
     yield option("skip_early_cond", {"skip_early_cond": 0.4})
     yield option("skip_early_cond, AND", {"skip_early_cond": 0.4}, prompt="a dog AND a cat:0.6")
+    yield option("skip_early_cond, long negative", {"skip_early_cond": 0.4}, negative_prompt=FILLER, batch_size=2)
+    ngms = {"s_min_uncond": 4.0, "prompt": "a cat AND a dog:0.6", "batch_size": 2}
+    yield option("s_min_uncond, AND, batch size 2", {"s_min_uncond": 4.0}, **ngms)
     yield option("clip skip 2", {"CLIP_stop_at_last_layers": 2})
     yield option("eta_noise_seed_delta", {"eta_noise_seed_delta": 31337}, sampler_name="Euler a")
     yield option("randn_source NV", {"randn_source": "NV"}, sampler_name="Euler a")
@@ -337,7 +357,7 @@ def _passes() -> Iterator[Row]:
     request = {**start, "denoising_strength": 0.6, "steps": 8, "n_iter": 2, "batch_size": 2}
     yield Row("img2img batches", request, kind="img2img")
     yield Row("img2img strength 0", {**start, "denoising_strength": 0.0}, kind="img2img", unchanged=True)
-    mask = {**start, "mask": in_base64(_mask()), "denoising_strength": 0.9, "steps": 8}
+    mask = {**start, **MASK, "denoising_strength": 0.9, "steps": 8}
     for fill in range(4):
         yield Row(f"inpainting, fill {fill}", {**mask, "inpainting_fill": fill}, kind="img2img")
     yield Row("inpainting, DDIM", {**mask, "inpainting_fill": 1, "sampler_name": "DDIM"}, kind="img2img")
@@ -354,6 +374,149 @@ def _passes() -> Iterator[Row]:
     yield Row("hires fix, batch size 2, count 2", {**hires, "batch_size": 2, "n_iter": 2, "steps": 4})
 
 
+def _start_pictures() -> Iterator[Row]:
+    def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
+        start = {"init_images": [_START], "denoising_strength": 0.7, **SMALL}
+        return Row(f"img2img {name}", {**start, **request}, settings, options or {}, kind="img2img")
+
+    for sampler in KINDS:
+        # At so low a strength it takes many steps to make some, and a schedule whose last ones still show.
+        low = {"denoising_strength": 0.05, "steps": 120, "scheduler": "normal"}
+        yield row(f"{sampler}, strength 0.05", sampler_name=sampler, **low)
+    for sampler in ("Euler", "DDIM"):
+        nothing = {"sampler_name": sampler, "denoising_strength": 0.05}
+        yield replace(row(f"{sampler}, strength 0.05, nothing to do", **nothing), unchanged=True)
+    yield row("strength 0.3", denoising_strength=0.3, steps=20)
+    yield row("as many steps as said", {"img2img_fix_steps": True}, denoising_strength=0.4)
+    yield row("static, Euler a", None, {"targets": "cat", "mask_timing": "static"}, sampler_name="Euler a")
+    yield row("fresh, DDIM eta 1", None, {"targets": "cat", "mask_timing": "fresh"}, sampler_name="DDIM", eta=1.0)
+    yield row("AND, batch size 2", prompt="a cat AND a dog:0.6", batch_size=2)
+    yield row("two start pictures", init_images=[_START, in_base64(drawing().rotate(90))], batch_size=2)
+    yield row("noise multiplier", initial_noise_multiplier=0.8)
+    for sampler in ("Euler", "DDIM"):
+        yield row(f"extra noise, {sampler}", {"img2img_extra_noise": 0.2}, sampler_name=sampler)
+    yield row("color correction", {"img2img_color_correction": True})
+    for mode in (1, 2, 3):
+        yield row(f"resize mode {mode}", resize_mode=mode, width=96, height=64)
+    yield row("token merging", {"token_merging_ratio_img2img": 0.5}, width=128, height=128)
+    yield row("skip_early_cond, DPM++ 2M", {"skip_early_cond": 0.4}, sampler_name="DPM++ 2M")
+    yield row("CFG 1, DDIM", sampler_name="DDIM", cfg_scale=1)
+    yield row("TAESD", {"sd_vae_encode_method": "TAESD", "sd_vae_decode_method": "TAESD"})
+
+
+def _masks() -> Iterator[Row]:
+    def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
+        start = {"init_images": [_START], "denoising_strength": 0.8, **MASK, "inpainting_fill": 1, "mask_blur": 4}
+        return Row(f"inpainting, {name}", {**start, **request}, settings, options or {}, kind="img2img")
+
+    inverted, part = {"inpainting_mask_invert": 1}, {"inpaint_full_res": True, "inpaint_full_res_padding": 8}
+    yield row("inverted mask", **inverted)
+    yield row("no blur", mask_blur=0)
+    yield row("unrounded mask", mask_round=False)
+    yield row("only masked, padding 0", **part | {"inpaint_full_res_padding": 0})
+    yield row("only masked, padding, DDIM", sampler_name="DDIM", **part)
+    yield row("only masked, inverted", **part, **inverted)
+    yield row("only masked, other size", **part, width=128, height=64)
+    yield row("only masked, nothing masked", **part, mask=in_base64(Image.new("L", (96, 96))))
+    for fill in (0, 2, 3):
+        yield row(f"fill {fill}, DDIM eta 1", sampler_name="DDIM", eta=1.0, inpainting_fill=fill)
+        yield row(f"fill {fill}, only masked", inpainting_fill=fill, **part)
+    yield row("DPM++ 2M", sampler_name="DPM++ 2M")
+    yield row("Euler a, static", None, {"targets": "cat", "mask_timing": "static"}, sampler_name="Euler a")
+    yield row("batch size 2, count 2", batch_size=2, n_iter=2)
+    yield row("strength 1", denoising_strength=1.0)
+    yield row("extra noise", {"img2img_extra_noise": 0.2})
+    soft = {**SOFT_INPAINTING, "mask_blur": 8}
+    still = {"targets": "cat", "concavity": 0.0}
+    for sampler in KINDS:
+        yield row(f"soft, {sampler}", sampler_name=sampler, **soft)
+        yield replace(row(f"soft, still, {sampler}", None, still, sampler_name=sampler, **soft), unchanged=True)
+    yield row("soft, only masked", **soft, **part)
+    yield row("soft, whole picture", None, {"whole_picture": True}, **soft)
+
+
+def _second_passes() -> Iterator[Row]:
+    def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
+        hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, **SMALL}
+        return Row(f"hires fix, {name}", {**hires, **request}, settings, options or {})
+
+    for upscaler in ("Latent (bicubic antialiased)", "Latent (nearest-exact)", "None", "Lanczos"):
+        yield row(upscaler, hr_upscaler=upscaler)
+    yield row("steps, low strength", hr_second_pass_steps=10, denoising_strength=0.3)
+    yield row("cropped", hr_resize_x=120, hr_resize_y=88)
+    yield row("static, DDIM eta 1", None, {"targets": "cat", "mask_timing": "static"}, sampler_name="DDIM", eta=1.0)
+    yield row("fresh, whole picture", None, {"whole_picture": True})
+    yield row("another sampler, DDIM", sampler_name="Euler a", hr_sampler_name="DDIM")
+    yield row("another checkpoint", hr_checkpoint_name="tiny-sd1-v")
+    yield row("AND in its prompt only", hr_prompt="a dog AND a cat:0.6")
+    yield row("its negative prompt", hr_negative_prompt=FILLER)
+    first, second = "a dog", "a cat"
+    yield replace(row("target in its prompt only", prompt=first, hr_prompt=second), messages=("picture was made",))
+    yield replace(
+        row("target not in its prompt", prompt=second, hr_prompt=first), messages=("second pass was made without",)
+    )
+    yield row("extra noise", {"img2img_extra_noise": 0.2})
+    yield row("token merging", {"token_merging_ratio_hr": 0.5})
+    yield row("NGMS", {"s_min_uncond": 4.0}, s_min_uncond=4.0, hr_second_pass_steps=8)
+    yield row("skip_early_cond, DDIM", {"skip_early_cond": 0.4}, sampler_name="DDIM")
+    yield row("CFG 1", cfg_scale=1)
+    yield row("clip skip 2", {"CLIP_stop_at_last_layers": 2})
+    yield row("LoRA in its prompt only", hr_prompt=f"{PROMPT}<lora:{LORA}:1>")
+
+
+def _networks() -> Iterator[Row]:
+    def row(name: str, networks: str, options: dict[str, Any] | None = None, settings: Any = None, **more: Any) -> Row:
+        return Row(name, {"prompt": f"{PROMPT} {networks}", **SMALL, **more}, settings, options or {})
+
+    lora, hypernetwork = f"<lora:{LORA}:1>", f"<hypernet:{HYPERNETWORK}:1>"
+    for sampler in KINDS:
+        yield row(f"LoRA, {sampler}", lora, sampler_name=sampler)
+    yield replace(row("still, LoRA", lora, None, {"targets": "cat", "concavity": 0.0}), unchanged=True)
+    yield row("LoRA, static, Euler a", lora, None, {"targets": "cat", "mask_timing": "static"}, sampler_name="Euler a")
+    yield row("LoRA, text encoder only", f"<lora:{LORA}:te=0.8:unet=0>")
+    yield row("LoRA, UNet only", f"<lora:{LORA}:0:0.8>")
+    yield row("LoRA within the words", "", prompt=f"a dog <lora:{LORA}:0.5>and a cat")
+    yield row("LoRA, functional", lora, {"lora_functional": True})
+    yield row("LoRA of the options", "", {"sd_lora": LORA})
+    yield row("LoRA, batches", lora, batch_size=2, n_iter=2)
+    yield row("LoRA, AND", "", prompt=f"a cat AND a dog:0.6 {lora}")
+    yield row("hypernetwork", hypernetwork)
+    yield row("hypernetwork, half", f"<hypernet:{HYPERNETWORK}:0.5>", sampler_name="DDIM")
+    yield row("hypernetwork, static", hypernetwork, None, {"targets": "cat", "mask_timing": "static"})
+    yield row("hypernetwork of the options", "", {"sd_hypernetwork": HYPERNETWORK})
+    yield row("LoRA, hypernetwork, textual inversion", f"{lora}{hypernetwork} by {INVERSION}")
+    start = {"init_images": [_START], "denoising_strength": 0.7}
+    yield replace(row("img2img LoRA, hypernetwork", f"{lora}{hypernetwork}", **start), kind="img2img")
+    yield Row("clip skip 2, sd2-v", SMALL, options={"CLIP_stop_at_last_layers": 2}, checkpoint="sd2-v")
+
+
+def _scripts() -> Iterator[Row]:
+    """The host's scripts that make several pictures, or one in several parts."""
+
+    def row(name: str, args: list[Any], kind: str, **request: Any) -> Row:
+        start = {"init_images": [_START], "denoising_strength": 0.7} if kind == "img2img" else {}
+        script = {"script_name": name.split(",")[0], "script_args": args}
+        return Row(f"script {name}", {**SMALL, **start, **script, **request}, kind=kind)
+
+    matrix = {"prompt": "a cat|in a hat|in the sun", "batch_size": 3}
+    yield row("prompt matrix", [False, True, "positive", "comma", 0], "txt2img", **matrix)
+    lines = f'in the sun\n--prompt "a cat" --steps 4 --sampler_name DDIM --n_iter 2\nby night <lora:{LORA}:1>'
+    yield row("prompts from file or textbox", [True, False, "end", lines], "txt2img")
+    # The kinds of axes are numbered; then: no legend, single pictures too, …, values as text.
+    steps, samplers = (4, "4, 6", []), (9, "Euler a, DDIM", [])
+    checkpoints, none = (11, "tiny-sd1, tiny-sd1-v", []), (0, "", [])
+    flags = [False, True, False, False, False, False, False, 0, True]
+    yield row("x/y/z plot", [*steps, *samplers, *none, *flags], "txt2img")
+    yield row("x/y/z plot, checkpoints", [*checkpoints, *none, *none, *flags], "txt2img")
+    yield row("loopback", [3, 0.4, "Aggressive", "None"], "img2img")
+    yield row("loopback, DDIM, count 2", [2, 0.8, "Linear", "None"], "img2img", sampler_name="DDIM", n_iter=2)
+    yield row("loopback, inpainting", [2, 0.8, "Lazy", "None"], "img2img", width=96, height=96, **MASK)
+    # Four tiles in batches of three: the second one is smaller.
+    yield row("sd upscale", [None, 16, "Lanczos", 1.1], "img2img", batch_size=3)
+    yield row("outpainting mk2", [None, 32, 2, ["left", "down"], 1.0, 0.05], "img2img", width=128, height=128)
+    yield row("poor man's outpainting", [32, 2, 1, ["left", "right"]], "img2img", width=128, height=128)
+
+
 def drawing() -> Image.Image:
     """A start picture with large and small forms."""
     rows, columns = np.mgrid[0:96, 0:96]
@@ -363,7 +526,7 @@ def drawing() -> Image.Image:
     return picture
 
 
-def _mask() -> Image.Image:
+def masked_area() -> Image.Image:
     mask = Image.new("L", (96, 96))
     ImageDraw.Draw(mask).rectangle((24, 24, 80, 80), fill=255)
     return mask
@@ -373,3 +536,8 @@ def in_base64(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
+
+
+_START = in_base64(drawing())
+MASK = {"mask": in_base64(masked_area()), "inpaint_full_res": False}
+"""Of the whole picture; the API's own default is the masked part alone."""

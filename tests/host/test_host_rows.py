@@ -1,41 +1,23 @@
 """Every row of the table, on and off, against the host without the extension."""
 
-import pictures
 import pytest
-from requests_table import SCHEDULES, Row, rows
-
-ROUNDING = 0.1
-"""Mean difference of the pixels, in levels, that is no more than rounding."""
+from materials import HYPERNETWORK, LORA
+from pictures import pixels
+from requests_table import BASE, PROMPT, SCHEDULES, Row, rows
+from row_check import check
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_row(row: Row, host, reference):
-    if row.history:
-        reference(row.off, row.kind, times=2)
-        host.make(row.off, row.kind)
-    bare = reference(row.off, row.kind)
-    on, again, off = (host.make(request, row.kind) for request in (row.on, row.on, row.off))
-    bare = bare.result()
-
-    assert (bare.status, on.status, again.status, off.status) == (200, 200, 200, 200)
-    assert off.pictures == bare.pictures, "the host is not as it was"
-    assert len(on.pictures) == len(off.pictures) >= row.pictures
-    assert {pictures.size(png) for png in on.pictures[-row.pictures :]} == {row.size}
-    assert all(map(pictures.has_content, on.pictures)) or not all(map(pictures.has_content, off.pictures))
-    assert on.pictures == again.pictures, "the same request made another picture"
-    assert len(on.messages) == len(row.messages)
-    assert all(part in message for part, message in zip(row.messages, on.messages, strict=True)), on.messages
-    distances = [pictures.distance(a, b) for a, b in zip(on.pictures, off.pictures, strict=True)]
-    print(f"on - off: {distances}")
-    if row.unchanged:
-        assert max(distances) == 0
-    elif row.rounding:
-        assert max(distances) < ROUNDING
-    else:
-        assert min(distances) > ROUNDING
-    assert "AsynDM" in on.infotext
+    check(row, host, reference)
 
 
 def test_every_schedule_type_has_its_rows(host):
     assert {scheduler["name"] for scheduler in host.get("/sdapi/v1/schedulers")} == set(SCHEDULES)
+
+
+def test_the_networks_of_the_rows_change_the_picture(reference):
+    tags = ("", f"<lora:{LORA}:te=0.8:unet=0>", f"<lora:{LORA}:0:0.8>", f"<hypernet:{HYPERNETWORK}:1>")
+    made = [reference({**BASE, "prompt": f"{PROMPT} {tag}"}).result() for tag in tags]
+    assert len({pixels(answer.pictures[0]).tobytes() for answer in made}) == len(tags)

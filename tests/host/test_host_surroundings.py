@@ -22,6 +22,8 @@ ATTENTIONS = (
 PREVIEWS = {
     "cheap": {"show_progress_type": "Approx cheap"},
     "full": {"show_progress_type": "Full"},
+    "network": {"show_progress_type": "Approx NN"},
+    "small autoencoder": {"show_progress_type": "TAESD"},
     "negative": {"show_progress_type": "Approx cheap", "live_preview_content": "Negative prompt"},
     "combined": {"show_progress_type": "Approx cheap", "live_preview_content": "Combined"},
 }

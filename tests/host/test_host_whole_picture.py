@@ -2,7 +2,8 @@
 
 import pictures
 import pytest
-from requests_table import BASE, switched_on
+from materials import HYPERNETWORK, LORA
+from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -13,6 +14,15 @@ CASES = {
     "DPM++ 2M, simple": {"sampler_name": "DPM++ 2M", "scheduler": "simple"},
     "DDIM": {"sampler_name": "DDIM"},
     "DDIM eta 1": {"sampler_name": "DDIM", "eta": 1.0},
+    # It changes the layers of the timesteps, too.
+    "LoRA": {"prompt": f"{PROMPT} <lora:{LORA}:1> <hypernet:{HYPERNETWORK}:1>"},
+}
+INPAINTING = {**MASK, "inpainting_fill": 1, "mask_blur": 8}
+START_PICTURES = {
+    "img2img": {},
+    "inpainting": INPAINTING,
+    "inpainting, only masked": {**INPAINTING, "inpaint_full_res": True, "inpaint_full_res_padding": 0},
+    "soft inpainting": {**INPAINTING, **SOFT_INPAINTING},
 }
 CONCAVITY, STEPS = 0.6, 5
 """With these the slower timesteps of DDIM, which must be whole numbers for the host, are."""
@@ -22,10 +32,10 @@ CONCAVITY, STEPS = 0.6, 5
 def slower(host):
     """The host's own sampler on the slower schedule."""
 
-    def make(request):
+    def make(request, kind="txt2img"):
         host.post("/asyndm-probe/slow", {"concavity": CONCAVITY})
         try:
-            return host.make(request)
+            return host.make(request, kind)
         finally:
             host.post("/asyndm-probe/slow", {"concavity": 0.0})
 
@@ -44,6 +54,22 @@ def test_whole_picture(checkpoint, case, host, slower):
     near, far = pictures.distance(answer.pictures[0], expected), pictures.distance(usual, expected)
     print(f"to the host on the slower schedule: {near}, to the usual picture: {far}")
     assert near < 0.02 < 1 < far
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M"])
+@pytest.mark.parametrize("case", START_PICTURES)
+def test_whole_picture_from_a_start_picture(case, sampler, host, slower, start_picture):
+    """At strength 1 an img2img schedule is the whole one, which the probe can slow."""
+    request = {**BASE, "steps": STEPS, "sampler_name": sampler, "init_images": [start_picture]}
+    request |= {"denoising_strength": 1.0, **START_PICTURES[case]}
+    host.make(request, "img2img")  # the encoding depends on the random numbers that the job before leaves
+    usual = host.make(request, "img2img").pictures[0]
+    expected = slower(request, "img2img").pictures[0]
+    on = host.make(switched_on(request, {"whole_picture": True, "concavity": CONCAVITY}), "img2img").pictures[0]
+
+    near, far = pictures.distance(on, expected), pictures.distance(usual, expected)
+    print(f"to the host on the slower schedule: {near}, to the usual picture: {far}")
+    assert near < 0.02 < 0.3 < far
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])

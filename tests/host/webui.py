@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Answer:
 class WebUI:
     """One running WebUI. ``folder``: its data folder, with ``models`` and ``embeddings`` beside it."""
 
-    def __init__(self, webui: Path, folder: Path, extensions: dict[str, Path]):
+    def __init__(self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = ()):
         self.folder = folder
         (folder / "extensions").mkdir(parents=True)
         (folder / "tmp").mkdir()
@@ -82,7 +83,7 @@ class WebUI:
         shared = folder.parent
         self._process = subprocess.Popen(
             [
-                *(python_of(webui), "launch.py", *FLAGS),
+                *(python_of(webui), "launch.py", *FLAGS, *flags),
                 *("--data-dir", folder, "--models-dir", shared / "models", "--embeddings-dir", shared / "embeddings"),
                 *("--ckpt", shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
                 *("--server-name", "127.0.0.1", "--port", str(self.port)),

@@ -1,0 +1,71 @@
+"""The models that real neighbours need beside the tiny checkpoints, in a WebUI's folder of models.
+
+    cd tests && python host/neighbour_models.py MODELS
+
+A control model for tiny-sd1, which begins as real ones do, as a copy of the UNet's first half; and a checkpoint
+with feature maps of 320 channels, the only ones that FreeU knows of those that fit into a test. By the
+WebUI's own Python.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+CONTROL, WIDE = "tiny-control", "sd1-wide"
+HINT = (3, 16, 16, 32, 32, 96, 96, 256)
+"""The channels of a control model's way from the picture to the UNet's first feature map."""
+
+
+def control_model(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    prefix = "model.diffusion_model."
+    unet = {name.removeprefix(prefix): value for name, value in checkpoint.items() if name.startswith(prefix)}
+    weights = {k: v for k, v in unet.items() if k.startswith(("time_embed", "input_blocks", "middle_block"))}
+    first = len(unet["input_blocks.0.0.bias"])
+    for n, (i, o) in enumerate(zip(HINT, (*HINT[1:], first), strict=True)):
+        weights |= _convolution(f"input_hint_block.{2 * n}", i, o, 3)
+    blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("input_blocks"))
+    for n in range(blocks):
+        # A convolution, a ResBlock or a Downsample.
+        names = (f"input_blocks.{n}.0.{layer}.bias" for layer in ("out_layers.3", "op"))
+        channels = next((len(unet[name]) for name in names if name in unet), first)
+        weights |= _convolution(f"zero_convs.{n}.0", channels, channels, 1)
+    return weights | _convolution("middle_block_out.0", channels, channels, 1)
+
+
+def _convolution(name: str, i: int, o: int, size: int) -> dict[str, Tensor]:
+    weight = torch.randn(o, i, size, size) * (i * size * size) ** -0.5
+    return {f"{name}.weight": weight.half(), f"{name}.bias": torch.zeros(o).half()}
+
+
+def make(models: Path) -> None:
+    checkpoints = models / "Stable-diffusion"
+    (models / "ControlNet").mkdir()
+    weights = control_model(load_file(checkpoints / "tiny-sd1.safetensors"))
+    save_file({k: v.contiguous() for k, v in weights.items()}, models / "ControlNet" / f"{CONTROL}.safetensors")
+
+    from tiny_checkpoints import KINDS
+    from tiny_checkpoints import make as make_checkpoint
+    from tiny_checkpoints.kinds import Kind
+
+    @dataclass(frozen=True)
+    class Wide(Kind):
+        @cached_property
+        def unet(self) -> dict[str, Any]:
+            return Kind().unet | {"channel_mult": [1, 2, 10, 10]}
+
+    KINDS[WIDE] = Wide()
+    make_checkpoint(checkpoints, WIDE)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    make(Path(sys.argv[1]))

@@ -1,0 +1,28 @@
+"""Weights kept in eight bits, by the host's options; on a CPU it then computes in bfloat16."""
+
+import pytest
+from reference import Reference
+from row_check import check
+from test_host_memory import ROWS
+
+MODES = {
+    "fp8": {"fp8_storage": "Enable", "cache_fp16_weight": False},
+    "fp8, LoRA in fp16": {"fp8_storage": "Enable", "cache_fp16_weight": True},
+}
+
+
+@pytest.fixture(scope="module", params=MODES)
+def reference(request, host, _servers):
+    before = host.get("/sdapi/v1/options")
+    for server in _servers:
+        server.post("/sdapi/v1/options", MODES[request.param])
+    yield Reference(_servers[1])
+    for server in _servers:
+        server.post("/sdapi/v1/options", before)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_fp8(row, host, reference):
+    check(row, host, reference)
+    assert "FP8 weight: Enable" in reference(row.off, row.kind).result().infotext

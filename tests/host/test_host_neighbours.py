@@ -1,0 +1,296 @@
+"""Other extensions beside this one: neither loses its effect, and neither breaks the other.
+
+Each way of hooking into the host is there as a stand-in (``neighbours/``). The real extensions join them where they
+are installed in the WebUI's ``extensions`` folder, or in the folder that ``ASYNDM_WEBUI_EXTENSIONS`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pictures
+import pytest
+from neighbour_models import CONTROL, WIDE
+from requests_table import BASE, arguments, drawing, in_base64
+from webui import PROBE, REPOSITORY, Answer, WebUI, python_of
+
+pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
+
+FOLDER = Path(os.environ["ASYNDM_WEBUI"])
+EXTENSIONS = Path(os.environ.get("ASYNDM_WEBUI_EXTENSIONS") or FOLDER / "extensions")
+STAND_INS = Path(__file__).with_name("neighbours")
+VISIBLE = 0.5
+"""Mean difference of the pixels, in levels, by which an effect shows."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another extension.
+
+    ``script``: its name in the API. ``on``: its arguments. ``changed``: what a request has only with it, ``request``:
+    what it has without it too. ``real``: its folder; None for a stand-in. ``discrete``: whether it works with DDIM.
+    """
+
+    script: str
+    on: tuple[Any, ...] = (True,)
+    request: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, Any] = field(default_factory=dict)
+    real: str | None = None
+    discrete: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.real or self.script
+
+
+def _unit(**values: Any) -> tuple[dict[str, Any]]:
+    return ({"enabled": True, "module": "none", "model": "None", "image": in_base64(drawing()), **values},)
+
+
+def _options(**values: Any) -> dict[str, Any]:
+    return {"override_settings": values}
+
+
+AND = {"prompt": "a cat and a dog AND a red heart:0.8"}
+AND_PERP = {"prompt": "a cat and a dog AND_PERP a red heart:0.8"}
+FREEU = ("2", *(1.0, 1.0, 0.0, 0.5, 0.2, 1.0) * 2, *(1.6, 0.4, 0.0, 0.5, 0.2, 1.0))
+KOHYA = (3, 4, 0.4, 0.5, "bicubic", 0.5, 2.0)
+NEIGHBOURS = {
+    "control model": Neighbour("stand-in controlnet", (True, 0.05, False)),
+    "reference picture": Neighbour("stand-in controlnet", (True, 0.0, True)),
+    "FreeU": Neighbour("stand-in freeu"),
+    "dynamic thresholding": Neighbour("stand-in dynamic thresholding", request={"cfg_scale": 9}, discrete=False),
+    "neutral prompt": Neighbour("stand-in neutral prompt", request=AND, changed=AND_PERP),
+    "Kohya hires fix": Neighbour("stand-in kohya hires", (True, False)),
+    "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
+    "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
+    "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
+    "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
+    "real reference picture": Neighbour("controlnet", _unit(module="reference_only"), real="sd-webui-controlnet"),
+    "real FreeU": Neighbour(
+        "freeu", (True, 0, 1, 0, *FREEU), _options(sd_model_checkpoint=f"tiny-{WIDE}"), real="sd-webui-freeu"
+    ),
+    "real dynamic thresholding": Neighbour(
+        "dynamic thresholding (cfg scale fix)",
+        (True, 2.0, 95.0, "Constant", 0, "Constant", 0, 4.0, True, "MEAN", "AD", 1.0),
+        {"cfg_scale": 12},
+        real="sd-dynamic-thresholding",
+        discrete=False,
+    ),
+    "real neutral prompt": Neighbour(
+        "neutral prompt",
+        (0.0,),
+        AND,
+        {**AND_PERP, **_options(neutral_prompt_enabled=True)},
+        real="sd-webui-neutral-prompt",
+    ),
+    "real Kohya hires fix": Neighbour(
+        "kohya hires.fix", (True, True, *KOHYA, True, False), real="sd-webui-kohya-hiresfix"
+    ),
+}
+VARIANTS = {
+    "Euler": {},
+    "DDIM": {"sampler_name": "DDIM"},
+    "batch of 2": {"batch_size": 2},
+    "hires fix": {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7},
+    "static": {},
+}
+
+
+def _present(neighbour: Neighbour) -> bool:
+    return neighbour.real is None or (EXTENSIONS / neighbour.real).is_dir()
+
+
+def _param(name: str, *values: Any) -> Any:
+    neighbour = NEIGHBOURS[name]
+    absent = pytest.mark.skipif(not _present(neighbour), reason=f"{neighbour.real} is not installed")
+    return pytest.param(neighbour, *values, marks=absent, id=", ".join((name, *values)))
+
+
+REAL = {n.real for n in NEIGHBOURS.values() if n.real and _present(n)}
+CASES = [
+    _param(name, variant)
+    for name, neighbour in NEIGHBOURS.items()
+    for variant in VARIANTS
+    if variant != "DDIM" or neighbour.discrete
+]
+
+
+@pytest.fixture(scope="module")
+def host(folder):
+    """A WebUI with all of them."""
+    beside = {f"stand_in_{p.name}": p for p in STAND_INS.iterdir() if p.name != "tiny_controlnet"}
+    beside |= {name: _copy(EXTENSIONS / name, folder / "real") for name in REAL}
+    if "sd-webui-controlnet" in REAL:
+        beside["tiny_controlnet"] = STAND_INS / "tiny_controlnet"
+    if REAL & {"sd-webui-controlnet", "sd-webui-freeu"}:
+        _make_models(folder / "models")
+    server = WebUI(FOLDER, folder / "neighbours", {"asyndm": REPOSITORY, "asyndm_probe": PROBE, **beside})
+    try:
+        server.wait()
+        if "neutral prompt" in server.get("/sdapi/v1/scripts")["txt2img"]:  # it is on where nobody asked for it
+            server.post("/sdapi/v1/options", {"neutral_prompt_enabled": False})
+        server.make(BASE)  # the first request that names a script may otherwise fail
+        yield server
+    finally:
+        server.stop()
+
+
+def _copy(extension: Path, folder: Path) -> Path:
+    """Some write their settings into their own folder. What they downloaded is left out."""
+
+    def ignored(path: str, names: list[str]) -> set[str]:
+        return {".git", "models"} & set(names) if Path(path) == extension else {"downloads"} & set(names)
+
+    copy = Path(shutil.copytree(extension, folder / extension.name, ignore=ignored))
+    if (extension / "models").is_dir():
+        (copy / "models").mkdir()
+    return copy
+
+
+def _make_models(models: Path) -> None:
+    ldm = FOLDER / "repositories" / "stable-diffusion-stability-ai"
+    environment = {**os.environ, "PYTHONPATH": str(ldm), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    maker = Path(__file__).with_name("neighbour_models.py")
+    subprocess.run([python_of(FOLDER), maker, models], cwd=REPOSITORY / "tests", env=environment, check=True)
+
+
+class Four:
+    """The four pictures of a request: with neither, with either, with both."""
+
+    MADE: ClassVar[dict[str, Answer]] = {}
+
+    def __init__(self, host: WebUI, neighbour: Neighbour, variant: str = "Euler", settings: dict | None = None):
+        if neighbour.script not in host.get("/sdapi/v1/scripts")["txt2img"]:
+            pytest.skip(f"{neighbour.name} did not load in this WebUI")
+        if variant == "static":
+            settings = {"targets": "cat", "mask_timing": "static"}
+        self._host, self._request = host, {**BASE, **neighbour.request, **VARIANTS[variant]}
+        overrides = [r.get("override_settings", {}) for r in (neighbour.request, neighbour.changed)]
+        self._changed = {**neighbour.changed, "override_settings": {**overrides[0], **overrides[1]}}
+        self._scripts = {neighbour.script: {"args": neighbour.on}}
+        self._ours = {"asyndm": {"args": arguments(settings)}}
+
+    def make(self, theirs: bool, ours: bool) -> Answer:
+        request = {**self._request, **(self._changed if theirs else {})}
+        scripts = {**(self._scripts if theirs else {}), **(self._ours if ours else {})}
+        answer = self._host.make({**request, "alwayson_scripts": scripts})
+        assert answer.status == 200, answer.info
+        assert all(map(pictures.has_content, answer.pictures[: self.count]))
+        assert answer.messages == []
+        assert ("AsynDM" in answer.infotext) == ours
+        return answer
+
+    def once(self, theirs: bool, ours: bool) -> Answer:
+        """The same, made but once for all neighbours that have this request."""
+        key = repr((self._host.port, self._request, theirs and self._scripts, ours and self._ours))
+        if key not in self.MADE:
+            self.MADE[key] = self.make(theirs, ours)
+        return self.MADE[key]
+
+    @property
+    def count(self) -> int:
+        """The pictures asked for; ControlNet adds what it saw after them."""
+        return self._request.get("batch_size", 1)
+
+    def distance(self, one: Answer, other: Answer) -> float:
+        """Between the pictures that differ least."""
+        pairs = zip(one.pictures[: self.count], other.pictures[: self.count], strict=True)
+        return min(pictures.distance(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("neighbour", "variant"), CASES)
+def test_both_effects_show(neighbour, variant, host):
+    four = Four(host, neighbour, variant)
+    neither, ours, theirs = four.once(False, False), four.once(False, True), four.make(True, False)
+    both, again, after = four.make(True, True), four.make(True, True), four.make(False, False)
+
+    assert both.pictures == again.pictures, "the same request made another picture"
+    assert after.pictures == neither.pictures, "the host is not as it was"
+    to_theirs, to_ours = four.distance(both, theirs), four.distance(both, ours)
+    print(f"both to theirs: {to_theirs}, to ours: {to_ours}")
+    assert four.distance(ours, neither) > VISIBLE, "nothing is proved without an effect"
+    assert min(to_theirs, to_ours) > VISIBLE
+
+
+@pytest.mark.parametrize("variant", ["Euler", "DDIM", "batch of 2", "hires fix"])
+@pytest.mark.parametrize(
+    ("neighbour", "path"),
+    [
+        _param("control model", "/stand-in-controlnet/seen"),
+        _param("reference picture", "/stand-in-controlnet/seen"),
+        _param("real control model", "/tiny-controlnet/seen"),
+    ],
+)
+def test_a_control_model_and_a_reference_are_given_one_time_for_each_row(neighbour, path, variant, host):
+    """That of the host's step, and the pass of a reference picture is what it would be without AsynDM."""
+    four = Four(host, neighbour, variant)
+    seen = []
+    for ours in (False, True):
+        host.post(path)
+        four.make(True, ours)
+        seen.append(host.post(path))
+    without, beside = seen
+    assert without == beside
+    timesteps = beside["timesteps"] if isinstance(beside, dict) else beside
+    assert len(timesteps) >= BASE["steps"]
+    assert all(len(set(rows)) == 1 for rows in timesteps)
+    if neighbour.on[-1] is True:
+        assert len(set(beside["references"])) == len(timesteps)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+@pytest.mark.parametrize("listed", ["", "asyndm"])
+def test_a_job_within_the_job_changes_only_what_it_redraws(listed, sampler, host):
+    """It samples with AsynDM only where its list of scripts names it; the outer picture is the same."""
+    usual = Four(host, NEIGHBOURS["ADetailer"], "DDIM" if sampler == "DDIM" else "Euler")
+    other = Four(host, Neighbour("stand-in adetailer", (True, "another_script", "")), sampler)
+    nested = Four(host, Neighbour("stand-in adetailer", (True, listed, "")), sampler)
+    answers = usual.make(False, True), nested.make(True, True), other.make(True, True)
+    ours, both, unlisted = (pictures.pixels(answer.pictures[0]) for answer in answers)
+    below = 3 * len(ours) // 4
+    assert (both[below:] == ours[below:]).all()
+    assert (both != ours).any()
+    assert ((both != unlisted).any()) == bool(listed)
+
+
+def test_what_a_job_within_the_job_says_stays_there(host):
+    """On the console: the picture that is asked for was made with AsynDM."""
+    start = host.log_size()
+    four = Four(host, Neighbour("stand-in adetailer", (True, "asyndm", "a house")))
+    four.make(True, True)
+    assert host.log(start).count("AsynDM: ") == 1
+
+
+@pytest.mark.parametrize("listed", ["", "asyndm"])
+def test_a_message_outlives_the_job_within(listed, host):
+    scripts = {"stand-in adetailer": {"args": [True, listed, "a cat"]}}
+    scripts["asyndm"] = {"args": arguments({"targets": "cat, zebra"})}
+    answer = host.make({**BASE, "batch_size": 2, "alwayson_scripts": scripts})
+    assert len(answer.messages) == 1
+    assert '"zebra" not found' in answer.messages[0]
+
+
+@pytest.mark.parametrize("kind", ["stand-in", "real"])
+def test_all_at_once(kind, host):
+    known = host.get("/sdapi/v1/scripts")["txt2img"]
+    chosen = [n for n in NEIGHBOURS.values() if (n.real is not None) == (kind == "real") and n.script in known]
+    chosen = [n for n in chosen if "sd_model_checkpoint" not in n.request.get("override_settings", {})]
+    if not chosen:
+        pytest.skip("no real neighbour is installed")
+    overrides = {k: v for n in chosen for k, v in n.changed.get("override_settings", {}).items()}
+    request = {**BASE, **AND_PERP, "batch_size": 2, "override_settings": overrides}
+    theirs = {n.script: {"args": n.on} for n in chosen}
+    before = host.make(BASE)
+    alone = host.make({**request, "alwayson_scripts": theirs})
+    both = [host.make({**request, "alwayson_scripts": {**theirs, "asyndm": {"args": arguments(None)}}}) for _ in "12"]
+    assert [answer.status for answer in (alone, *both)] == [200] * 3
+    assert both[0].pictures == both[1].pictures
+    assert both[0].messages == []
+    assert pictures.distance(both[0].pictures[0], alone.pictures[0]) > VISIBLE
+    assert host.make(BASE).pictures == before.pictures

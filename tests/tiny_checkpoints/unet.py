@@ -1,0 +1,68 @@
+"""The random UNet and autoencoder of a checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .kinds import AUTOENCODER, Kind
+
+
+def weights(kind: Kind) -> dict[str, Tensor]:
+    """All weights but those of the text encoders, by their names in a checkpoint."""
+    from ldm.modules.diffusionmodules.model import Decoder, Encoder
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    torch.manual_seed(0)  # one autoencoder for all kinds
+    autoencoder = nn.ModuleDict(
+        {
+            "encoder": Encoder(**AUTOENCODER),
+            "decoder": Decoder(**AUTOENCODER),
+            "quant_conv": nn.Conv2d(8, 8, 1),
+            "post_quant_conv": nn.Conv2d(4, 4, 1),
+        }
+    )
+    torch.manual_seed(kind.seed)
+    unet = UNetModel(**{"image_size": 32} | kind.unet)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            if parameter.dim() > 1 and not parameter.any():  # the outputs of blocks start at zero
+                parameter.normal_(std=0.5 / parameter[0].numel() ** 0.5)
+        for name, module in unet.named_modules():
+            if name.endswith(("attn2.to_q", "attn2.to_k")):  # so that tokens differ in where they look
+                module.weight.mul_(3)
+        unet.out[2].weight.mul_(0.2)  # an error of eps counts about sigma_max times in the picture
+        pass_input_through(unet)
+        autoencoder["decoder"].conv_out.weight.mul_(1.5)  # more contrast
+
+    betas = torch.linspace(0.00085**0.5, 0.0120**0.5, 1000, dtype=torch.float64) ** 2
+    alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    parts = {"model.diffusion_model.": unet.state_dict(), "first_stage_model.": autoencoder.state_dict()}
+    half = {prefix + name: value.half() for prefix, part in parts.items() for name, value in part.items()}
+    return {"betas": betas.float(), "alphas_cumprod": alphas_cumprod.float(), **half}
+
+
+def pass_input_through(unet: nn.Module) -> None:
+    """Make the UNet's output ``x / std(x)`` and a small random part.
+
+    The first convolution writes ``x`` and ``-x`` into eight channels; the last ResBlock gets them through
+    the outermost skip connection; the last GroupNorm, of one channel a group, divides each by its standard
+    deviation; and ``silu(a) - silu(-a) = a`` undoes the activation.
+    """
+    first = unet.input_blocks[0][0]
+    last_block, *last_attention = unet.output_blocks[-1]  # SDXL has no attention there
+    norm, _, out = unet.out
+    adding = [last_block.out_layers[3], last_block.skip_connection, *(layer.proj_out for layer in last_attention)]
+    for channel in range(4):
+        for sign, row in ((1, 2 * channel), (-1, 2 * channel + 1)):
+            first.weight[row] = 0
+            first.bias[row] = 0
+            first.weight[row, channel, 1, 1] = sign
+            for layer in adding:  # what else is added to these channels
+                layer.weight[row] = 0
+                layer.bias[row] = 0
+            last_block.skip_connection.weight[row, unet.model_channels + row] = 1
+            norm.weight[row] = 1
+            norm.bias[row] = 0
+            out.weight[:, row] = 0
+            out.weight[channel, row, 1, 1] = sign
