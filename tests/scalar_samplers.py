@@ -103,6 +103,9 @@ def unipc(
             value = value / h - 1 / math.factorial(j)
         return value
 
+    def combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+        return sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
+
     def update(x: Tensor, goal: int, p: int, newest: Tensor | None) -> Tensor:
         here = goal - 1
         step = lam[goal] - lam[here]
@@ -115,11 +118,11 @@ def unipc(
             if newest is None:
                 inverse = np.linalg.inv(c[:-1, :-1]) if p > 1 else []
                 for k in range(p - 1):
-                    base = base - scale[goal] * phi(k + 2, h) * sum(w * s for w, s in zip(inverse[k], slopes, strict=True))
+                    base = base - scale[goal] * phi(k + 2, h) * combined(inverse[k], slopes)
                 return base
             inverse = np.linalg.inv(c)
             for k in range(p - 1):
-                base = base - scale[goal] * phi(k + 2, h) * sum(w * s for w, s in zip(inverse[k][:-1], slopes, strict=True))
+                base = base - scale[goal] * phi(k + 2, h) * combined(inverse[k][:-1], slopes)
             last = inverse[max(p - 2, 0)][-1]
             return base - scale[goal] * phi(p + 1, h) * last * (newest - pictures[here])
         b_h = h if variant == "bh1" else math.expm1(h)
@@ -130,7 +133,7 @@ def unipc(
         else:
             weights = np.array([0.5]) if p == 1 else np.linalg.solve(matrix, vector)
             slopes = [*slopes, newest - pictures[here]]
-        return base - scale[goal] * b_h * sum(w * s for w, s in zip(weights, slopes, strict=True))
+        return base - scale[goal] * b_h * combined(weights, slopes)
 
     pictures: list[Tensor] = [picture(x, 0)]
     for goal in range(1, n + 1):
