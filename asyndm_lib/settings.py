@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .clock import CURVES
 from .errors import SettingsError
 from .masks import TIMINGS
 from .targets import parse_targets
+
+SECOND_PASSES = ("same", "off", "own concavity")
 
 
 def _setting(default: Any, label: str, help: str, **limits: Any) -> Any:
@@ -21,7 +23,7 @@ class Settings:
     """What a person can choose for one picture.
 
     Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
-    where they apply, ``minimum``, ``maximum``, ``step`` or ``choices``.
+    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, or ``hires`` (only for hires fix).
 
     Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
     """
@@ -59,6 +61,29 @@ class Settings:
     whole_picture: bool = _setting(
         False, "Whole picture", "Slow every pixel by the same clock, without targets (DM_concave of the paper)"
     )
+    second_pass: str = _setting(
+        "same",
+        "Second pass",
+        "Hires fix: whether its second pass goes as the first (same), without AsynDM (off), "
+        "or with a concavity of its own for the targets that name none",
+        choices=SECOND_PASSES,
+        hires=True,
+    )
+    second_concavity: float = _setting(
+        0.5,
+        "Second pass concavity",
+        "The concavity of hires fix's second pass, where it has its own",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        hires=True,
+    )
+
+    def of_second_pass(self) -> Settings | None:
+        """What holds in hires fix's second pass; None for nothing."""
+        if self.second_pass == "off":
+            return None
+        return replace(self, concavity=self.second_concavity) if self.second_pass == "own concavity" else self
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -76,6 +101,10 @@ class Settings:
             if key not in names:
                 raise SettingsError(f"AsynDM has no setting {key!r:.80}; it has {', '.join(names)}")
         return cls(**values)
+
+
+ONE_PASS = tuple(f for f in fields(Settings) if not f.metadata.get("hires"))
+"""The fields that count where there is no second pass."""
 
 
 def _checked(f: Any, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyndm_lib.clock import CURVES
 from asyndm_lib.errors import AsynDMError, SettingsError, TargetError
 from asyndm_lib.masks import TIMINGS
-from asyndm_lib.settings import Settings
+from asyndm_lib.settings import ONE_PASS, Settings
 
 FIELDS = {f.name: f for f in fields(Settings)}
 NUMBERS = [name for name, f in FIELDS.items() if isinstance(f.default, float)]
@@ -22,7 +22,7 @@ TEXTS = [name for name, f in FIELDS.items() if isinstance(f.default, str)]
 
 
 def test_there_are_settings_of_every_kind():
-    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (2, 1, 3)
+    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 1, 4)
 
 
 def test_defaults_are_valid_and_are_what_an_empty_mapping_gives():
@@ -57,6 +57,19 @@ def test_every_setting_says_what_it_is():
 def test_the_choices_are_all_there_are():
     assert FIELDS["curve"].metadata["choices"] == CURVES == ("quadratic", "piecewise linear", "exponential")
     assert FIELDS["mask_timing"].metadata["choices"] == TIMINGS == ("lagged", "fresh", "static")
+    assert FIELDS["second_pass"].metadata["choices"] == ("same", "off", "own concavity")
+
+
+def test_the_second_pass():
+    here = Settings(targets="cat", concavity=0.7, curve="exponential", second_concavity=0.2)
+    assert here.of_second_pass() == here
+    assert replace(here, second_pass="off").of_second_pass() is None
+    own = replace(here, second_pass="own concavity")
+    assert own.of_second_pass() == replace(own, concavity=0.2)
+
+
+def test_without_a_second_pass_its_settings_do_not_count():
+    assert [f.name for f in FIELDS.values() if f not in ONE_PASS] == ["second_pass", "second_concavity"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     from ..hosts.schedules import SCHEDULES
     from ..samplers import LABELS
-    from ..settings import Settings
+    from ..settings import ONE_PASS
 
     one = commands.add_parser(
         "generate",
@@ -86,7 +85,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     one.add_argument("prompt", metavar="PROMPT", help="what to draw")
     method = one.add_argument_group("AsynDM")
-    for f in fields(Settings):
+    for f in ONE_PASS:
         meta = f.metadata
         flag, text = "--" + f.name.replace("_", "-"), meta["help"].replace("%", "%%")
         if isinstance(f.default, bool):

@@ -49,10 +49,11 @@ def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
         report(f"{reason}. The {'second pass' if second else 'picture'} was made without AsynDM")
 
     try:
-        settings = arguments.read(args)
+        asked = arguments.read(args)
     except AsynDMError as error:  # the same in both passes
         report(f"{error}. The picture was made without AsynDM")
         return
+    settings = asked.of_second_pass() if asked and second else asked
     if settings is None:
         return
     if not settings.whole_picture and not parse_targets(settings.targets):
@@ -73,4 +74,4 @@ def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
     if missing:
         report(f"{names} not found in the prompt; the other targets were used")
     host.attach(p, settings, targets, report, refused)
-    p.extra_generation_params.update(infotext.write(settings))
+    p.extra_generation_params.update(infotext.write(asked))

@@ -13,6 +13,8 @@ ALL = {
     "mask_timing": "static",
     "threshold": 1.25,
     "whole_picture": False,
+    "second_pass": "own concavity",
+    "second_concavity": 0.2,
 }
 CASES = {
     "defaults": {"targets": "cat"},
@@ -74,6 +76,8 @@ def test_only_what_is_not_the_default_is_written(host):
         "AsynDM curve": "piecewise linear",
         "AsynDM mask timing": "static",
         "AsynDM mask threshold": "1.25",
+        "AsynDM second pass": "own concavity",
+        "AsynDM second pass concavity": "0.2",
     }
 
 
@@ -89,7 +93,7 @@ def test_cells_of_a_grid_do_not_inherit_it(host):
     axis = names["args"][0]["choices"].index("Sampler")
     args = [
         axis,
-        "Euler, Heun, DPM++ 2M",
+        "Euler, DPM adaptive, DPM++ 2M",
         [],
         0,
         "",

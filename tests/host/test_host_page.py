@@ -24,7 +24,10 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 TABS = ("txt2img", "img2img")
-CONTROLS = ("targets", "concavity", "curve", "mask_timing", "threshold", "whole_picture")
+CONTROLS = (
+    *("targets", "concavity", "curve", "mask_timing", "threshold", "whole_picture"),
+    *("second_pass", "second_concavity"),
+)
 SETTINGS = {
     "targets": "cat, dog:0.9",
     "concavity": 0.35,
@@ -32,6 +35,8 @@ SETTINGS = {
     "mask_timing": "static",
     "threshold": 1.25,
     "whole_picture": True,
+    "second_pass": "own concavity",
+    "second_concavity": 0.2,
 }
 OFF = {
     "enabled": False,
@@ -41,6 +46,8 @@ OFF = {
     "mask_timing": "lagged",
     "threshold": 1,
     "whole_picture": False,
+    "second_pass": "same",
+    "second_concavity": 0.5,
 }
 SECONDS = 120
 
@@ -75,6 +82,8 @@ class Page:
             "mask_timing": self.element("mask_timing", tab, "input:checked").get_attribute("value"),
             "threshold": float(self.element("threshold", tab, "input[type=number]").input_value()),
             "whole_picture": self.element("whole_picture", tab, "input[type=checkbox]").is_checked(),
+            "second_pass": self.element("second_pass", tab, "input:checked").get_attribute("value"),
+            "second_concavity": float(self.element("second_concavity", tab, "input[type=number]").input_value()),
         }
 
     def paste(self, infotext: str, tab: str = "txt2img") -> None:
