@@ -95,7 +95,8 @@ class TargetRegions:
     def begin(self, moves: Sequence[bool], step: int) -> None:
         """A new pass. ``moves``: for each of its evaluations whether the clock moves after it. ``step``: the host's."""
         self._moves = [*moves, False]
-        self._sum, self._seen = torch.zeros(()), torch.zeros(())
+        self._sum: Tensor | None = None
+        self._seen = torch.zeros(self._images, len(self.concavities), device=self._device)
         # Before the first map exists every pixel counts as related, of the images that hold a target.
         present = self._targets.present(step, self._device)
         self._before = everywhere(torch.where(present, self._k, -1.0).amax(dim=1), *self._size)
@@ -130,8 +131,12 @@ class TargetRegions:
 
     def end_rehearsal(self) -> None:
         """From now on: the masks of each target's mean map over the ordinary pass's steps that held it."""
+        self.rehearsing = False
+        if self._sum is None:
+            self._static = self._nothing()
+            return
         mean = self._sum / self._seen.clamp(min=1)[:, :, None, None]
-        self._static, self.rehearsing = self._relate(mean, self._seen > 0), False
+        self._static = self._relate(mean, self._seen > 0)
 
     def _read(self) -> Relation | None:
         """The relation that this step's token maps give; None in a rehearsal, which only adds them up."""
@@ -148,7 +153,9 @@ class TargetRegions:
         maps = torch.stack(list(recorded.values()))
         maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, images, maps)
         if self.rehearsing:
-            self._sum, self._seen = self._sum + maps * present[:, :, None, None], self._seen + present
+            seen = maps * present[:, :, None, None]
+            self._sum = seen if self._sum is None else self._sum + seen
+            self._seen = self._seen + present
             return None
         return self._relate(maps, present)
 

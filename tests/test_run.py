@@ -10,7 +10,7 @@ import k_diffusion.sampling as k_diffusion
 import numpy as np
 import pytest
 import torch
-from stand_ins import LEVELS, Noise, WatchedRun, hooks_on, make_run, tiny_unet, uniform_sigmas, words
+from stand_ins import LEVELS, AttendingUNet, Noise, WatchedRun, hooks_on, make_run, tiny_unet, uniform_sigmas, words
 from torch import Tensor
 
 from asyndm_lib.errors import Unsupported
@@ -297,6 +297,17 @@ def test_prompt_editing_relates_a_target_while_the_prompt_holds_it(timing):
     masks = steps[:8] if timing == "fresh" else [whole, *steps[:7]]
     expected = sigma_maps("quadratic", masks, sigmas[:-1].numpy())
     np.testing.assert_allclose(torch.stack(run.seen).numpy(), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_a_model_whose_attention_cannot_be_read(timing, monkeypatch):
+    """Nothing is related then, after the first step of a lagged run, and it says so."""
+    monkeypatch.setattr(AttendingUNet, "forward", lambda self, x: (x, x))
+    x, sigmas = latent(1), uniform_sigmas(5)
+    with make_run(x, sigmas, model, targets="cat", mask_timing=timing) as run:
+        run.sample(SAMPLERS["sample_euler"], x)
+    assert "no token maps could be read" in next(iter(run.problems))
+    assert run.lagging.any() == (timing == "lagged")
 
 
 def test_a_static_mask_is_the_mean_over_the_steps_that_held_the_target():

@@ -100,13 +100,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
     add("--sampler", default="DPM++ 2M", choices=list(LABELS), help="its name as in the WebUIs")
     add("--schedule", default="automatic", choices=list(SCHEDULES),
-        help="noise schedule; automatic is karras for DPM++ 2M and uniform for the others, as in the WebUIs")
+        help="noise schedule; automatic is the sampler's own in the WebUIs")
     add("--steps", type=_whole(1, MAX_STEPS), default=30, metavar="N", help="steps of the sampler")
     add("--seed", type=_whole(0, MAX_SEED), default=1, metavar="N", help="seed of the (first) picture")
     add("--batch", type=_whole(1, MAX_BATCH), default=1, metavar="N", help="how many pictures, with seeds counting up")
     add("--cfg", type=_number(0, 100), default=4.5, metavar="SCALE", help="classifier-free guidance scale")
     add("--eta", type=_number(0, 1), metavar="0-1", default=None,
-        help="noise that Euler a (its own default: 1) and DDIM (0; the paper: 1) add back")
+        help="how much noise the sampler adds back; by default its own (the paper: DDIM with 1)")
     add("--width", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="width of the picture")
     add("--height", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="height of the picture")
     add = one.add_argument_group("model").add_argument

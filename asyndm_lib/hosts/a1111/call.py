@@ -89,6 +89,8 @@ class Call:
         It stays on the model that it begins with, which the pass after it begins with too.
         """
         rng, step = self._p.rng, self._model.step
+        while not hasattr(rng, "generators"):  # ControlNet's noise modifiers wrap the host's
+            rng = rng.rng
         states = [_generator_state(generator) for generator in rng.generators]
         with replaced(self._p, "refiner_checkpoint_info", None):
             yield
@@ -147,7 +149,8 @@ def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
         # The host's formula for a batch of single pixels.
         pixels = [map.movedim(1, -1).reshape(len(flat), -1, 1, 1) for map in (output, input)]
         lagging = original(flat, *pixels).reshape(len(own), *own.shape[-2:], -1).movedim(-1, 1)
-        return torch.where(here.lagging, lagging.to(own.dtype), own)
+        # In the host's order in memory, by which its convolutions round.
+        return torch.where(here.lagging, lagging.to(own.dtype).contiguous(), own)
 
     with replaced(denoiser, "get_scaled_out", get_scaled_out):
         yield
