@@ -122,12 +122,17 @@ class Noise:
 class WatchedRun(Run):
     """Keeps what its last pass did.
 
+    ``unet``: the present model.
     ``seen``: the sigma map of every step. ``attended``: the projections of every model evaluation, all rows.
     ``rehearsed``: those of the ordinary pass before, where there was one. ``unconditional_of(x, prediction)``:
     the unconditional part of a prediction.
     """
 
     unconditional_of = staticmethod(lambda x, prediction: prediction)
+
+    def move(self, unet: nn.Module, targets: PromptTargets | None) -> None:
+        super().move(unet, targets)
+        self.unet = unet
 
     def __iter__(self) -> Iterator[Step]:
         self.seen: list[Tensor] = []
@@ -164,7 +169,6 @@ def make_run(
     ]
     rows = [(image, part) for image, own in enumerate(parts) for part in range(len(own))]
     rows += [(image, None) for image in range(len(x))]
-    unet = AttendingUNet()
     counted = [0]
     noise = Noise()
 
@@ -172,7 +176,7 @@ def make_run(
         levels, attended = [], []
         for count in slices or [len(rows)]:
             with run.rows(count) as here:
-                attended.append(unet(x[:1].expand(count, -1, -1, -1)))
+                attended.append(run.unet(x[:1].expand(count, -1, -1, -1)))
             levels.append(torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
         run.attended.append(tuple(torch.cat(projections) for projections in zip(*attended, strict=True)))
         counted[0] += 1
@@ -189,7 +193,7 @@ def make_run(
         counted[0] = before
 
     host = Host(
-        unet=unet,
+        unet=AttendingUNet(),
         descents=[
             Descent(
                 schedule or Schedule(way[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
@@ -211,4 +215,5 @@ def make_run(
     if not chosen.whole_picture:
         targets = PromptTargets(parse_targets(chosen.targets), parts, words)
     run = WatchedRun(host, chosen, targets, x)
+    run.unet = host.unet
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from asyndm_lib.demo import cli
 from asyndm_lib.errors import SettingsError, Unsupported
-from asyndm_lib.hosts.embedded import SYNCHRONOUS, Embedded, Request
+from asyndm_lib.hosts.embedded import OWN_LEVELS, SYNCHRONOUS, Embedded, Request
 from asyndm_lib.hosts.ldm_checkpoint import Checkpoint, load
 from asyndm_lib.hosts.schedules import AUTOMATIC, DISCARDING
 from asyndm_lib.hosts.text_encoders import encode, tokenize
@@ -213,11 +214,12 @@ def test_a_word_that_is_not_in_the_prompt_changes_no_bit(sd1):
     assert torch.equal(sd1.sample(REQUEST, bird), sd1.sample(REQUEST, SYNCHRONOUS))
 
 
-def test_a_batch_holds_each_seeds_own_picture_with_its_own_mask(sd1):
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE", "Heun", "UniPC"])
+def test_a_batch_holds_each_seeds_own_picture_with_its_own_mask(sampler, sd1):
     def sample(*seeds: int) -> tuple[Tensor, Tensor]:
         masks = []
         out = sd1.sample(
-            replace(REQUEST, seeds=seeds, sampler="Euler a"),
+            replace(REQUEST, seeds=seeds, sampler=sampler),
             ON,
             observer=lambda i, sigma, relation: masks.append(sigma.map if relation is None else relation.related),
         )
@@ -229,6 +231,14 @@ def test_a_batch_holds_each_seeds_own_picture_with_its_own_mask(sd1):
         alone, own = sample(seed)
         assert torch.equal(masks[:, n], own[:, 0])
         torch.testing.assert_close(both[n], alone[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["DPM++ 2M SDE", "Restart", "LCM", "DPM fast"])
+def test_one_seed_gives_one_picture(sampler, sd1):
+    request = replace(REQUEST, sampler=sampler)
+    first, again = (sd1.sample(request, ON) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, sd1.sample(replace(request, seeds=(2,)), ON))
 
 
 def test_sizes(sd1):
@@ -343,6 +353,7 @@ ERRORS = {
     "eta": (["--eta", "2"], "'2'"),
     "eta of a sampler without": (["--eta", "1", "--sampler", "Euler"], "'Euler' has no eta"),
     "one step of DDIM": (["--sampler", "DDIM", "--steps", "1"], "at least 2 steps"),
+    "two steps of UniPC": (["--sampler", "UniPC", "--steps", "2"], "UniPC needs at least 3 steps, not 2"),
     "schedule of DDIM": (["--sampler", "DDIM", "--schedule", "karras"], "'karras'"),
     "no multiple of 8": (["--width", "100"], "100 does not fit"),
     "not fit for the UNet": (["--height", "72"], "multiple of 64"),
@@ -451,6 +462,35 @@ def test_the_sheet(extra, folder, tmp_path, capsys):
     else:
         assert written == ["seed-1-dm.png", "seed-1-dm_concave.png"]
     assert {Image.open(images / name).size for name in written} == {(64, 128)}
+
+
+@pytest.mark.parametrize("sampler", LABELS)
+def test_every_sampler_makes_a_sheet_by_its_label(sampler, folder, tmp_path, capsys):
+    checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
+    files = ["--out", str(tmp_path / "sheet.png"), "--images", str(tmp_path)]
+    # DPM fast makes several evaluations a step, and pixels lag between the first step and the last alone.
+    steps = ["--sampler", sampler, "--steps", "10" if sampler == "DPM fast" else "4", "--mask-timing", "fresh"]
+    assert cli.main(["generate", "a cat", "--targets", "cat", *steps, *checkpoint, *files]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
+    pictures = [(tmp_path / f"seed-1-{name}.png").read_bytes() for name in ("dm", "dm_concave", "asyndm")]
+    assert len(set(pictures)) == 3
+
+
+@pytest.mark.parametrize("sampler", LABELS)
+def test_what_a_sampler_cannot_do_is_said_by_its_name(sampler, sd1):
+    least = {"UniPC": 3, "DDIM": 2, "DDIM CFG++": 2, "PLMS": 2}.get(sampler, 1)
+    request = replace(REQUEST, sampler=sampler, steps=least)
+    sd1.check(request)
+    assert sd1.sample(request, ON).isfinite().all()
+    if least > 1:
+        with pytest.raises(SettingsError, match=re.escape(f"{sampler} needs at least {least} steps, not {least - 1}")):
+            sd1.check(replace(request, steps=least - 1))
+    scheduled = replace(request, schedule="karras")
+    if sampler not in OWN_LEVELS:
+        sd1.check(scheduled)
+        return
+    with pytest.raises(SettingsError, match=re.escape(f"{sampler} has noise levels of its own: the schedule 'karras'")):
+        sd1.check(scheduled)
 
 
 def test_install_model(folder, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import k_diffusion.sampling as k
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from asyndm_lib.hosts.own_scalars import lms_coefficients
 from asyndm_lib.samplers import LABELS, SAMPLERS, descents
+from asyndm_lib.samplers.dpm_fast import _Solver
+from asyndm_lib.samplers.lms import weights
+from asyndm_lib.samplers.unipc import Marginals
 
 SIZES = [(1, 6, 8), (2, 7, 5)]
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
@@ -27,6 +31,10 @@ SETTINGS = {
     "piecewise": {"targets": "cat, dog", "curve": "piecewise linear", "concavity": 0.7},
     "exponential": {"targets": "cat, dog:0.2", "curve": "exponential", "mask_timing": "fresh"},
 }
+
+
+def parameters(name: str) -> Collection[str]:
+    return inspect.signature(SAMPLERS[name]).parameters
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Case:
 
     @property
     def brownian(self) -> bool:
-        return "noise_sampler" in inspect.signature(SAMPLERS[self.name]).parameters and self.name.endswith("sde")
+        return "noise_sampler" in parameters(self.name) and self.name.endswith("sde")
 
 
 CASES = {
@@ -56,6 +64,7 @@ CASES = {
     "Euler, churn": Case("sample_euler", CHURN),
     "Euler a": Case("sample_euler_ancestral"),
     "Euler a, eta": Case("sample_euler_ancestral", {"eta": 0.4, "s_noise": 1.01}),
+    "Euler a, eta above 1": Case("sample_euler_ancestral", {"eta": 1.6}),
     "Euler a, eta 0": Case("sample_euler_ancestral", {"eta": 0.0}),
     "Heun": Case("sample_heun"),
     "Heun, churn": Case("sample_heun", CHURN),
@@ -143,11 +152,16 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype) -> tuple[list[Tensor],
 
 def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings) -> tuple[Tensor, Tensor]:
     """The result, and the sigma of every pixel at every evaluation ``[N, B, 1, H, W]``."""
-    with make_run(x, ways, denoise, **settings) as run:
+
+    def watched(x: Tensor, sigma: Tensor) -> Tensor:
+        assert x.isfinite().all(), "a real model would spread it over all pixels"
+        assert (sigma > 0).all()
+        return denoise(x, sigma)
+
+    with make_run(x, ways, watched, **settings) as run:
         run.unconditional_of = unconditional
         if case.brownian:
             options = {**options, "noise_sampler": lambda *_: run.host.randn_like(x)}
-        options.pop("restart_list", None)
         out = run.sample(SAMPLERS[case.name], x, **options)
     return out, torch.stack(run.seen)
 
@@ -156,7 +170,7 @@ def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings
 def hosts_own(monkeypatch):
     """The host's own sampler, with the numbers that :class:`Noise` draws."""
 
-    def sample(case: Case, x: Tensor, ways: list[Tensor], options: dict) -> Tensor:
+    def sample(case: Case, x: Tensor, ways: list[Tensor], options: dict, callback=None) -> Tensor:
         noise = Noise()
         if case.own:
             more = {"unconditional": unconditional} if case.name == "ddim_cfgpp" else {}
@@ -178,7 +192,7 @@ def hosts_own(monkeypatch):
         else:
             more |= {"sigmas": ways[0]}
         model = lambda x, sigma: denoise(x, sigma.view(-1, 1, 1, 1))  # noqa: E731
-        return getattr(k, case.name)(model, x, disable=True, **case.options, **more)
+        return getattr(k, case.name)(model, x, disable=True, callback=callback, **case.options, **more)
 
     return sample
 
@@ -217,6 +231,38 @@ def test_a_curve_that_holds_pixels_still(name, settings):
     assert out.abs().max() < 50
 
 
+HISTORIES = ["Euler", "Heun", "DPM2", "DPM++ 2M", "DPM++ 2S a, eta 0", "DPM++ 2M SDE, eta 0", "DPM++ 3M SDE, eta 0"]
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_a_pixel_that_was_held_goes_on_as_if_its_run_began_then(name, hosts_own):
+    case = CASES[name]
+    ways, options = ways_down(case, 9, torch.float64)
+    x = latent((1, 6, 8), torch.float64, ways[0][0])
+    out, maps = on_maps(case, x, ways, options, curve="piecewise linear", concavity=1.0, whole_picture=True)
+    levels = torch.cat([maps[:, 0, 0, 0, 0], ways[0][-1:]]).unique_consecutive()
+    assert 4 < len(levels) < 8
+    torch.testing.assert_close(out, hosts_own(case, x, [levels], options), rtol=1e-9, atol=1e-9)
+
+
+def test_lms_goes_by_its_newest_slope_alone_while_levels_coincide():
+    to, a, b = (torch.full((3,), level, dtype=torch.float64) for level in (1.0, 2.0, 5.0))
+    a[2] = b[2]
+    moved, held = torch.stack(weights([to, a, b])).T, torch.stack(weights([to, a, a, b])).T
+    torch.testing.assert_close(moved[2], torch.tensor([-4.0, 0.0], dtype=torch.float64))
+    assert (moved[:2, 1] != 0).all()
+    torch.testing.assert_close(held[0], torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5])
+def test_unipc_goes_down_in_order_where_there_are_few_steps(steps, hosts_own):
+    case = CASES["UniPC"]
+    ways, options = ways_down(case, steps, torch.float64)
+    x = latent((1, 6, 8), torch.float64)
+    out, _ = on_maps(case, x, ways, options, targets="bird")
+    torch.testing.assert_close(out, hosts_own(case, x, ways, options), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", K_DIFFUSION)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [1, 2, 3, 25])
@@ -228,8 +274,128 @@ def test_without_related_pixels_it_is_the_hosts_own_to_the_bit(name, dtype, step
     if case.name == "sample_lms":
         options["coefficients"] = lms_coefficients(ways[0])
     x = latent((2, 9, 7), dtype, ways[0][0])
-    out, _ = on_maps(case, x, ways, options, targets="bird")
-    assert torch.equal(out, hosts_own(case, x, ways, options))
+    ours, theirs = [], []
+    out, _ = on_maps(case, x, ways, options, targets="bird", callback=ours.append)
+    assert torch.equal(out, hosts_own(case, x, ways, options, theirs.append))
+    assert len(ours) == len(theirs) > 0
+    for our, their in zip(ours, theirs, strict=True):
+        # DPM-Solver counts from its noise, and has more to tell.
+        torch.testing.assert_close(our.pop("denoised"), their.pop("denoised"), rtol=1e-6, atol=1e-5)
+        assert all(torch.equal(torch.as_tensor(our[key]), torch.as_tensor(their[key])) for key in our)
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun, churn", "DPM2", "DPM2 a, eta", "DPM++ SDE, eta 0", "DPM fast, eta"])
+def test_noise_is_drawn_as_often_as_the_host_does(name, hosts_own, monkeypatch):
+    drawn, like = [], Noise.like
+    monkeypatch.setattr(Noise, "like", lambda self, x: (drawn.append(x), like(self, x))[1])
+    case = CASES[name]
+    ways, options = ways_down(case, 5, torch.float32)
+    x = latent((1, 6, 8), torch.float32, ways[0][0])
+    on_maps(case, x, ways, options, targets="bird")
+    ours = len(drawn)
+    hosts_own(case, x, ways, options)
+    assert len(drawn) == 2 * ours > 0
+
+
+@pytest.mark.parametrize("name", [name for name in K_DIFFUSION if "noise_sampler" in parameters(CASES[name].name)])
+def test_a_noise_sampler_is_asked_for_the_hosts_own_levels(name):
+    case, asked = CASES[name], []
+    ways, options = ways_down(case, 5, torch.float32)
+    x = latent((1, 6, 8), torch.float32, ways[0][0])
+
+    def noise_sampler(sigma: Tensor, to: Tensor) -> Tensor:
+        asked.append((sigma.item(), to.item()))
+        return torch.cos(x + sigma)
+
+    with make_run(x, ways, denoise, targets="cat") as run:
+        run.sample(SAMPLERS[case.name], x, **options, noise_sampler=noise_sampler)
+    ours, asked[:] = asked[:], []
+    if case.name == "sample_dpm_fast":
+        more = {**dict(zip(("sigma_min", "sigma_max"), EXTENT, strict=True)), "n": sum(options["orders"])}
+    else:
+        more = {"sigmas": ways[0]}
+    model = lambda x, sigma: denoise(x, sigma.view(-1, 1, 1, 1))  # noqa: E731
+    getattr(k, case.name)(model, x, disable=True, **case.options, **more, noise_sampler=noise_sampler)
+    assert ours == asked
+    assert ours or case.options.get("eta") == 0
+
+
+@pytest.mark.parametrize("name", ["DDIM, eta", "DDIM CFG++, eta", "PLMS", "UniPC"])
+def test_the_hosts_own_scalars_hold_for_pixels_on_its_clock_alone(name):
+    """As where a host's own rounding is not the schedule's."""
+    case = CASES[name]
+    ways, options = ways_down(case, 6, torch.float64)
+    rounded = ways[0] * 1.001
+    a = 1 / (1 + rounded**2)
+    scalars = {"alphas": list(a)}
+    if "eta" in options:
+        scalars["added"] = list(0.6 * ((1 - a[1:]) / (1 - a[:-1]) * (1 - a[:-1] / a[1:])).sqrt())
+    if case.name == "unipc":
+        scalars = {"marginals": [Marginals(a.sqrt(), s * a.sqrt(), -s.log()) for a, s in zip(a, rounded, strict=True)]}
+    x, outs = latent((2, 6, 8), torch.float64), []
+    still = lambda x, sigma: torch.tanh(x)  # noqa: E731
+    for given in ({}, scalars):
+        with make_run(x, ways, still, prompts=["bird", "cat"], targets="cat", mask_timing="fresh") as run:
+            run.unconditional_of = unconditional
+            outs.append(run.sample(SAMPLERS[case.name], x, **options, **given))
+    more = {"unconditional": unconditional} if case.name == "ddim_cfgpp" else {}
+    more |= {"eta": 0.6} if "added" in scalars else {}
+    own = SCALAR[case.name](still, x, rounded, Noise().like, **{**case.options, **more})
+    never = run.lagging.logical_not().expand_as(x)
+    assert never[0].all()
+    assert 0 < never[1].sum() < never[1].numel()
+    torch.testing.assert_close(outs[1][never], own[never], rtol=1e-9, atol=1e-9)
+    assert (outs[1][never] - outs[0][never]).abs().max() > 1e-6
+    assert (outs[1][~never] - own[~never]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddim_cfgpp", "plms", "sample_lcm", "restart_sampler"])
+def test_callbacks_of_the_webuis_own_samplers(name):
+    """Those of the timestep samplers come after the step, the others before."""
+    case, called, asked = Case(name), [], []
+    ways, options = ways_down(case, 5, torch.float64)
+    x = latent((1, 6, 8), torch.float64)
+
+    def denoise_heard(x: Tensor, sigma: Tensor) -> Tensor:
+        asked.append((x, denoise(x, sigma)))
+        return asked[-1][1]
+
+    with make_run(x, ways, denoise_heard, targets="cat", callback=called.append) as run:
+        run.unconditional_of = unconditional
+        out = run.sample(SAMPLERS[name], x, **options)
+    assert [state["i"] for state in called] == list(range(run.evaluations))
+    assert [state["sigma"] for state in called] == [sigma for way in ways for sigma in way[:-1]]
+    # PLMS' first step has a second evaluation; Heun's all, but for the last.
+    firsts = {"plms": [asked[0], *asked[2:]], "restart_sampler": asked[::2]}.get(name, asked)
+    if case.scaled:
+        expected = [x for x, _ in firsts[1:]] + [out]
+    else:
+        expected = [x for x, _ in firsts]
+        assert all(torch.equal(state["denoised"], own) for state, (_, own) in zip(called, firsts, strict=True))
+    assert all(torch.equal(state["x"], own) for state, own in zip(called, expected, strict=True))
+
+
+def test_callbacks_of_unipc_tell_the_corrected_latents():
+    case, called = Case("unipc"), []
+    ways, options = ways_down(case, 5, torch.float64)
+    x = latent((1, 6, 8), torch.float64)
+    with make_run(x, ways, denoise, targets="cat", callback=called.append) as run:
+        out = run.sample(SAMPLERS["unipc"], x, **options)
+    assert [state["i"] for state in called] == list(range(5))
+    *corrected, last = called
+    assert all(state["denoised"].isfinite().all() for state in corrected)
+    assert last["denoised"] is None
+    assert torch.equal(last["x"], out)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dpm_fast_gives_no_nan_to_a_pixel_that_is_held_at_any_level(dtype):
+    """There the noise to add is a difference of nothing, which rounding may make negative."""
+    t = torch.linspace(-2.7, 3.5, 20001, dtype=torch.float64).to(dtype)
+    solver = _Solver(t[-1] + 0.1, 1.0)
+    ones = torch.ones_like(t)
+    moved = solver.noised(solver.last(ones, [ones, 2 * ones, 3 * ones], t, t), ones, 1.0, t, t)
+    torch.testing.assert_close(moved, ones, rtol=0, atol=5e-3)
 
 
 def test_every_sampler_is_tried():
@@ -240,6 +406,25 @@ def test_restart_goes_by_heuns_steps_alone_when_there_are_few():
     options = {"sigmas": uniform_sigmas(19, torch.float32)}
     (way,) = descents("restart_sampler", options, torch.device("cpu"))
     assert torch.equal(way, uniform_sigmas(19, torch.float32))
+
+
+def test_restart_leaves_out_ways_back_that_lead_nowhere():
+    sigmas = uniform_sigmas(10, torch.float32)
+    for plan in ({0.5: [4, 2, 0.1]}, {0.5: [1, 2, 3.0]}):  # down instead of up; of a single knot
+        options = {"sigmas": sigmas, "restart_list": plan}
+        ways = descents("restart_sampler", options, torch.device("cpu"))
+        assert options == {}
+        assert all(len(way) > 1 for way in ways)
+        assert torch.equal(torch.cat([ways[0], *(way[1:] for way in ways[1:])]), sigmas)
+
+
+def test_lcm_asks_a_given_noise_sampler():
+    ways, asked = [uniform_sigmas(4)], []
+    x = latent((1, 6, 8), torch.float64, ways[0][0])
+    with make_run(x, ways, denoise, targets="bird") as run:
+        out = run.sample(SAMPLERS["sample_lcm"], x, noise_sampler=lambda *levels: (asked.append(levels), x)[1])
+    assert asked == [(ways[0][i], ways[0][i + 1]) for i in range(3)]
+    assert torch.equal(out, scalar_samplers.lcm(denoise, x, ways[0], lambda _: x))
 
 
 @pytest.mark.parametrize(("steps", "times"), [(20, 1), (35, 1), (36, 2), (150, 2)])

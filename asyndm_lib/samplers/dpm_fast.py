@@ -116,5 +116,6 @@ class _Solver:
         """``x`` at ``t_next``."""
         up = 0.0
         if self._eta:
-            up = (sigma_of(t_next) ** 2 - sigma_of(self.goal(t, t_next)) ** 2) ** 0.5
+            # Of a pixel that is held still rounding may make the difference negative.
+            up = (sigma_of(t_next) ** 2 - sigma_of(self.goal(t, t_next)) ** 2).clamp(min=0) ** 0.5
         return x + up * s_noise * noise

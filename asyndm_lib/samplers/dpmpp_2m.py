@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..run import Run
-from .exponential import exponential_step
+from .exponential import exponential_step, t_of
 
 
 def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
 
 def _second_order(x: Tensor, denoised: Tensor, old: Tensor, sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
     """The step with ``denoised`` extrapolated from its value at ``before``."""
-    t, t_next, t_before = sigma.log().neg(), to.log().neg(), before.log().neg()
+    t, t_next, t_before = t_of(sigma), t_of(to), t_of(before)
     r = (t - t_before) / (t_next - t)
     extrapolated = (1 + 1 / (2 * r)) * denoised - (1 / (2 * r)) * old
     # A curve may hold a pixel still for a step (piecewise linear with k = 1): no slope to extrapolate then.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..host import NoiseSampler
 from ..run import Run
+from .exponential import t_of
 
 
 def dpmpp_2m_sde(
@@ -53,11 +54,11 @@ def _update(
     to: Tensor,
     before: Tensor | None = None,
 ) -> Tensor:
-    h = -to.log() - -sigma.log()
+    h = t_of(to) - t_of(sigma)
     eta_h = eta * h
     x = to / sigma * (-eta_h).exp() * x + (-h - eta_h).expm1().neg() * denoised
     if old is not None:
-        r = (-sigma.log() - -before.log()) / h
+        r = (t_of(sigma) - t_of(before)) / h
         slope = correction(-h - eta_h) * (1 / r) * (denoised - old)
         # A curve may hold a pixel still for a step (piecewise linear with k = 1): no slope, or nothing to do, then.
         x = x + torch.where((sigma == before) | (sigma == to), 0.0, slope)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..host import NoiseSampler
 from ..run import Run
+from .exponential import t_of
 
 
 def dpmpp_3m_sde(
@@ -44,7 +45,7 @@ def _update(
     to: Tensor,
     *before: Tensor,
 ) -> Tensor:
-    h = -to.log() - -sigma.log()
+    h = t_of(to) - t_of(sigma)
     h_eta = h * (eta + 1)
     x = torch.exp(-h_eta) * x + (-h_eta).expm1().neg() * denoised
     if earlier:
@@ -65,7 +66,7 @@ def _corrected(
     before_that: Tensor | None = None,
 ) -> Tensor:
     """``x`` after a step in which ``denoised`` goes on as it went over the last two or three noise levels."""
-    h_1 = -sigma.log() - -before.log()
+    h_1 = t_of(sigma) - t_of(before)
     r0 = h_1 / h
     d1_0 = (denoised - earlier[0]) / r0
     phi_2 = h_eta.neg().expm1() / h_eta + 1
@@ -73,7 +74,7 @@ def _corrected(
     second = torch.where((h_1 == 0) | (h == 0), x, x + phi_2 * d1_0)
     if before_that is None:
         return second
-    h_2 = -before.log() - -before_that.log()
+    h_2 = t_of(before) - t_of(before_that)
     r1 = h_2 / h
     d1_1 = (earlier[0] - earlier[1]) / r1
     d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)

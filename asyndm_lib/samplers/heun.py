@@ -30,8 +30,8 @@ def heun(run: Run, x: Tensor, **noise: float) -> Tensor:
     return x
 
 
-def restart(run: Run, x: Tensor, *, s_noise: float = 1.0, restart_list: Mapping | None = None) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent. ``restart_list``: see :func:`restart_descents`."""
+def restart(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
+    """``x [B, C, H, W]`` at the first sigma → the final latent, down the descents of :func:`restart_descents`."""
     for step in run:
         end, sigma = step.risen_from, step.sigma.scalar
         if end is not None and end < sigma:
@@ -43,13 +43,13 @@ def restart(run: Run, x: Tensor, *, s_noise: float = 1.0, restart_list: Mapping 
 
 
 def restart_descents(options: dict[str, Any], device: torch.device) -> list[Tensor]:
-    """The descents of Restart, each with the sigma at its end, from the host's ``sigmas``, which are taken out.
+    """The descents of Restart, each with the sigma at its end, from the host's ``sigmas`` and ``restart_list``.
 
-    ``restart_list``: ``{sigma to rise from: [knots of the way back, how often, sigma to rise to]}``; None
-    for the WebUI's own choice by the number of steps.
+    Takes both out of ``options``. ``restart_list``: ``{sigma to rise from: [knots of the way back, how often,
+    sigma to rise to]}``; None for the WebUI's own choice by the number of steps.
     """
     sigmas = options.pop("sigmas")
-    restarts = options.get("restart_list")
+    restarts: Mapping | None = options.pop("restart_list", None)
     steps = len(sigmas) - 1
     if restarts is None and steps < 20:
         restarts = {}

@@ -2,7 +2,7 @@
 
 import pictures
 import pytest
-from requests_table import BASE, switched_on
+from requests_table import BASE, KINDS, SAMPLERS, SMALL, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -29,13 +29,20 @@ def compare(together, singles):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DDIM"])
+@pytest.mark.parametrize("sampler", KINDS)
 def test_batch_size_3(sampler, settings, host):
     request = {**BASE, "sampler_name": sampler}
     if sampler == "DDIM":
         request["eta"] = 1.0
     together = host.make(switched_on({**request, "batch_size": 3}, SETTINGS[settings])).pictures[-3:]
     compare(together, [alone(host, request, SETTINGS[settings], seed) for seed in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler not in KINDS])
+def test_batch_size_2(sampler, host):
+    request, settings = {**BASE, "sampler_name": sampler, **SMALL}, SETTINGS["fresh"]
+    together = host.make(switched_on({**request, "batch_size": 2}, settings)).pictures[-2:]
+    compare(together, [alone(host, request, settings, seed) for seed in (1, 2)])
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -235,6 +235,7 @@ def test_a_control_model_and_a_reference_are_given_one_time_for_each_row(neighbo
         host.post(path)
         four.make(True, ours)
         seen.append(host.post(path))
+    four.make(False, False)  # until then their forward stays in place
     without, beside = seen
     assert without == beside
     timesteps = beside["timesteps"] if isinstance(beside, dict) else beside

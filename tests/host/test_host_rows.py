@@ -3,7 +3,7 @@
 import pytest
 from materials import HYPERNETWORK, LORA
 from pictures import pixels
-from requests_table import BASE, PROMPT, SCHEDULES, Row, rows
+from requests_table import BASE, PROMPT, Row, rows
 from row_check import check
 
 
@@ -11,10 +11,6 @@ from row_check import check
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_row(row: Row, host, reference):
     check(row, host, reference)
-
-
-def test_every_schedule_type_has_its_rows(host):
-    assert {scheduler["name"] for scheduler in host.get("/sdapi/v1/schedulers")} == set(SCHEDULES)
 
 
 def test_the_networks_of_the_rows_change_the_picture(reference):

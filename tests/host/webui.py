@@ -97,16 +97,13 @@ class WebUI:
     def wait(self) -> None:
         """Until the API answers; then all options are stored once, so that request overrides are taken back."""
         end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                options = self.get("/sdapi/v1/options")
-                break
-            except (OSError, RuntimeError):
-                if self._process.poll() is not None or time.monotonic() > end:
-                    tail = "".join(self.log_path.read_text(errors="replace").splitlines(keepends=True)[-30:])
-                    raise RuntimeError(f"the WebUI did not start; the end of its log:\n{tail}") from None
-                time.sleep(0.5)
-        self.post("/sdapi/v1/options", options)
+        # It says so when it is up; a request before that can hinder it from adding its API.
+        while "Startup time:" not in self.log():
+            if self._process.poll() is not None or time.monotonic() > end:
+                tail = "".join(self.log().splitlines(keepends=True)[-30:])
+                raise RuntimeError(f"the WebUI did not start; the end of its log:\n{tail}")
+            time.sleep(0.5)
+        self.post("/sdapi/v1/options", self.get("/sdapi/v1/options"))
 
     def stop(self) -> None:
         self._process.terminate()

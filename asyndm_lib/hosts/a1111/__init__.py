@@ -60,7 +60,8 @@ def attach(
     @functools.wraps(original)
     def sample(model: Any, x: Tensor, **options: Any) -> Tensor:
         detach(sampler)
-        if len(options.get("sigmas", options.get("timesteps", "any"))) < 2:
+        knots = options.get("sigmas", options.get("timesteps"))
+        if knots is not None and len(knots) < 2:
             return original(model, x, **options)  # nothing to sample
         try:
             call = Call(p, settings, name, model, x, dict(options))

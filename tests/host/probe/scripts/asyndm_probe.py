@@ -8,9 +8,20 @@ import inspect
 import gradio as gr
 import k_diffusion.sampling
 import modules.scripts as scripts
+import own_samplers
 import torch
 from fastapi import Body, FastAPI
-from modules import launch_utils, prompt_parser, script_callbacks, sd_hijack, sd_samplers_cfg_denoiser, shared
+from modules import (
+    launch_utils,
+    prompt_parser,
+    script_callbacks,
+    sd_hijack,
+    sd_models,
+    sd_samplers_cfg_denoiser,
+    sd_samplers_timesteps_impl,
+    shared,
+)
+from modules.models.diffusion.uni_pc import uni_pc
 
 PACKAGE = "asyndm_lib"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
@@ -70,21 +81,14 @@ class Probe(scripts.Script):
 
 def slow(sampler, k):
     """Give the host's own sampler the schedule of AsynDM's whole picture: every pixel on one quadratic clock."""
-
-    def along_the_clock(timesteps):
-        last = len(timesteps) - 1
-        progress = [i - k * i * (1 - i / last) for i in range(last + 1)]
-        low = [min(int(u), last - 1) for u in progress]
-        return torch.stack(
-            [torch.lerp(timesteps[n], timesteps[n + 1], u - n) for n, u in zip(low, progress, strict=True)]
-        )
-
+    if sampler.funcname is sd_samplers_timesteps_impl.unipc:
+        return  # see slow_time_steps()
     if hasattr(sampler, "get_sigmas"):
         usual, wrap = sampler.get_sigmas, sampler.model_wrap
 
         def get_sigmas(p, steps):
             sigmas = usual(p, steps)
-            return torch.cat([wrap.t_to_sigma(along_the_clock(wrap.sigma_to_t(sigmas[:-1]))), sigmas[-1:]])
+            return torch.cat([wrap.t_to_sigma(along_the_clock(wrap.sigma_to_t(sigmas[:-1]), k)), sigmas[-1:]])
 
         sampler.get_sigmas = get_sigmas
     else:
@@ -92,15 +96,44 @@ def slow(sampler, k):
 
         def get_timesteps(p, steps):
             timesteps = usual_timesteps(p, steps)
-            evaluated = along_the_clock(timesteps[1:].flip(0).double())
+            evaluated = along_the_clock(timesteps[1:].flip(0).double(), k)
             assert (evaluated - evaluated.round()).abs().max() < 1e-6, "DDIM's timesteps are whole numbers"
             return torch.cat([timesteps[:1], evaluated.round().to(timesteps).flip(0)])
 
         sampler.get_timesteps = get_timesteps
 
 
+def along_the_clock(timesteps, k):
+    last = len(timesteps) - 1
+    progress = [i - k * i * (1 - i / last) for i in range(last + 1)]
+    low = [min(int(u), last - 1) for u in progress]
+    timesteps = timesteps if timesteps.is_floating_point() else timesteps.double()
+    return torch.stack([torch.lerp(timesteps[n], timesteps[n + 1], u - n) for n, u in zip(low, progress, strict=True)])
+
+
+usual_time_steps = uni_pc.UniPC.get_time_steps
+
+
+def slow_time_steps(self, *args, **kwargs):
+    """Of UniPC, which makes its own."""
+    times = usual_time_steps(self, *args, **kwargs)
+    k = slowed["concavity"]
+    return torch.cat([along_the_clock(times[:-1], k), times[-1:]]) if k else times
+
+
+uni_pc.UniPC.get_time_steps = slow_time_steps
+
+
 def unet():
     return shared.sd_model.model.diffusion_model
+
+
+def modules_of_unets():
+    """Of every model that the host keeps: a refiner's run had two."""
+    models = {id(model): model for model in (shared.sd_model, *sd_models.model_data.loaded_sd_models)}
+    for model in models.values():
+        if model.model is not None:
+            yield from model.model.diffusion_model.named_modules()
 
 
 def ours(value):
@@ -114,7 +147,7 @@ def ours(value):
 
 def places():
     """Everything whose attributes a patch might sit on."""
-    for name, module in unet().named_modules():
+    for name, module in modules_of_unets():
         yield f"unet.{name}", module
     yield "sd_model", shared.sd_model
     yield "model_hijack", sd_hijack.model_hijack
@@ -145,7 +178,7 @@ def objects():
 
 def left():
     armed.disarm()
-    hooks = [f"{name}.{kind}" for name, module in unet().named_modules() for kind in HOOKS if getattr(module, kind)]
+    hooks = [f"{name}.{kind}" for name, module in modules_of_unets() for kind in HOOKS if getattr(module, kind)]
     patched = patches()
     samplers.clear()
     living, tensors = objects()
@@ -170,6 +203,10 @@ def add_routes(_: gr.Blocks, app: FastAPI):
     def arm(what: str = Body(...), at: int = Body(...)):
         armed.arm(what, at)
         return {}
+
+    @app.post("/asyndm-probe/sample")
+    def sample(asked: dict = Body(...)):  # noqa: B008
+        return own_samplers.sample(**asked)
 
     @app.post("/asyndm-probe/slow")
     def set_slow(concavity: float = Body(..., embed=True)):
