@@ -23,7 +23,7 @@ class Settings:
     """What a person can choose for one picture.
 
     Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
-    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, or ``hires`` (only for hires fix).
+    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, or ``webui`` (of no use without a WebUI).
 
     Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
     """
@@ -67,7 +67,7 @@ class Settings:
         "Hires fix: whether its second pass goes as the first (same), without AsynDM (off), "
         "or with a concavity of its own for the targets that name none",
         choices=SECOND_PASSES,
-        hires=True,
+        webui=True,
     )
     second_concavity: float = _setting(
         0.5,
@@ -76,7 +76,14 @@ class Settings:
         minimum=0.0,
         maximum=1.0,
         step=0.05,
-        hires=True,
+        webui=True,
+    )
+
+    show_masks: bool = _setting(
+        False,
+        "Show masks",
+        "Add pictures of the masks, of every pixel's timestep over the steps, and of each target's token map",
+        webui=True,
     )
 
     def of_second_pass(self) -> Settings | None:
@@ -103,8 +110,8 @@ class Settings:
         return cls(**values)
 
 
-ONE_PASS = tuple(f for f in fields(Settings) if not f.metadata.get("hires"))
-"""The fields that count where there is no second pass."""
+EVERYWHERE = tuple(f for f in fields(Settings) if not f.metadata.get("webui"))
+"""The fields that count without a WebUI too."""
 
 
 def _checked(f: Any, value: Any) -> Any:

@@ -18,7 +18,7 @@ from ..clock import Relation
 from ..errors import AsynDMError, SettingsError, TargetError
 from ..hosts.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.ldm_checkpoint import load
-from ..settings import ONE_PASS, Settings
+from ..settings import EVERYWHERE, Settings
 from ..sigma_map import SigmaMap
 from ..targets import parse_targets
 from .sheet import Block, Moment, Picture, draw
@@ -32,7 +32,7 @@ def generate(options: argparse.Namespace) -> None:
 
     Raises :class:`AsynDMError` for whatever is wrong with them.
     """
-    settings = Settings(**{f.name: getattr(options, f.name) for f in ONE_PASS})
+    settings = Settings(**{f.name: getattr(options, f.name) for f in EVERYWHERE})
     if not settings.whole_picture and not parse_targets(settings.targets):
         raise TargetError(f"--targets {settings.targets!r:.80} names no word of the prompt (or add --whole-picture)")
     seeds = range(options.seed, options.seed + options.batch)
@@ -155,7 +155,7 @@ def _check_targets(host: Embedded, request: Request, settings: Settings) -> None
 def _lines(request: Request, settings: Settings, model: str) -> list[str]:
     """What the pictures were made with."""
     method = ["whole picture" if settings.whole_picture else f"targets: {settings.targets.strip()}"]
-    for f in ONE_PASS:
+    for f in EVERYWHERE:
         if f.name not in ("targets", "whole_picture"):
             method.append(f"{f.metadata['label'].lower()} {getattr(settings, f.name)}")
     picture = [model, f"{request.sampler}, {request.steps} steps, {request.schedule} schedule", f"CFG {request.cfg:g}"]

@@ -19,14 +19,15 @@ def key(field: Any) -> str:
     return f"{PREFIX} {field.metadata['label'].lower()}"
 
 
-KEYS = tuple(key(f) for f in fields(Settings))
+KEYS = (PREFIX, *(key(f) for f in fields(Settings)))
 
 
 def write(settings: Settings) -> dict[str, Any]:
-    """The entries for ``settings``; never empty."""
+    """The entries for ``settings``; never empty: a prompt's tags alone may have named the targets."""
     values = {key(f): getattr(settings, f.name) for f in fields(Settings) if getattr(settings, f.name) != f.default}
     # Line breaks divide targets as commas do; an infotext is one line.
-    return {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
+    values = {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
+    return values or {PREFIX: "on"}
 
 
 def erase(params: MutableMapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import AsynDMError
-from ..targets import parse_targets
 from . import arguments, infotext, messages
 
 
@@ -56,16 +55,16 @@ def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
     settings = asked.of_second_pass() if asked and second else asked
     if settings is None:
         return
-    if not settings.whole_picture and not parse_targets(settings.targets):
-        report("no target words are named. The picture was made without AsynDM")
-        return
     try:
         host.check(p)
+        targets = None if settings.whole_picture else host.prompt_targets(p, settings)
     except AsynDMError as error:
         refused(error)
         return
+    if targets is not None and not targets.targets:
+        report("no target words are named. The picture was made without AsynDM")
+        return
 
-    targets = None if settings.whole_picture else host.prompt_targets(p, settings)
     missing = targets.missing() if targets else []
     names = ", ".join(f'"{target!s:.80}"' for target in missing)
     if missing and len(missing) == len(targets.targets):

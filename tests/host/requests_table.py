@@ -20,6 +20,9 @@ DEFAULTS = {
     "mask_timing": "lagged",
     "threshold": 1.0,
     "whole_picture": False,
+    "second_pass": "same",
+    "second_concavity": 0.5,
+    "show_masks": False,
 }
 """The script's arguments after ``enabled``, in the order that saved API requests rely on."""
 

@@ -9,7 +9,7 @@ from modules import prompt_parser, sd_hijack_open_clip, shared
 
 from ...prompts import PromptTargets, Scheduled
 from ...settings import Settings
-from ...targets import parse_targets
+from ...targets import parse_targets, tagged
 from ...tokens import Token
 
 
@@ -25,7 +25,12 @@ def prompt_targets(p: Any, settings: Settings) -> PromptTargets:
         flat, **steps, use_old_scheduling=shared.opts.use_old_scheduling
     )
     parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
-    return PromptTargets(parse_targets(settings.targets), parts, tokenizer(shared.sd_model))
+    # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
+    first = p.iteration * p.batch_size
+    typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
+    named = [parse_targets(f"{settings.targets}, {tagged(prompt)}") for prompt in typed]
+    targets = tuple(dict.fromkeys(target for own in named for target in own))
+    return PromptTargets(targets, parts, tokenizer(shared.sd_model), [frozenset(own) for own in named])
 
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
