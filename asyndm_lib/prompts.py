@@ -23,13 +23,15 @@ class PromptTargets:
     """The targets of a batch of prompts.
 
     ``prompts``: per image its ``AND`` parts, each a :data:`Scheduled`. ``tokenize``: the host's. ``named``: per
-    image the targets that are meant for it; None where all are for all.
+    image the targets that are meant for it; None where all are for all. ``automatic``: the images whose targets are
+    candidates, from which a run chooses (:mod:`automatic`).
     """
 
     targets: Sequence[Target]
     prompts: Sequence[Sequence[Scheduled]]
     tokenize: Tokenize
     named: Sequence[Set[Target]] | None = None
+    automatic: Set[int] = frozenset()
     _tokens: dict[str, Sequence[Token]] = field(default_factory=dict, init=False, repr=False)
     _found: dict[tuple, list[Found]] = field(default_factory=dict, init=False, repr=False)
     _present: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)

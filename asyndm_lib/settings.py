@@ -9,7 +9,7 @@ from typing import Any
 from .clock import CURVES
 from .errors import SettingsError
 from .masks import TIMINGS
-from .targets import parse_targets
+from .targets import MAX_LENGTH, parse_targets
 
 SECOND_PASSES = ("same", "off", "own concavity")
 
@@ -23,7 +23,8 @@ class Settings:
     """What a person can choose for one picture.
 
     Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
-    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, or ``webui`` (of no use without a WebUI).
+    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, ``max_length`` (characters), ``webui``
+    (of no use without a WebUI), or ``aside`` (changes no picture).
 
     Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
     """
@@ -32,7 +33,9 @@ class Settings:
         "",
         "Targets",
         "Words of the prompt, divided by commas, whose regions are refined more slowly: "
-        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence)",
+        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence); "
+        "empty: chosen by itself",
+        max_length=MAX_LENGTH,
     )
     concavity: float = _setting(
         0.5,
@@ -84,6 +87,7 @@ class Settings:
         "Show masks",
         "Add pictures of the masks, of every pixel's timestep over the steps, and of each target's token map",
         webui=True,
+        aside=True,
     )
 
     def of_second_pass(self) -> Settings | None:

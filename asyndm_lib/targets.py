@@ -14,7 +14,7 @@ MAX_LENGTH = 4000
 _TAG = re.compile(r"<asyn:([^>]+)>")
 _BRACKETS = {"(": ")", "[": "]"}
 _CONCAVITY = re.compile(r":([^:()\[\]]*)$")
-_OCCURRENCE = re.compile(r"#\s*(\d+)$")
+_OCCURRENCE = re.compile("[#\N{FULLWIDTH NUMBER SIGN}]\\s*(\\d+)$")
 _WEIGHT = re.compile(r"\s*[-+.\d]+\s*")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from asyndm_lib.automatic import named_or_candidates
 from asyndm_lib.host import Descent, Host
-from asyndm_lib.prompts import PromptTargets
 from asyndm_lib.run import Run, Step
 from asyndm_lib.schedule import NoiseLevels, Schedule
 from asyndm_lib.settings import Settings
@@ -209,6 +209,6 @@ def make_run(
     chosen = Settings(**settings)
     targets = None
     if not chosen.whole_picture:
-        targets = PromptTargets(parse_targets(chosen.targets), parts, words)
+        targets = named_or_candidates([parse_targets(chosen.targets)] * len(x), parts, words)
     run = WatchedRun(host, chosen, targets, x)
     return run

@@ -197,6 +197,7 @@ def test_a_target_is_shown_as_it_is_written():
         ("a cat", ()),
         ("a <asyn:cat>cat and <asyn:red heart:0.5>", (Target("cat"), Target("red heart", None, 0.5))),
         ("<lora:x:1> a dog <asyn:dog#2> <asyn:>", (Target("dog", 2),)),
+        ("<asyn:dog\N{FULLWIDTH NUMBER SIGN}2>", (Target("dog", 2),)),
         ("<asyn:cat, dog>", (Target("cat"), Target("dog"))),
         ("asyn:cat> <ASYN:cat> < asyn:cat>", ()),
     ],

@@ -130,6 +130,15 @@ def switched_on(request: dict[str, Any], settings: dict[str, Any] | None = None)
     return with_arguments(request, arguments(settings))
 
 
+def plot(axes: list[Any], request: dict[str, Any], **values: str) -> dict[str, Any]:
+    """``request`` as an X/Y/Z plot that answers with its pictures too, ``axes`` being the host's labels, and the values
+    of ``x``, ``y`` or ``z`` a label and its text: ``x=("Seed", "1, 2")``."""
+    given = [values.get(name, ("Nothing", "")) for name in "xyz"]
+    args = [entry for label, text in given for entry in (axes.index(label), text, [])]
+    args += [False, True, False, True, False, False, False, 0, True]
+    return {**request, "script_name": "x/y/z plot", "script_args": args}
+
+
 def rows() -> Iterator[Row]:
     yield from _samplers()
     yield from _schedules()

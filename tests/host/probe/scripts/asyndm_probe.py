@@ -10,7 +10,15 @@ import k_diffusion.sampling
 import modules.scripts as scripts
 import torch
 from fastapi import Body, FastAPI
-from modules import launch_utils, prompt_parser, script_callbacks, sd_hijack, sd_samplers_cfg_denoiser, shared
+from modules import (
+    launch_utils,
+    prompt_parser,
+    script_callbacks,
+    sd_hijack,
+    sd_models,
+    sd_samplers_cfg_denoiser,
+    shared,
+)
 
 PACKAGE = "asyndm_lib"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
@@ -52,6 +60,7 @@ class _Armed:
 armed = _Armed()
 samplers = collections.deque(maxlen=32)  # since the last look: they die with their job, and a patch on them unseen
 slowed = {"concavity": 0.0}
+put_away = []  # the host's model, while it is to have none
 
 
 class Probe(scripts.Script):
@@ -117,6 +126,7 @@ def places():
     for name, module in unet().named_modules():
         yield f"unet.{name}", module
     yield "sd_model", shared.sd_model
+    yield "state", shared.state
     yield "model_hijack", sd_hijack.model_hijack
     for sampler in samplers:
         yield "sampler", sampler
@@ -174,6 +184,19 @@ def add_routes(_: gr.Blocks, app: FastAPI):
     @app.post("/asyndm-probe/slow")
     def set_slow(concavity: float = Body(..., embed=True)):
         slowed["concavity"] = concavity
+        return {}
+
+    @app.post("/asyndm-probe/reload")
+    def reload():
+        """As the page's "Reload UI" does."""
+        shared.state.request_restart()
+        return {}
+
+    @app.post("/asyndm-probe/without-model")
+    def set_without_model(without: bool = Body(..., embed=True)):
+        if without:
+            put_away.append(sd_models.model_data.sd_model)
+        sd_models.model_data.sd_model = None if without else put_away.pop()
         return {}
 
 
