@@ -18,6 +18,8 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -ra
+	@if command -v node > /dev/null; then node --test tests/javascript/; \
+	else echo "The tests of the page's JavaScript were skipped: node is not installed"; fi
 
 # With a real WebUI at hand its suite runs too; its page tests drive a browser.
 ifdef ASYNDM_WEBUI

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -22,14 +22,18 @@ Scheduled = Sequence[tuple[int, str]]
 class PromptTargets:
     """The targets of a batch of prompts.
 
-    ``prompts``: per image its ``AND`` parts, each a :data:`Scheduled`. ``tokenize``: the host's.
+    ``prompts``: per image its ``AND`` parts, each a :data:`Scheduled`. ``tokenize``: the host's. ``named``: per
+    image the targets that are meant for it; None where all are for all. ``automatic``: the images whose targets are
+    candidates, from which a run chooses (:mod:`automatic`).
     """
 
     targets: Sequence[Target]
     prompts: Sequence[Sequence[Scheduled]]
     tokenize: Tokenize
+    named: Sequence[Set[Target]] | None = None
+    automatic: Set[int] = frozenset()
     _tokens: dict[str, Sequence[Token]] = field(default_factory=dict, init=False, repr=False)
-    _found: dict[tuple[str, ...], list[Found]] = field(default_factory=dict, init=False, repr=False)
+    _found: dict[tuple, list[Found]] = field(default_factory=dict, init=False, repr=False)
     _present: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -38,14 +42,23 @@ class PromptTargets:
 
     def found(self, image: int, step: int) -> list[Found]:
         """Per target, where it stands in the image's prompt at ``step`` (counting model evaluations)."""
-        texts = tuple(_active(part, step) for part in self.prompts[image])
-        if texts not in self._found:
+        key = self._key(image, step)
+        if key not in self._found:
+            texts, named = key
             for text in texts:
                 if text not in self._tokens:
                     self._tokens[text] = self.tokenize(text)
             parts = [self._tokens[text] for text in texts]
-            self._found[texts] = [find(parts, words, t) for words, t in zip(self._words, self.targets, strict=True)]
-        return self._found[texts]
+            self._found[key] = [
+                find(parts, words, target) if named is None or target in named else Found(())
+                for words, target in zip(self._words, self.targets, strict=True)
+            ]
+        return self._found[key]
+
+    def _key(self, image: int, step: int) -> tuple:
+        """All that decides where the targets stand in an image's prompt."""
+        texts = tuple(_active(part, step) for part in self.prompts[image])
+        return texts, None if self.named is None else frozenset(self.named[image])
 
     def present(self, step: int, device: torch.device | str = "cpu") -> Tensor:
         """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``."""
@@ -72,7 +85,7 @@ class PromptTargets:
         Summed over the ``AND`` parts of an image the weights of a present target make 1.
         """
         found = self.found(image, step)
-        key = (tuple(_active(p, step) for p in self.prompts[image]), part, context, str(device))
+        key = (self._key(image, step), part, context, str(device))
         if key not in self._weights:
             weights = torch.zeros(context, len(found))
             for column, where in enumerate(found):

@@ -9,6 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
+from .automatic import EVALUATIONS, Choice
 from .clock import Relation
 from .host import Row
 from .maps import TokenMaps
@@ -22,6 +23,7 @@ class WholePicture:
 
     rehearsing = False
     problems: frozenset[str] = frozenset()
+    maps = choice = None
 
     def __init__(self, concavity: float, shape: Sequence[int], device: torch.device):
         """``shape``: of the maps, ``[B, 1, H, W]``."""
@@ -58,7 +60,9 @@ class TargetRegions:
     """The regions of target words, from the token maps of the step before, the same step, or an ordinary pass first.
 
     ``concavities``: of every target. ``problems``: what the person should be told. ``rehearsing``: whether
-    the present or next pass is the ordinary one that makes static masks.
+    the present or next pass is the ordinary one that makes static masks. ``maps``: the token maps
+    ``[B, T, h, w]`` that the present step read, or that made the static masks, else None; those of candidates that
+    are not chosen are zero. ``choice``: among the candidates of images that name no targets; None if all name some.
     """
 
     def __init__(
@@ -77,8 +81,10 @@ class TargetRegions:
         self.concavities = [settings.concavity if t.concavity is None else t.concavity for t in targets.targets]
         self._k = torch.tensor(self.concavities, dtype=_precision(device), device=device)
         self.problems: set[str] = set()
+        self.choice = Choice(targets, device) if targets.automatic else None
         self.rehearsing = settings.mask_timing == "static"
         self._static: Relation | None = None
+        self.maps: Tensor | None = None
         self._index = cache(partial(torch.tensor, device=device))  # sent to the device once
 
     def attach(self) -> None:
@@ -110,6 +116,8 @@ class TargetRegions:
         """Whether some advance to come depends on the token maps of evaluation ``i``."""
         if self._static is not None:
             return False
+        if self.choice is not None and i < EVALUATIONS:
+            return True
         ahead = 1 if self._settings.mask_timing == "lagged" else 0
         return self.rehearsing or self._moves[i + ahead]
 
@@ -120,11 +128,12 @@ class TargetRegions:
 
     def after(self, i: int) -> Relation:
         """What is related in the advance that follows evaluation ``i``."""
+        if self._static is not None:
+            return self._static
+        self.maps = None
         read = self._read() if self.wants(i) else None
         if self.rehearsing:
             return self._nothing()
-        if self._static is not None:
-            return self._static
         related = read if self._settings.mask_timing == "fresh" else self._before
         self._before = read if read is not None else self._before
         return related
@@ -136,7 +145,8 @@ class TargetRegions:
             self._static = self._nothing()
             return
         mean = self._sum / self._seen.clamp(min=1)[:, :, None, None]
-        self._static = self._relate(mean, self._seen > 0)
+        mean, seen = self._of_targets(mean, self._seen > 0)
+        self._static, self.maps = self._relate(mean, seen), mean
 
     def _read(self) -> Relation | None:
         """The relation that this step's token maps give; None in a rehearsal, which only adds them up."""
@@ -152,12 +162,21 @@ class TargetRegions:
         images = self._index(tuple(image for image, _ in recorded))
         maps = torch.stack(list(recorded.values()))
         maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, images, maps)
+        if self.choice is not None:
+            self.choice.see(maps, self._targets.present(self._step))
         if self.rehearsing:
             seen = maps * present[:, :, None, None]
             self._sum = seen if self._sum is None else self._sum + seen
             self._seen = self._seen + present
             return None
+        self.maps, present = self._of_targets(maps, present)
         return self._relate(maps, present)
+
+    def _of_targets(self, maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Without the candidates that are not chosen."""
+        if self.choice is None:
+            return maps, present
+        return maps * self.choice.chosen[:, :, None, None], present & self.choice.chosen
 
     def _relate(self, maps: Tensor, present: Tensor) -> Relation:
         return relate(maps, present, self._k, self._settings.threshold, *self._size)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .automatic import Chosen
 from .clock import CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
@@ -20,9 +21,24 @@ from .relations import TargetRegions, WholePicture
 from .settings import Settings
 from .sigma_map import PixelMap, SigmaMap
 
-Observer = Callable[[int, SigmaMap, Relation | None], None]
-"""``observer(i, sigma, relation)``: the noise levels of evaluation ``i``, and what was related in the advance
-that follows it; None at the last one, from which all pixels step to the end."""
+
+@dataclass(frozen=True)
+class Seen:
+    """What an observer sees of one step.
+
+    ``i``: its number out of ``total``, from 0. ``sigma``: the noise levels of its evaluation. ``relation``: what was
+    related in the advance that follows; None at the last one of a descent, from which all pixels step to the end.
+    ``maps``: the token maps ``[B, T, h, w]`` that it read (with static masks: those that made them), if any.
+    """
+
+    i: int
+    total: int
+    sigma: SigmaMap
+    relation: Relation | None
+    maps: Tensor | None
+
+
+Observer = Callable[[Seen], None]
 
 
 @dataclass
@@ -93,13 +109,13 @@ class Run:
         settings: Settings,
         targets: PromptTargets | None,
         x: Tensor,
-        observer: Observer | None = None,
+        observers: Sequence[Observer] = (),
     ):
         """``targets``: None for the whole picture. ``x [B, C, H, W]``: the initial latent, for shape and kind.
 
-        ``observer`` sees every step of the pass that makes the picture.
+        ``observers`` see every step of the pass that makes the picture.
         """
-        self.host, self.settings, self._targets, self._observer = host, settings, targets, observer
+        self.host, self.settings, self._targets, self._observers = host, settings, targets, observers
         self._shape = (len(x), 1, *x.shape[-2:])
         self._device, self._dtype = x.device, torch.promote_types(x.dtype, torch.float32)
         self._timesteps = PixelTimesteps(host.unet)
@@ -180,6 +196,12 @@ class Run:
         return self._regions.problems
 
     @property
+    def chosen(self) -> Chosen:
+        """What was chosen so far, where no targets were named. Waits for the device."""
+        choice = self._regions.choice
+        return [None] * self._shape[0] if choice is None else choice.words()
+
+    @property
     def rehearsing(self) -> bool:
         """Whether this is the ordinary pass that makes a static mask."""
         return self._regions.rehearsing
@@ -256,8 +278,11 @@ class Run:
         return self._sigma_map(self._i + 1)
 
     def _observe(self, relation: Relation | None) -> None:
-        if self._observer is not None and not self.rehearsing:
-            self._observer(self._number, self._sigma_map(self._i), relation)
+        if self._observers and not self.rehearsing:
+            sigma, maps = self._sigma_map(self._i), self._regions.maps
+            seen = Seen(self._number, self.evaluations, sigma, relation, maps)
+            for observer in self._observers:
+                observer(seen)
 
     def _known_levels(self) -> list[tuple[Tensor, Tensor]]:
         """Sigmas and timesteps of all levels of all evaluations, made and sent to the device once."""

@@ -9,7 +9,7 @@ from typing import Any
 from .clock import CURVES
 from .errors import SettingsError
 from .masks import TIMINGS
-from .targets import parse_targets
+from .targets import MAX_LENGTH, parse_targets
 
 SECOND_PASSES = ("same", "off", "own concavity")
 
@@ -23,7 +23,8 @@ class Settings:
     """What a person can choose for one picture.
 
     Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
-    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, or ``hires`` (only for hires fix).
+    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, ``max_length`` (characters), ``webui``
+    (of no use without a WebUI), or ``aside`` (changes no picture).
 
     Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
     """
@@ -32,7 +33,9 @@ class Settings:
         "",
         "Targets",
         "Words of the prompt, divided by commas, whose regions are refined more slowly: "
-        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence)",
+        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence); "
+        "empty: chosen by itself",
+        max_length=MAX_LENGTH,
     )
     concavity: float = _setting(
         0.5,
@@ -67,7 +70,7 @@ class Settings:
         "Hires fix: whether its second pass goes as the first (same), without AsynDM (off), "
         "or with a concavity of its own for the targets that name none",
         choices=SECOND_PASSES,
-        hires=True,
+        webui=True,
     )
     second_concavity: float = _setting(
         0.5,
@@ -76,7 +79,15 @@ class Settings:
         minimum=0.0,
         maximum=1.0,
         step=0.05,
-        hires=True,
+        webui=True,
+    )
+
+    show_masks: bool = _setting(
+        False,
+        "Show masks",
+        "Add pictures of the masks, of every pixel's timestep over the steps, and of each target's token map",
+        webui=True,
+        aside=True,
     )
 
     def of_second_pass(self) -> Settings | None:
@@ -103,8 +114,8 @@ class Settings:
         return cls(**values)
 
 
-ONE_PASS = tuple(f for f in fields(Settings) if not f.metadata.get("hires"))
-"""The fields that count where there is no second pass."""
+EVERYWHERE = tuple(f for f in fields(Settings) if not f.metadata.get("webui"))
+"""The fields that count without a WebUI too."""
 
 
 def _checked(f: Any, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The grammar of the target list: ``cat, red heart:0.5, dog#2``."""
+"""The grammar of the target list, ``cat, red heart:0.5, dog#2``, and of a prompt's tags, ``<asyn:red heart:0.5>``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ MAX_TARGETS = 64
 MAX_LENGTH = 4000
 """Characters of the whole list."""
 
+_TAG = re.compile(r"<asyn:([^>]+)>")
 _BRACKETS = {"(": ")", "[": "]"}
 _CONCAVITY = re.compile(r":([^:()\[\]]*)$")
-_OCCURRENCE = re.compile(r"#\s*(\d+)$")
+_OCCURRENCE = re.compile("[#\N{FULLWIDTH NUMBER SIGN}]\\s*(\\d+)$")
 _WEIGHT = re.compile(r"\s*[-+.\d]+\s*")
 
 
@@ -31,6 +32,11 @@ class Target:
 
     def __str__(self) -> str:
         return self.text if self.occurrence is None else f"{self.text}#{self.occurrence}"
+
+
+def tagged(prompt: str) -> str:
+    """The target list that the ``<asyn:cat>`` tags of a prompt make, in their order."""
+    return ", ".join(_TAG.findall(prompt))
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:

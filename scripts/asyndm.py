@@ -1,12 +1,20 @@
 """The WebUI's entry point: it only wires. Its file name is an identity that other extensions use; keep it."""
 
+import functools
+
 import modules.scripts as scripts
+from modules import script_callbacks
 
 from asyndm_lib import hosts
-from asyndm_lib.interface import accordion, preparation
+from asyndm_lib.interface import accordion, api, gallery, marking, options, preparation, xyz
 
 # Chosen here, not at the first use: the WebUI has this folder on its path only while it loads this file.
 host = hosts.webui()
+marking.register()
+xyz.add()  # without a page its lists are made before on_before_ui
+script_callbacks.on_before_ui(xyz.add)
+script_callbacks.on_ui_settings(options.register)
+script_callbacks.on_app_started(functools.partial(api.mount, host))
 
 
 class AsynDM(scripts.Script):
@@ -22,7 +30,11 @@ class AsynDM(scripts.Script):
         self.paste_field_names = [name for _, name in restored]
         return controls
 
+    def before_process(self, p, *args):
+        marking.shield(p)
+
     def before_process_batch(self, p, *args, **kwargs):
+        marking.unshield(p)
         preparation.begin(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
@@ -30,3 +42,9 @@ class AsynDM(scripts.Script):
 
     def post_sample(self, p, ps, *args):
         preparation.end(p, args)
+
+    def postprocess_image(self, p, pp, *args):
+        gallery.draw(p, pp.image)
+
+    def postprocess(self, p, processed, *args):
+        gallery.show(p, processed)

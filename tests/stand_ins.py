@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from asyndm_lib.automatic import named_or_candidates
 from asyndm_lib.host import Descent, Host
 from asyndm_lib.prompts import PromptTargets
 from asyndm_lib.run import Run, Step
@@ -213,7 +214,7 @@ def make_run(
     chosen = Settings(**settings)
     targets = None
     if not chosen.whole_picture:
-        targets = PromptTargets(parse_targets(chosen.targets), parts, words)
+        targets = named_or_candidates([parse_targets(chosen.targets)] * len(x), parts, words)
     run = WatchedRun(host, chosen, targets, x)
     run.unet = host.unet
     return run

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyndm_lib.clock import CURVES
 from asyndm_lib.errors import AsynDMError, SettingsError, TargetError
 from asyndm_lib.masks import TIMINGS
-from asyndm_lib.settings import ONE_PASS, Settings
+from asyndm_lib.settings import EVERYWHERE, Settings
 
 FIELDS = {f.name: f for f in fields(Settings)}
 NUMBERS = [name for name, f in FIELDS.items() if isinstance(f.default, float)]
@@ -22,7 +22,7 @@ TEXTS = [name for name, f in FIELDS.items() if isinstance(f.default, str)]
 
 
 def test_there_are_settings_of_every_kind():
-    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 1, 4)
+    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 2, 4)
 
 
 def test_defaults_are_valid_and_are_what_an_empty_mapping_gives():
@@ -68,8 +68,9 @@ def test_the_second_pass():
     assert own.of_second_pass() == replace(own, concavity=0.2)
 
 
-def test_without_a_second_pass_its_settings_do_not_count():
-    assert [f.name for f in FIELDS.values() if f not in ONE_PASS] == ["second_pass", "second_concavity"]
+def test_settings_that_only_a_webui_has():
+    names = ["second_pass", "second_concavity", "show_masks"]
+    assert [f.name for f in FIELDS.values() if f not in EVERYWHERE] == names
 
 
 @pytest.mark.parametrize(

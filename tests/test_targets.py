@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm_lib.errors import AsynDMError, TargetError
-from asyndm_lib.targets import MAX_LENGTH, MAX_TARGETS, Target, parse_targets
+from asyndm_lib.targets import MAX_LENGTH, MAX_TARGETS, Target, parse_targets, tagged
 
 GOOD = {
     "": [],
@@ -189,3 +189,18 @@ def test_what_is_written_is_what_is_read(text, occurrence, concavity, emphasis):
 
 def test_a_target_is_shown_as_it_is_written():
     assert [str(t) for t in parse_targets("red cat:0.5, dog#2")] == ["red cat", "dog#2"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("a cat", ()),
+        ("a <asyn:cat>cat and <asyn:red heart:0.5>", (Target("cat"), Target("red heart", None, 0.5))),
+        ("<lora:x:1> a dog <asyn:dog#2> <asyn:>", (Target("dog", 2),)),
+        ("<asyn:dog\N{FULLWIDTH NUMBER SIGN}2>", (Target("dog", 2),)),
+        ("<asyn:cat, dog>", (Target("cat"), Target("dog"))),
+        ("asyn:cat> <ASYN:cat> < asyn:cat>", ()),
+    ],
+)
+def test_tags_in_a_prompt(prompt, found):
+    assert parse_targets(tagged(prompt)) == found

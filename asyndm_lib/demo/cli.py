@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     from ..hosts.schedules import SCHEDULES
     from ..samplers import LABELS
-    from ..settings import ONE_PASS
+    from ..settings import EVERYWHERE
 
     one = commands.add_parser(
         "generate",
@@ -85,7 +85,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     one.add_argument("prompt", metavar="PROMPT", help="what to draw")
     method = one.add_argument_group("AsynDM")
-    for f in ONE_PASS:
+    for f in EVERYWHERE:
         meta = f.metadata
         flag, text = "--" + f.name.replace("_", "-"), meta["help"].replace("%", "%%")
         if isinstance(f.default, bool):

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
-from ..clock import Relation
 from ..errors import AsynDMError, SettingsError, TargetError
+from ..film import Film
 from ..hosts.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.ldm_checkpoint import load
-from ..settings import ONE_PASS, Settings
-from ..sigma_map import SigmaMap
+from ..settings import EVERYWHERE, Settings
 from ..targets import parse_targets
-from .sheet import Block, Moment, Picture, draw
+from .sheet import Block, Picture, draw
 
 MOMENTS = 6
 """How many steps the sheet shows."""
@@ -32,9 +29,7 @@ def generate(options: argparse.Namespace) -> None:
 
     Raises :class:`AsynDMError` for whatever is wrong with them.
     """
-    settings = Settings(**{f.name: getattr(options, f.name) for f in ONE_PASS})
-    if not settings.whole_picture and not parse_targets(settings.targets):
-        raise TargetError(f"--targets {settings.targets!r:.80} names no word of the prompt (or add --whole-picture)")
+    settings = Settings(**{f.name: getattr(options, f.name) for f in EVERYWHERE})
     seeds = range(options.seed, options.seed + options.batch)
     request = Request(seeds=seeds, **{f.name: getattr(options, f.name) for f in fields(Request) if f.name != "seeds"})
     device = _device(options.device)
@@ -44,22 +39,21 @@ def generate(options: argparse.Namespace) -> None:
     host.check(request)
     _check_targets(host, request, settings)
 
-    words = ", ".join(str(target) for target in parse_targets(settings.targets))
+    named = ", ".join(str(target) for target in parse_targets(settings.targets))
     variants = [
         Variant("DM", "all pixels on one clock", SYNCHRONOUS),
         Variant("DM_concave", f"every pixel lags, k = {settings.concavity:g}", replace(settings, whole_picture=True)),
     ]
     if not settings.whole_picture:
-        variants.append(Variant("AsynDM", f"lagging: {words}", settings))
-    pictures, watch = [], Watch()
+        variants.append(Variant("AsynDM", f"lagging: {named}", settings))
+    made, film = [], Film((), MOMENTS)
     for variant in variants:
-        watch.steps.clear()  # the sheet shows the last one's
-        pictures.append(_pictures(host, request, variant, watch))
+        film.clear()  # the sheet shows the last one's
+        made.append(_pictures(host, request, variant, film))
 
     blocks = []
     for n, seed in enumerate(seeds):
-        row = [Picture(v.name, v.caption, batch[n]) for v, batch in zip(variants, pictures, strict=True)]
-        blocks.append(Block(f"seed {seed}", row, watch.moments(n)))
+        blocks.append(Block(f"seed {seed}", [pictures[n] for pictures in made], film.reel(n).frames))
     picture = draw(options.prompt, _lines(request, settings, checkpoint.name), blocks)
     try:
         picture.save(options.out)
@@ -81,32 +75,22 @@ class Variant:
     settings: Settings
 
 
-class Watch:
-    """Keeps the timesteps and masks of every step of a run."""
+def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) -> list[Picture]:
+    """One per seed. What AsynDM chose by itself is printed, and stands in the caption."""
 
-    def __init__(self) -> None:
-        self.steps: list[tuple[float, Tensor, Tensor | None]] = []
-
-    def __call__(self, i: int, sigma: SigmaMap, relation: Relation | None) -> None:
-        """An observer of :class:`run.Run`."""
-        timesteps = torch.take(sigma.timesteps, sigma.index)[:, 0].cpu()
-        self.steps.append((sigma.scalar.item(), timesteps, relation and relation.related[:, 0].cpu()))
-
-    def moments(self, image: int) -> list[Moment]:
-        """Evenly spaced steps of one image, the first one among them, but not the end, where all pixels meet."""
-        moments = []
-        for i in sorted({round(n * (len(self.steps) - 1) / MOMENTS) for n in range(MOMENTS)}):
-            sigma, timesteps, related = self.steps[i]
-            mask = torch.zeros_like(timesteps[image], dtype=torch.bool) if related is None else related[image]
-            moments.append(Moment(f"step {i + 1} of {len(self.steps)}", sigma, timesteps[image].numpy(), mask.numpy()))
-        return moments
-
-
-def _pictures(host: Embedded, request: Request, variant: Variant, watch: Watch) -> np.ndarray:
     def progress(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, desc=f"{variant.name:10}", disable=None)
 
-    return host.decode(host.sample(request, variant.settings, progress, watch))
+    chosen: list[Sequence[str] | None] = []
+    pixels = host.decode(host.sample(request, variant.settings, progress, [film], chosen.extend))
+    pictures = []
+    for seed, words, own in zip(request.seeds, chosen, pixels, strict=True):
+        if words is None:
+            pictures.append(Picture(variant.name, variant.caption, own))
+        else:
+            print(f"seed {seed}: chose {', '.join(words)}")
+            pictures.append(Picture(variant.name, f"lagging, chosen by itself: {', '.join(words)}", own))
+    return pictures
 
 
 def _device(name: str | None) -> torch.device:
@@ -141,8 +125,10 @@ def _check_writable(out: Path, images: Path | None) -> None:
 
 
 def _check_targets(host: Embedded, request: Request, settings: Settings) -> None:
-    """Name the targets that are not in the prompt; raise :class:`TargetError` if none is."""
+    """Name the targets that are not in the prompt; raise :class:`TargetError` if none is, or none can be chosen."""
     targets = host.targets(request, settings)
+    if targets and not targets.targets:
+        raise TargetError(f"no word of {request.prompt!r:.80} names a thing (name --targets, or add --whole-picture)")
     missing = targets.missing() if targets else []
     if not missing:
         return
@@ -154,8 +140,9 @@ def _check_targets(host: Embedded, request: Request, settings: Settings) -> None
 
 def _lines(request: Request, settings: Settings, model: str) -> list[str]:
     """What the pictures were made with."""
-    method = ["whole picture" if settings.whole_picture else f"targets: {settings.targets.strip()}"]
-    for f in ONE_PASS:
+    named = settings.targets.strip() if parse_targets(settings.targets) else "chosen by itself"
+    method = ["whole picture" if settings.whole_picture else f"targets: {named}"]
+    for f in EVERYWHERE:
         if f.name not in ("targets", "whole_picture"):
             method.append(f"{f.metadata['label'].lower()} {getattr(settings, f.name)}")
     picture = [model, f"{request.sampler}, {request.steps} steps, {request.schedule} schedule", f"CFG {request.cfg:g}"]

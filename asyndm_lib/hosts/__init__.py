@@ -1,7 +1,8 @@
 """One module per program that makes pictures.
 
-A WebUI's adapter has four functions: ``check`` (can the coming sampling call run on sigma maps),
-``prompt_targets`` (the target words in its prompts), ``attach`` (have it run so) and ``detach``.
+A WebUI's adapter has five functions: ``check`` (can the coming sampling call run on sigma maps),
+``prompt_targets`` (the target words in its prompts), ``attach`` (have it run so), ``detach``, and
+``typed_prompt`` (how a prompt would be read).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ pictures that its seeds give one by one, on any device.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 from k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
+from ..automatic import Chosen, named_or_candidates
 from ..errors import SettingsError
 from ..host import Descent, Host, Progressbar
 from ..prompts import PromptTargets
@@ -91,11 +92,12 @@ class Embedded:
             raise SettingsError(f"{request.sampler} needs at least {least} steps, not {request.steps}")
 
     def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
-        """Where the target words stand in the prompt; None for the whole picture."""
+        """Where the target words, or those to choose from, stand in the prompt; None for the whole picture."""
         if settings.whole_picture:
             return None
-        prompts = [[[(0, request.prompt)]]] * len(request.seeds)
-        return PromptTargets(parse_targets(settings.targets), prompts, lambda text: tokenize(self._model.text, text))
+        images = len(request.seeds)
+        named, prompts = [parse_targets(settings.targets)] * images, [[[(0, request.prompt)]]] * images
+        return named_or_candidates(named, prompts, lambda text: tokenize(self._model.text, text))
 
     @torch.no_grad()
     def sample(
@@ -103,11 +105,13 @@ class Embedded:
         request: Request,
         settings: Settings,
         progress: Progressbar = iter,
-        observer: Observer | None = None,
+        observers: Sequence[Observer] = (),
+        chose: Callable[[Chosen], None] | None = None,
     ) -> Tensor:
         """The final latents ``[B, C, h, w]`` of a request that passes :meth:`check`.
 
-        ``progress`` wraps the step counter of each pass, ``observer`` sees every step (see :mod:`run`).
+        ``progress`` wraps the step counter of each pass, ``observers`` see every step (see :mod:`run`). ``chose`` is
+        told afterwards which words became targets.
         Raises :class:`Unsupported` for a prompt that is too long.
         """
         model, batch = self._model, len(request.seeds)
@@ -148,8 +152,11 @@ class Embedded:
             progress=progress,
             rehearsal=noise.kept,
         )
-        with Run(host, settings, self.targets(request, settings), x, observer) as run:
-            return run.sample(SAMPLERS[name], x, **options)
+        with Run(host, settings, self.targets(request, settings), x, observers) as run:
+            x = run.sample(SAMPLERS[name], x, **options)
+        if chose is not None:
+            chose(run.chosen)
+        return x
 
     def _ways(self, request: Request, options: dict[str, Any]) -> list[Tensor]:
         """The descents of the request's sampler; completes its ``options``."""

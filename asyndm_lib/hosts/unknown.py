@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import Unsupported
@@ -13,3 +14,7 @@ def detach(sampler: Any) -> None:
 
 def check(p: Any) -> NoReturn:
     raise Unsupported("this WebUI is not supported yet; AUTOMATIC1111's WebUI 1.10 is")
+
+
+def typed_prompt(prompt: str, steps: int, styles: Sequence[str]) -> NoReturn:
+    check(None)

@@ -9,23 +9,43 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
+from ..presets import HELP, PRESETS
 from ..settings import Settings
+from . import marking, options
 from .infotext import READERS, was_on
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Callable]]]:
     """The script's controls in the order of its arguments, and its infotext fields."""
     with InputAccordion(False, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
-        controls = {f.name: _control(f, elem_id(f.name)) for f in fields(Settings)}
+        controls = {}
+        for f in fields(Settings):
+            controls[f.name] = _control(f, elem_id(f.name))
+            if f.name == "targets":
+                marking.panel(elem_id("words"))
+        _presets(controls, elem_id)
     restored = [(enabled, was_on), *((control, READERS[name]) for name, control in controls.items())]
     for control, _ in restored:
         control.do_not_save_to_config = True
     return [enabled, *controls.values()], restored
 
 
+def _presets(controls: dict[str, Any], elem_id: Callable[[str], str]) -> None:
+    """A row of buttons, each of which sets some of the controls."""
+    with gr.Row():
+        for name, preset in PRESETS.items():
+            button = gr.Button(name.capitalize(), size="sm", elem_id=elem_id(f"preset_{name}"), tooltip=HELP[name])
+            outputs = [controls[setting] for setting in preset]
+            button.click(_setting(preset), None, outputs, show_progress=False, queue=False)
+
+
+def _setting(preset: dict[str, Any]) -> Callable[[], list[Any]]:
+    return lambda: [*preset.values()]
+
+
 def _control(field: Any, elem_id: str) -> Any:
     meta = field.metadata
-    common = {"value": field.default, "label": meta["label"], "info": meta["help"], "elem_id": elem_id}
+    common = {"value": options.default(field), "label": meta["label"], "info": meta["help"], "elem_id": elem_id}
     if isinstance(field.default, bool):
         return gr.Checkbox(**common)
     if isinstance(field.default, float):

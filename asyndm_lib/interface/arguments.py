@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..errors import SettingsError
 from ..settings import Settings
 
+TITLE = "AsynDM"
+"""The script's title, by which API requests name it, in upper or lower case."""
+
 NAMES = ("enabled", *(f.name for f in fields(Settings)))
 """The order of the script's arguments, which saved API requests rely on: new ones go to the end."""
 
+AXES = "asyndm_xyz"
+"""The attribute of the host's ``StableDiffusionProcessing`` with what the axes of an X/Y/Z plot set."""
 
-def read(args: Sequence[Any]) -> Settings | None:
-    """The settings, or None if switched off. Missing arguments keep their defaults.
 
+def of(p: Any, args: Sequence[Any]) -> Settings | None:
+    """The settings of one job or one cell of an X/Y/Z plot, or None if switched off.
+
+    ``args``: the script's arguments, in order, or one object that names settings; what is missing has its default.
+    Named settings and axes switch AsynDM on unless they say otherwise.
     Raises :class:`errors.AsynDMError` that names the value that is wrong.
     """
-    enabled, *values = args or (False,)
-    if not isinstance(enabled, bool):
-        raise SettingsError(f"the first argument (enabled) must be true or false, not {enabled!r:.80}")
-    if not enabled:
-        return None
-    return Settings.from_mapping(dict(zip(NAMES[1:], values, strict=False)))
+    if args and isinstance(args[0], Mapping):
+        values = {"enabled": True, **args[0]}
+    else:
+        values = {"enabled": False, **dict(zip(NAMES, args, strict=False))}
+    if axes := getattr(p, AXES, None):
+        values |= {"enabled": True, **axes}
+    return _settings(values) if _enabled(values) else None
+
+
+def check(body: Any) -> None:
+    """Raise :class:`errors.AsynDMError` for a picture request of the API (decoded) whose settings cannot be right.
+
+    The host would pass over some of them in silence. Settings in a list are left to :func:`of`.
+    """
+    scripts = body.get("alwayson_scripts") if isinstance(body, Mapping) else None
+    for title, entry in scripts.items() if isinstance(scripts, Mapping) else ():
+        if title.lower() == TITLE.lower():
+            _check_entry(entry)
+
+
+def _check_entry(entry: Any) -> None:
+    args = entry.get("args", None if entry else []) if isinstance(entry, Mapping) else None
+    if not isinstance(args, list):
+        raise SettingsError(f'AsynDM takes its settings as {{"args": [{{"targets": "cat"}}]}}, not {entry!r:.80}')
+    if args and isinstance(args[0], Mapping):
+        if len(args) > 1:
+            raise SettingsError(f"AsynDM takes one object of named settings, and nothing after it: {args[1]!r:.80}")
+        values = {"enabled": True, **args[0]}
+        _enabled(values)
+        _settings(values)
+
+
+def _enabled(values: Mapping[str, Any]) -> bool:
+    if not isinstance(values["enabled"], bool):
+        raise SettingsError(f"enabled, the first argument, must be true or false, not {values['enabled']!r:.80}")
+    return values["enabled"]
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    return Settings.from_mapping({name: value for name, value in values.items() if name != "enabled"})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import fields
 from typing import Any
 
+from ..errors import AsynDMError
 from ..settings import Settings
 
 PREFIX = "AsynDM"
@@ -19,19 +20,36 @@ def key(field: Any) -> str:
     return f"{PREFIX} {field.metadata['label'].lower()}"
 
 
-KEYS = tuple(key(f) for f in fields(Settings))
+_WRITTEN = tuple(f for f in fields(Settings) if not f.metadata.get("aside"))
+KEYS = (PREFIX, *(key(f) for f in _WRITTEN))
+
+CHOSEN = f"{PREFIX} chosen"
 
 
 def write(settings: Settings) -> dict[str, Any]:
-    """The entries for ``settings``; never empty."""
-    values = {key(f): getattr(settings, f.name) for f in fields(Settings) if getattr(settings, f.name) != f.default}
+    """The entries for ``settings``; never empty: a prompt's tags alone may have named the targets."""
+    values = {key(f): getattr(settings, f.name) for f in _WRITTEN if getattr(settings, f.name) != f.default}
     # Line breaks divide targets as commas do; an infotext is one line.
-    return {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
+    values = {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
+    return values or {PREFIX: "on"}
+
+
+class ChosenWords(tuple):
+    """What was chosen where no targets were named: a text or None per picture of the job.
+
+    An infotext calls it and has its own picture's; the API's ``info`` has all. It is not restored: the same request
+    chooses the same.
+    """
+
+    def __call__(self, p: Any, index: int, all_prompts: Any, use_main_prompt: bool = False, **_: Any) -> str | None:
+        # While a batch is saved the host counts in that batch, later in the job.
+        first = p.iteration * p.batch_size if all_prompts is p.prompts and not use_main_prompt else 0
+        return self[first + index] if first + index < len(self) else None
 
 
 def erase(params: MutableMapping[str, Any]) -> None:
     """Take our entries out; the host shares ``params`` between the cells of an X/Y/Z plot."""
-    for name in KEYS:
+    for name in (*KEYS, CHOSEN):
         params.pop(name, None)
 
 
@@ -42,15 +60,17 @@ def was_on(params: Mapping[str, Any]) -> bool:
 
 def _reader(field: Any) -> Callable[[Mapping[str, Any]], Any]:
     def read(params: Mapping[str, Any]) -> Any:
-        if not was_on(params):
+        if field not in _WRITTEN or not was_on(params):
             return None  # the control stays as it is
         value = params.get(key(field), field.default)
         if isinstance(field.default, bool):
             return str(value) == "True"
         try:
-            return type(field.default)(value)
-        except ValueError:
+            value = type(field.default)(value)
+            Settings(**{field.name: value})
+        except (ValueError, AsynDMError):  # written by hand, or by another version
             return field.default
+        return value
 
     return read
 

@@ -8,13 +8,25 @@ from typing import Any
 
 def report(p: Any, text: str) -> None:
     """Say ``text`` once for this job (``p``: the host's ``StableDiffusionProcessing``)."""
-    line = _printable(f"AsynDM: {text[:1].upper()}{text[1:]}.")
-    if line not in p.comments:
-        p.comment(line)
+    if _say(p, f"AsynDM: {text[:1].upper()}{text[1:]}."):
         ours = _ForInfo(comment for comment in p.comments if comment.startswith("AsynDM: "))
         p.extra_generation_params["AsynDM messages"] = ours
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
-        print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def tell(p: Any, text: str) -> None:
+    """Say ``AsynDM text``, which is no matter of concern, once for this job; the API's info does not repeat it."""
+    _say(p, f"AsynDM {text}")
+
+
+def _say(p: Any, text: str) -> bool:
+    """Whether it is new."""
+    line = _printable(text)
+    if line in p.comments:
+        return False
+    p.comment(line)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
+    print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
+    return True
 
 
 def _printable(text: str) -> str:

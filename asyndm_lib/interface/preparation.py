@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from ..automatic import Chosen
 from ..errors import AsynDMError
-from ..targets import parse_targets
-from . import arguments, infotext, messages
+from . import arguments, choices, gallery, infotext, messages, options
 
 
 def begin(p: Any) -> None:
     """Before every batch of ``p``."""
     p.asyndm_asked = False
+    if p.iteration == 0:
+        p.asyndm_chosen = {}
+    gallery.begin(p)
 
 
 def end(p: Any, args: Sequence[Any]) -> None:
@@ -21,7 +24,7 @@ def end(p: Any, args: Sequence[Any]) -> None:
     if p.asyndm_asked:
         return
     try:
-        wanted = arguments.read(args) is not None
+        wanted = arguments.of(p, args) is not None
     except AsynDMError:
         wanted = True
     if wanted:
@@ -49,23 +52,23 @@ def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
         report(f"{reason}. The {'second pass' if second else 'picture'} was made without AsynDM")
 
     try:
-        asked = arguments.read(args)
+        asked = arguments.of(p, args)
     except AsynDMError as error:  # the same in both passes
         report(f"{error}. The picture was made without AsynDM")
         return
     settings = asked.of_second_pass() if asked and second else asked
     if settings is None:
         return
-    if not settings.whole_picture and not parse_targets(settings.targets):
-        report("no target words are named. The picture was made without AsynDM")
-        return
     try:
         host.check(p)
+        targets = None if settings.whole_picture else host.prompt_targets(p, settings)
     except AsynDMError as error:
         refused(error)
         return
+    if targets is not None and not targets.targets:
+        refused("no targets are named, and no word of the prompt names a thing")
+        return
 
-    targets = None if settings.whole_picture else host.prompt_targets(p, settings)
     missing = targets.missing() if targets else []
     names = ", ".join(f'"{target!s:.80}"' for target in missing)
     if missing and len(missing) == len(targets.targets):
@@ -73,5 +76,14 @@ def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
         return
     if missing:
         report(f"{names} not found in the prompt; the other targets were used")
-    host.attach(p, settings, targets, report, refused)
+    if targets is not None and any(not targets.named[image] for image in targets.automatic):
+        report("no word of some prompts names a thing; their pictures were made without AsynDM")
+    film = gallery.film(p, settings, targets)
+
+    def chose(chosen: Chosen) -> None:
+        choices.note(p, chosen)
+        if film is not None:
+            film.chose(chosen)
+
+    host.attach(p, settings, targets, report, refused, chose, film, options.live_view())
     p.extra_generation_params.update(infotext.write(asked))

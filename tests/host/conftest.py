@@ -9,6 +9,7 @@ The WebUI's own folder is only read: models, settings and caches are in a tempor
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import materials
 import pytest
+import webui_page
 from reference import Reference
 from requests_table import drawing, in_base64
 from webui import PROBE, REPOSITORY, WebUI
@@ -78,6 +80,23 @@ def start(folder: Path) -> Callable[..., Started]:
 
 
 @pytest.fixture(scope="session")
+def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
+    """``alone(name, *flags)``: one WebUI with the extension, inside the ``with`` only; the API only with ``api``."""
+
+    @contextmanager
+    def alone(name: str, *flags: str, api: bool = True) -> Iterator[WebUI]:
+        extensions = {"asyndm": REPOSITORY, "asyndm_probe": PROBE}
+        server = WebUI(Path(FOLDER), folder / name, extensions, flags, api)
+        try:
+            server.wait() if api else server.wait_for("/internal/ping")
+            yield server
+        finally:
+            server.stop()
+
+    return alone
+
+
+@pytest.fixture(scope="session")
 def _servers(start: Callable[..., Started], folder: Path):
     with start() as servers:
         of = servers[0].get("/asyndm-probe/version")
@@ -101,8 +120,13 @@ def reference(_servers: list[WebUI]) -> Reference:
 def nothing_left(host: WebUI):
     """Afterwards there is no hook, no patch and no object of the extension in the host."""
     yield
-    left = host.get("/asyndm-probe/left")
-    left.pop("tensors")
+    end = time.monotonic() + 10
+    while True:  # a page that was closed may have asked a question that is still being answered
+        left = host.get("/asyndm-probe/left")
+        left.pop("tensors")
+        if not left["objects"] or time.monotonic() > end:
+            break
+        time.sleep(0.5)
     assert left == {"hooks": [], "patches": [], "objects": {}}
 
 
@@ -120,3 +144,30 @@ def quiet(host: WebUI):
 def start_picture() -> str:
     """For img2img, as the API takes it."""
     return in_base64(drawing())
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="the package playwright is not installed (requirements-host.txt)"
+    )
+    if not webui_page.CHROMIUM:
+        pytest.skip("no Chromium is installed (ASYNDM_CHROMIUM may name it)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=webui_page.CHROMIUM, args=webui_page.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def shots(folder: Path) -> Path:
+    shots = folder / "screenshots"
+    shots.mkdir()
+    return shots
+
+
+@pytest.fixture
+def page(browser: Any, host: WebUI, shots: Path):
+    page = webui_page.opened(browser, host, shots)
+    yield page
+    page.page.close()

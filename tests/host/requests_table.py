@@ -22,6 +22,7 @@ DEFAULTS = {
     "whole_picture": False,
     "second_pass": "same",
     "second_concavity": 0.5,
+    "show_masks": False,
 }
 """The script's arguments after ``enabled``, in the order that saved API requests rely on."""
 
@@ -130,6 +131,15 @@ def with_arguments(request: dict[str, Any], args: list[Any]) -> dict[str, Any]:
 
 def switched_on(request: dict[str, Any], settings: dict[str, Any] | None = None) -> dict[str, Any]:
     return with_arguments(request, arguments(settings))
+
+
+def plot(axes: list[Any], request: dict[str, Any], **values: str) -> dict[str, Any]:
+    """``request`` as an X/Y/Z plot that answers with its pictures too, ``axes`` being the host's labels, and the values
+    of ``x``, ``y`` or ``z`` a label and its text: ``x=("Seed", "1, 2")``."""
+    given = [values.get(name, ("Nothing", "")) for name in "xyz"]
+    args = [entry for label, text in given for entry in (axes.index(label), text, [])]
+    args += [False, True, False, True, False, False, False, 0, True]
+    return {**request, "script_name": "x/y/z plot", "script_args": args}
 
 
 def rows() -> Iterator[Row]:

@@ -33,7 +33,7 @@ ENVIRONMENT = {
 }
 FLAGS = (
     *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
-    *("--use-cpu", "all", "--no-half", "--no-download-sd-model", "--do-not-download-clip", "--api", "--no-hashing"),
+    *("--use-cpu", "all", "--no-half", "--no-download-sd-model", "--do-not-download-clip", "--no-hashing"),
 )
 OPTIONS = {
     "sd_model_checkpoint": "tiny-sd1.safetensors",
@@ -68,14 +68,21 @@ class Answer:
 class WebUI:
     """One running WebUI. ``folder``: its data folder, with ``models`` and ``embeddings`` beside it."""
 
-    def __init__(self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = ()):
+    def __init__(
+        self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = (), api: bool = True
+    ):
         self.folder = folder
+        flags = [*FLAGS, *(["--api"] if api else []), *flags]
         (folder / "extensions").mkdir(parents=True)
         (folder / "tmp").mkdir()
         for name, source in extensions.items():
             (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
         (folder / "config.json").write_text(json.dumps(OPTIONS))
         self.log_path = folder.with_suffix(".log")
+        self.headers = {"Content-Type": "application/json"}
+        if "--api-auth" in flags:
+            user = flags[flags.index("--api-auth") + 1].encode()
+            self.headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -83,7 +90,7 @@ class WebUI:
         shared = folder.parent
         self._process = subprocess.Popen(
             [
-                *(python_of(webui), "launch.py", *FLAGS, *flags),
+                *(python_of(webui), "launch.py", *flags),
                 *("--data-dir", folder, "--models-dir", shared / "models", "--embeddings-dir", shared / "embeddings"),
                 *("--ckpt", shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
                 *("--server-name", "127.0.0.1", "--port", str(self.port)),
@@ -96,14 +103,21 @@ class WebUI:
 
     def wait(self) -> None:
         """Until the API answers; then all options are stored once, so that request overrides are taken back."""
+        self.post("/sdapi/v1/options", self.wait_for("/sdapi/v1/options"))
+
+    def wait_for(self, path: str, starts: int = 1) -> Any:
+        """Until ``path`` is answered after so many starts of the page; a request before the end of one can break it."""
         end = time.monotonic() + START_SECONDS
-        # It says so when it is up; a request before that can hinder it from adding its API.
-        while "Startup time:" not in self.log():
-            if self._process.poll() is not None or time.monotonic() > end:
-                tail = "".join(self.log().splitlines(keepends=True)[-30:])
-                raise RuntimeError(f"the WebUI did not start; the end of its log:\n{tail}")
-            time.sleep(0.5)
-        self.post("/sdapi/v1/options", self.get("/sdapi/v1/options"))
+        while True:
+            try:
+                if self.log().count("Startup time: ") >= starts:
+                    return self.get(path)
+                raise RuntimeError("not yet")
+            except (OSError, RuntimeError):
+                if self._process.poll() is not None or time.monotonic() > end:
+                    tail = "".join(self.log_path.read_text(errors="replace").splitlines(keepends=True)[-30:])
+                    raise RuntimeError(f"the WebUI did not start; the end of its log:\n{tail}") from None
+                time.sleep(0.5)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -122,14 +136,14 @@ class WebUI:
         return self.log_path.stat().st_size
 
     def get(self, path: str) -> Any:
-        return self._checked(*self._call(path, None))
+        return self._checked(*self.call(path, None))
 
     def post(self, path: str, body: Any = None) -> Any:
-        return self._checked(*self._call(path, {} if body is None else body))
+        return self._checked(*self.call(path, {} if body is None else body))
 
     def make(self, request: dict[str, Any], kind: str = "txt2img") -> Answer:
         start = time.monotonic()
-        status, answer = self._call(f"/sdapi/v1/{kind}", request)
+        status, answer = self.call(f"/sdapi/v1/{kind}", request)
         seconds = time.monotonic() - start
         if status != 200:
             return Answer(status, [], answer if isinstance(answer, dict) else {"answer": answer}, seconds)
@@ -142,9 +156,10 @@ class WebUI:
             raise RuntimeError(f"HTTP {status}: {answer}")
         return answer
 
-    def _call(self, path: str, body: Any) -> tuple[int, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+    def call(self, path: str, body: Any = None) -> tuple[int, Any]:
+        """GET, or with a body (bytes as they are, anything else as JSON) POST: its status and its answer, decoded."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, self.headers)
         try:
             with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
                 return answer.status, json.load(answer)

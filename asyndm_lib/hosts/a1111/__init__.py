@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from modules import sd_unet, shared
 from torch import Tensor
 
+from ...automatic import Chosen
 from ...errors import Unsupported
+from ...film import Film
 from ...prompts import PromptTargets
 from ...run import Run
 from ...samplers import LABELS, SAMPLERS
 from ...settings import Settings
 from .call import Call
+from .live_view import LiveView
 from .models import check_model
-from .text import prompt_targets
+from .text import prompt_targets, typed_prompt
 
-__all__ = ["attach", "check", "detach", "prompt_targets"]
+__all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
 
 Report = Callable[[str], None]
 """Shows the person one message."""
@@ -45,12 +49,21 @@ def _function_name(sampler: Any) -> str:
 
 
 def attach(
-    p: Any, settings: Settings, targets: PromptTargets | None, report: Report, refused: Callable[[Unsupported], None]
+    p: Any,
+    settings: Settings,
+    targets: PromptTargets | None,
+    report: Report,
+    refused: Callable[[Unsupported], None],
+    chose: Callable[[Chosen], None],
+    film: Film | None = None,
+    live_view: bool = False,
 ) -> None:
     """Have the coming sampling call of ``p`` run on sigma maps, once.
 
     ``p`` has passed :func:`check`. ``targets``: None for the whole picture. What shows only at the call goes
-    to ``refused``, and the host samples by itself.
+    to ``refused``, and the host samples by itself. ``chose`` is told which words became targets where none were
+    named, of an interrupted picture too. ``film``: what is to observe the run. ``live_view``: show what
+    lags in the host's previews.
     """
     sampler = p.sampler
     detach(sampler)
@@ -65,12 +78,16 @@ def attach(
             return original(model, x, **options)  # nothing to sample
         try:
             call = Call(p, settings, name, model, x, dict(options))
-            run = Run(call.host, settings, targets, x)
+            live = LiveView() if live_view else None
+            run = Run(call.host, settings, targets, x, [watching for watching in (film, live) if watching is not None])
         except Unsupported as error:
             refused(error)
             return original(model, x, **options)
-        with run, call.patched(run):
-            x = run.sample(SAMPLERS[name], x, **call.options)
+        with run, call.patched(run), live.shown() if live else nullcontext():
+            try:
+                x = run.sample(SAMPLERS[name], x, **call.options)
+            finally:
+                chose(run.chosen)
         for problem in sorted(run.problems):
             report(problem)
         return x

@@ -63,6 +63,7 @@ class _Armed:
 armed = _Armed()
 samplers = collections.deque(maxlen=32)  # since the last look: they die with their job, and a patch on them unseen
 slowed = {"concavity": 0.0}
+put_away = []  # the host's model, while it is to have none
 
 
 class Probe(scripts.Script):
@@ -150,6 +151,7 @@ def places():
     for name, module in modules_of_unets():
         yield f"unet.{name}", module
     yield "sd_model", shared.sd_model
+    yield "state", shared.state
     yield "model_hijack", sd_hijack.model_hijack
     for sampler in samplers:
         yield "sampler", sampler
@@ -211,6 +213,19 @@ def add_routes(_: gr.Blocks, app: FastAPI):
     @app.post("/asyndm-probe/slow")
     def set_slow(concavity: float = Body(..., embed=True)):
         slowed["concavity"] = concavity
+        return {}
+
+    @app.post("/asyndm-probe/reload")
+    def reload():
+        """As the page's "Reload UI" does."""
+        shared.state.request_restart()
+        return {}
+
+    @app.post("/asyndm-probe/without-model")
+    def set_without_model(without: bool = Body(..., embed=True)):
+        if without:
+            put_away.append(sd_models.model_data.sd_model)
+        sd_models.model_data.sd_model = None if without else put_away.pop()
         return {}
 
 

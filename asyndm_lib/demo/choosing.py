@@ -1,0 +1,152 @@
+"""Which words does a run choose by itself where no targets are named? ``python -m asyndm_lib.demo.choosing``
+
+The prompts are made as the training captions are, from seeds of their own. What the choice goes by was settled on 80
+others like them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+
+from ..automatic import EVALUATIONS
+from ..hosts.embedded import Embedded, Request
+from ..hosts.ldm_checkpoint import load
+from ..hosts.text_encoders import tokenize
+from ..masks import TIMINGS
+from ..prompts import PromptTargets
+from ..settings import Settings
+from ..targets import Target
+from ..words import things
+from .cli import MODEL
+from .training.captions import Group, compose
+from .training.concepts import BACKGROUNDS, CONCEPTS
+
+FIRST_SEED = 1_000_000_000
+"""The training's captions came from seeds below."""
+
+WAYS = (("Euler", 12), ("Euler", 20), ("Euler", 30), ("DPM++ 2M", 20))
+"""Samplers and their steps, two prompts each in turn."""
+
+UNKNOWN = ("qwertz", "serenity", "justice", "philosophy", "sadness", "zum", "mit", "swirly", "happily", "gracious")
+"""Words that name nothing the model can draw, and that no list of the core holds."""
+
+BACKGROUND_WORDS = {"background", *BACKGROUNDS}
+KINDS = ("object", "colour of an object", "background", "unknown", "other")
+"""What a word is. "soccer ball" is two object words, "red heart" an object's colour and an object word."""
+
+
+class Prompt(NamedTuple):
+    """``words``: each with what it is; the prompt's words, each once."""
+
+    text: str
+    words: dict[str, str]
+    seed: int
+
+
+def prompts(count: int, unknown: int) -> Iterator[Prompt]:
+    """One to four things, several of one at times, backgrounds, places, as the training had them."""
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        rng = random.Random(seed)
+        things = rng.choice((1, 2, 2, 3, 4))
+        groups = [
+            Group(concept, rng.choice((1, 1, 1, 2, 3)) if things < 3 else 1, index)
+            for index, concept in enumerate(rng.sample(range(len(CONCEPTS)), things))
+        ]
+        background = rng.choice(list(BACKGROUNDS)) if rng.random() < 0.5 else None
+        words = compose(groups, background, rng.choice(("left", "right", "above", "below", None)), rng)
+        kinds: dict[str, str] = {}
+        for at, (word, group) in enumerate(words):
+            if word.isalnum():
+                named = group >= 0
+                last = named and (at + 1 == len(words) or words[at + 1][1] != group)
+                adjective = named and not last and word in BACKGROUNDS
+                kind = "colour of an object" if adjective else "object" if named else "other"
+                if kind == "other" and word in BACKGROUND_WORDS:
+                    kind = "background"
+                kinds[word] = min(kind, kinds.get(word, kind), key=KINDS.index)
+        for _ in range(rng.randint(0, unknown)):
+            word = rng.choice(UNKNOWN)
+            # Before an article or at the end: elsewhere it would part a name's words.
+            at = rng.choice([*(n for n, (w, _) in enumerate(words) if w in ("a", "an", "and", ",")), len(words)])
+            words.insert(at, (word, -1))
+            kinds[word] = "unknown"
+        text = " ".join(word for word, _ in words).replace(" ,", ",").replace(" .", ".")
+        yield Prompt(text, kinds, seed)
+
+
+class Tally:
+    """How many words of each kind there were, and how many were chosen."""
+
+    def __init__(self) -> None:
+        self._all, self._chosen = Counter(), Counter()
+
+    def add(self, words: dict[str, str], chosen: Iterable[str]) -> None:
+        chosen = set(chosen)
+        for word, kind in words.items():
+            self._all[kind] += 1
+            self._chosen[kind] += word in chosen
+
+    def __str__(self) -> str:
+        others = [kind for kind in KINDS[1:] if kind in self._all]
+        parts = [self._share("object", ["object"]), self._share("all others", others)]
+        return "; ".join([*parts, *(self._share(kind, [kind]) for kind in others)])
+
+    def _share(self, name: str, kinds: list[str]) -> str:
+        chosen, every = (sum(counter[kind] for kind in kinds) for counter in (self._chosen, self._all))
+        return f"{name} {chosen}/{every} ({chosen / max(every, 1):.1%})"
+
+
+class EveryWord(Embedded):
+    """Every word is a candidate, whatever the lists say."""
+
+    def targets(self, request: Request, settings: Settings) -> PromptTargets:
+        words = dict.fromkeys(re.findall(r"\w+", request.prompt))
+        prompts = [[[(0, request.prompt)]]] * len(request.seeds)
+        automatic = frozenset(range(len(prompts)))
+        return PromptTargets(
+            tuple(map(Target, words)), prompts, lambda text: tokenize(self._model.text, text), None, automatic
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the shares: as the extension chooses, by its word lists alone, and by the token maps alone."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--prompts", type=int, default=200, help="how many")
+    parser.add_argument("--unknown", type=int, default=0, help="at most so many unknown words are put into each")
+    parser.add_argument("--timing", choices=TIMINGS, default="lagged", help="mask timing")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    checkpoint = load(MODEL, None, torch.device(options.device))
+    host, every_word = Embedded(checkpoint), EveryWord(checkpoint)
+    method = Settings(mask_timing=options.timing)
+    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+
+    for number, prompt in enumerate(prompts(options.prompts, options.unknown)):
+        sampler, steps = WAYS[number // 2 % len(WAYS)]
+        request = Request(prompt.text, "", [prompt.seed % 2**32], sampler, "automatic", steps, 4.5, 256, 256)
+        chosen = _chosen(host, request, method)
+        tallies["words and maps"].add(prompt.words, chosen)
+        tallies[f"words and maps, {sampler} {steps}"].add(prompt.words, chosen)
+        tallies["words alone"].add(prompt.words, things(prompt.text))
+        tallies["maps alone"].add(prompt.words, _chosen(every_word, request, method))
+    for way, found in sorted(tallies.items()):
+        print(f"{way}: {found}")
+
+
+def _chosen(host: Embedded, request: Request, method: Settings) -> list[str]:
+    """What a run chooses. It is stopped where the choice is made; a static one's first pass alone makes it."""
+    chosen: list = []
+    host.sample(request, method, lambda steps: islice(steps, EVALUATIONS), chose=chosen.extend)
+    return [word for words in chosen for word in words or ()]
+
+
+if __name__ == "__main__":
+    main()

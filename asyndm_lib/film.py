@@ -1,0 +1,121 @@
+"""What a run did, kept small: an observer of :class:`run.Run`, for pictures of the method at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .automatic import Chosen
+from .nearest import resize
+from .run import Seen
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step of one image: the host's sigma, the timestep of every latent pixel ``[h, w]``, and which were related.
+
+    ``i``: its number out of ``total``, from 0. ``mask``: bool ``[h, w]``.
+    """
+
+    i: int
+    total: int
+    sigma: float
+    timesteps: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def label(self) -> str:
+        return f"step {self.i + 1} of {self.total}"
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Where a target was found: its token map in multiples of its mean, ``[h, w]`` at the maps' own size."""
+
+    name: str
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reel:
+    """One image's frames, the last mask that decided anything with its step, and the targets of its prompt."""
+
+    frames: Sequence[Frame]
+    mask: np.ndarray
+    step: int
+    heats: Sequence[Heat]
+
+
+class Film:
+    """Keeps some evenly spaced steps on the CPU, the first one among them and not the end, and mean token maps.
+
+    Maps are divided by their mean before they are added up: the mask threshold is in that unit.
+    """
+
+    def __init__(self, targets: Sequence[str], most: int):
+        """``targets``: their names, in the order of the maps; empty if these are not wanted.
+
+        ``most``: how many steps are kept.
+        """
+        self._targets, self._most = targets, most
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, with another run."""
+        self._steps: list[tuple[int, int, float, Tensor, Tensor]] = []
+        self._last: tuple[int, Tensor] | None = None
+        self._sum = self._count = self._chosen = None
+
+    def __call__(self, seen: Seen) -> None:
+        if seen.relation is not None:
+            self._last = seen.i, seen.relation.related
+        if seen.maps is not None and self._targets:
+            self._add(seen.maps)
+        end = max(seen.total - 1, 1)  # where all pixels meet
+        if seen.i in {min(round(n * end / self._most), end - 1) for n in range(self._most)}:
+            index = seen.sigma.index
+            timesteps = seen.sigma.timesteps.float()[index][:, 0].cpu()
+            related = torch.zeros_like(index, dtype=torch.bool) if seen.relation is None else seen.relation.related
+            self._steps.append((seen.i, seen.total, seen.sigma.scalar.item(), timesteps, related[:, 0].cpu()))
+
+    def _add(self, maps: Tensor) -> None:
+        mean = maps.mean(dim=(-2, -1), keepdim=True)
+        there = mean > 0
+        times = torch.where(there, maps / torch.where(there, mean, 1), 0)
+        if self._sum is None:
+            self._sum, self._count = times, there.int()
+        else:  # a refiner's maps may have another size
+            self._sum, self._count = self._sum + resize(times, *self._sum.shape[-2:]), self._count + there
+
+    def chose(self, chosen: Chosen) -> None:
+        """At the run's end: per image the targets that it chose by itself. What it tried and left is not shown."""
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def reel(self, image: int) -> Reel:
+        """One image's part, on the CPU. Nothing may have been seen: then ``len(film)`` is 0, and this fails."""
+        frames = [
+            Frame(i, total, sigma, timesteps[image].numpy(), related[image].numpy())
+            for i, total, sigma, timesteps, related in self._steps
+        ]
+        if self._last is None:
+            mask, step = np.zeros_like(frames[0].mask), 0
+        else:
+            step, related = self._last
+            mask = related[image, 0].cpu().numpy()
+        return Reel(frames, mask, step, self._heats(image))
+
+    def _heats(self, image: int) -> list[Heat]:
+        if self._sum is None:
+            return []
+        count = self._count[image].cpu()
+        times = (self._sum[image].cpu() / count.clamp(min=1)).float().numpy()
+        chosen = self._chosen and self._chosen[image]
+        entries = zip(self._targets, times, count.flatten().tolist(), strict=True)
+        return [Heat(name, map) for name, map, seen in entries if seen and (chosen is None or name in chosen)]

@@ -1,0 +1,142 @@
+"""The sheets of a job: drawn as its pictures are made, shown after the results, and saved beside them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modules import images, shared
+from PIL import Image
+
+from ..film import Film
+from ..hosts.per_pixel import replaced
+from ..prompts import PromptTargets
+from ..settings import EVERYWHERE, Settings
+from . import messages, sheet
+
+MARK = f", AsynDM sheet: {sheet.TITLE.removeprefix('AsynDM: ')}"
+"""Ends a sheet's infotext, which is otherwise its picture's. The page's JavaScript looks for it."""
+
+_font = functools.cache(images.get_font)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """``number``: of its picture among all of the job. ``iteration``, ``index``: the batch, and the place in it.
+
+    ``own``: the picture's entries in the host's lists, by the lists' names.
+    """
+
+    image: Image.Image
+    number: int
+    iteration: int
+    index: int
+    own: dict[str, Any]
+
+
+def begin(p: Any) -> None:
+    """Before every batch of ``p``."""
+    if p.iteration == 0:
+        p.asyndm_sheets, p.asyndm_made = [], 0
+    p.asyndm_films = []
+
+
+def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | None:
+    """What is to observe the coming sampling call of ``p``; None if nobody will see the sheet."""
+    if not settings.show_masks:
+        return None
+    if _script_selected(p):
+        messages.report(
+            p, "the sheets of the masks are saved with the pictures but not shown: the selected script shows its own"
+        )
+        if not p.save_samples():
+            return None
+    film = Film([str(target) for target in targets.targets] if targets else [], sheet.FRAMES)
+    p.asyndm_films.append((film, settings, getattr(p, "is_hr_pass", False)))
+    return film
+
+
+def _script_selected(p: Any) -> bool:
+    """Whether a script of the host collects the pictures of several jobs; some take all of them for results."""
+    return bool(p.script_args) and p.script_args[0] not in (None, 0)
+
+
+def draw(p: Any, picture: Image.Image) -> None:
+    """After every picture of ``p``: its sheet, by the last pass that ran with us."""
+    number, p.asyndm_made = p.asyndm_made, p.asyndm_made + 1
+    films = [entry for entry in p.asyndm_films if len(entry[0])]
+    index = p.batch_index
+    if not films or index >= len(p.seeds):
+        return
+    film, settings, second = films[-1]
+    own = {
+        "all_prompts": p.prompts[index],
+        "all_negative_prompts": p.negative_prompts[index],
+        "all_seeds": p.seeds[index],
+        "all_subseeds": p.subseeds[index],
+    }
+    made = f"seed {own['all_seeds']}"
+    if getattr(p, "enable_hr", False):
+        made += " · second pass" if second else " · first pass"
+    lines = [own["all_prompts"], " · ".join([made, *_values(settings)])]
+    image = sheet.draw(picture, film.reel(index), lines, _font)
+    p.asyndm_sheets.append(Sheet(image, number, p.iteration, index, own))
+
+
+def show(p: Any, processed: Any) -> None:
+    """After the job: the sheets follow the results. ``processed``: the host's ``Processed``.
+
+    Its lists are replaced, not changed: the host shares them with ``p``.
+    """
+    sheets, p.asyndm_sheets, p.asyndm_films = getattr(p, "asyndm_sheets", []), [], []
+    if not sheets:
+        return
+    first, shown = processed.index_of_first_image, len(processed.images)
+    texts = processed.infotexts
+    own = [texts[min(first + one.number, len(texts) - 1)] + MARK for one in sheets]
+    for one, text in zip(sheets, own, strict=True):
+        _finish(p, one, text)
+    if _script_selected(p):
+        return
+    processed.images = [*processed.images, *(one.image for one in sheets)]
+    each = _images_each(p)
+    processed.infotexts = [*texts[:first], *_spread(texts[first:], each, shown - first), *own]
+    for name in sheets[0].own:
+        values = _spread(getattr(processed, name), each, shown - first)
+        setattr(processed, name, [*values, *(one.own[name] for one in sheets)])
+
+
+def _finish(p: Any, one: Sheet, text: str) -> None:
+    """Save it where the host saves the pictures; its infotext."""
+    options, own = shared.opts, one.own
+    if options.enable_pnginfo:
+        one.image.info["parameters"] = text
+    if p.save_samples():
+        where = p.outpath_samples, "", own["all_seeds"], own["all_prompts"], options.samples_format
+        with replaced(p, "iteration", one.iteration), replaced(p, "batch_index", one.index):  # parts of a file's name
+            images.save_image(one.image, *where, info=text, p=p, suffix="-asyndm")
+
+
+def _images_each(p: Any) -> int:
+    """How many images the host shows of each picture: where it inpaints, the mask too, if asked."""
+    if getattr(p, "mask_for_overlay", None) is None:
+        return 1
+    return 1 + shared.opts.return_mask + shared.opts.return_mask_composite
+
+
+def _spread(values: Sequence[Any], each: int, length: int) -> list[Any]:
+    """One value per picture → one per image; more images, of other extensions, follow and have the last one's."""
+    spread = [value for value in values for _ in range(each)][:length]
+    return spread + [values[-1]] * (length - len(spread))
+
+
+def _values(settings: Settings) -> Iterator[str]:
+    """The settings that counted."""
+    for field in EVERYWHERE:
+        label, value = field.metadata["label"].lower(), getattr(settings, field.name)
+        if value is True:
+            yield label
+        elif value is not False and value != "" and not (settings.whole_picture and field.name == "targets"):
+            yield f"{label} {value}"

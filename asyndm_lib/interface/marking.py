@@ -1,0 +1,77 @@
+"""Target words marked in the prompt: what the page's JavaScript builds on, and the tags' way through the WebUI."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import gradio as gr
+from modules import extra_networks, script_callbacks
+from modules.ui_components import ToolButton
+
+_TAG = re.compile(r"<asyn:[^>]+>")
+_NUMBER_SIGN, _STAND_IN = "#", "\N{FULLWIDTH NUMBER SIGN}"
+_PROMPTS = ("prompt", "main_prompt", "all_prompts", "prompts", "hr_prompt", "all_hr_prompts")
+
+
+class AsynTags(extra_networks.ExtraNetwork):
+    """Makes the tags known to the WebUI, which takes them out of the prompts before it encodes them."""
+
+    def __init__(self) -> None:
+        super().__init__("asyn")
+
+    def activate(self, p: Any, params_list: list[Any]) -> None:
+        pass
+
+    def deactivate(self, p: Any) -> None:
+        pass
+
+
+def register() -> None:
+    """To be called whenever the WebUI loads its scripts."""
+    script_callbacks.on_before_ui(lambda: extra_networks.register_extra_network(AsynTags()))
+    script_callbacks.on_before_token_counter(_before_token_counter)
+    script_callbacks.on_after_component(_after_component)
+
+
+def panel(elem_id: str) -> None:
+    """Where the page shows the prompt's words and which tokens the targets are."""
+    # An elem_id of gr.HTML would be there twice.
+    gr.HTML(
+        f'<div id="{elem_id}" class="asyndm-panel"><div class="asyndm-words"></div>'
+        '<div class="asyndm-status" role="status" aria-live="polite"></div><div class="asyndm-hint"></div></div>'
+    )
+
+
+def shield(p: Any) -> None:
+    """Before the WebUI takes the comments, which begin with #, out of the prompts: ``<asyn:dog#2>`` is none."""
+    _exchange(p, _NUMBER_SIGN, _STAND_IN)
+
+
+def unshield(p: Any) -> None:
+    """Before every batch: the prompts as typed."""
+    _exchange(p, _STAND_IN, _NUMBER_SIGN)
+
+
+def _exchange(p: Any, old: str, new: str) -> None:
+    for name in _PROMPTS:
+        prompts = getattr(p, name, None)
+        if isinstance(prompts, str):
+            setattr(p, name, _exchanged(prompts, old, new))
+        elif prompts:
+            prompts[:] = [_exchanged(prompt, old, new) for prompt in prompts]
+
+
+def _exchanged(prompt: str, old: str, new: str) -> str:
+    return _TAG.sub(lambda tag: tag[0].replace(old, new), prompt)
+
+
+def _before_token_counter(params: Any) -> None:
+    params.prompt = _exchanged(params.prompt, _NUMBER_SIGN, _STAND_IN)
+
+
+def _after_component(component: Any, elem_id: str | None = None, **_: Any) -> None:
+    for tab in ("txt2img", "img2img"):
+        if elem_id == f"{tab}_style_apply":
+            tooltip = "Make the word at the cursor a target of AsynDM, or none"
+            ToolButton("🎯", elem_id=f"{tab}_asyndm_mark", tooltip=tooltip)

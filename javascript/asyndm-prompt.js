@@ -1,0 +1,267 @@
+/* The words of a prompt, its targets and its <asyn:cat> tags: text in, text out, nothing of the page. */
+
+(function(asyndm) {
+    "use strict";
+
+    const WORD = "[\\p{L}\\p{M}\\p{N}_]+(?:['’-][\\p{L}\\p{M}\\p{N}_]+)*" +
+        "|\\p{Extended_Pictographic}[\\p{Extended_Pictographic}\\p{EMod}\\u200d\\ufe0f]*";
+    const WEIGHT = ":\\s*[-+]?[\\d.]+\\s*(?=[)\\]]|$|\\bAND\\b)";
+    const PIECES = new RegExp(
+        `<(?<network>[\\p{L}\\p{N}_]+):(?<args>[^>]+)>|(?<comment>#[^\\n]*)|\\\\.|${WEIGHT}|(?<divider>\\b(?:BREAK|AND)\\b)` +
+        `|(?<word>${WORD})|(?<bracket>[()[\\]])|(?<other>\\S)`, "gsu");
+    // As CLIP's tokenizer cuts a text before it looks for tokens.
+    const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
+    const PARTNERS = {"(": ")", "[": "]"};
+    const BETWEEN_PHRASES = ",:|<>@#";
+
+    /**
+     * The words of a prompt, the units in which targets are looked for, its tags and its closed brackets.
+     * A word's `phrase` is a number that it shares with the words that one target can hold together with it.
+     */
+    function scan(prompt) {
+        const words = [], units = [], tags = [], brackets = [], open = [];
+        let phrase = 0, part = 0;
+
+        for (const match of prompt.matchAll(PIECES)) {
+            const {network, args, comment, divider, word, bracket, other} = match.groups;
+            const start = match.index, end = start + match[0].length;
+
+            if (network) {
+                if (network === "asyn") tags.push({start, end, entries: entries(args)});
+            } else if (word) {
+                const first = units.length;
+                addUnits(word, start);
+                words.push({start, end, first, last: units.length - 1, phrase});
+            } else if (other) {
+                if (BETWEEN_PHRASES.includes(other)) phrase++;
+                addUnits(other, start);
+            } else if (!comment) {
+                phrase++;
+                if (divider === "AND") part++;
+                if (bracket && PARTNERS[bracket]) {
+                    open.push({start, closing: PARTNERS[bracket]});
+                } else if (bracket && open.length && open[open.length - 1].closing === bracket) {
+                    brackets.push({start: open.pop().start, end});
+                }
+            }
+        }
+        return {prompt, words, units, tags, brackets};
+
+        function addUnits(text, at) {
+            for (const unit of text.matchAll(UNITS)) {
+                units.push({key: unit[0].toLowerCase().replace("’", "'"), start: at + unit.index, part});
+            }
+        }
+    }
+
+    /** The entries of a target list as typed, divided by the commas outside brackets. */
+    function entries(list) {
+        const {brackets} = scan(list.replaceAll("#", " "));
+        const found = [];
+        let start = 0;
+        for (let at = 0; at <= list.length; at++) {
+            const divides = at === list.length || ",\n".includes(list[at]);
+            if (divides && !brackets.some(pair => pair.start < at && at < pair.end)) {
+                if (list.slice(start, at).trim()) found.push(list.slice(start, at).trim());
+                start = at + 1;
+            }
+        }
+        return found;
+    }
+
+    /** An entry's words, which occurrence of them (null: all), and its own concavity as typed, ":0.5" or "". */
+    function parseEntry(entry) {
+        const concavity = entry.match(/:[^:()[\]]*$/)?.[0] ?? "";
+        let text = entry.slice(0, entry.length - concavity.length).trim();
+        const number = text.match(/#\s*(\d+)$/);
+        if (number) text = text.slice(0, number.index);
+        return {text: withoutEmphasis(text), occurrence: number ? Number(number[1]) : null, concavity};
+    }
+
+    function withoutEmphasis(text) {
+        text = text.trim();
+        while (scan(text).brackets.some(pair => pair.start === 0 && pair.end === text.length)) {
+            text = text.slice(1, -1).replace(/:\s*[-+]?[\d.]+\s*$/, "").trim();
+        }
+        return text.replace(/\s+/g, " ");
+    }
+
+    /** Where the words of `text` stand among a prompt's units: [{first, last}...]. */
+    function occurrences({units}, text) {
+        const keys = scan(text).units.map(unit => unit.key);
+        const found = [];
+        for (let first = 0; keys.length && first + keys.length <= units.length; first++) {
+            const run = units.slice(first, first + keys.length);
+            if (run.every((unit, n) => unit.key === keys[n] && unit.part === run[0].part)) {
+                found.push({first, last: first + keys.length - 1});
+                first += keys.length - 1;
+            }
+        }
+        return found;
+    }
+
+    /** Every target that the tags and the field name, with the places that it means. */
+    function targets(scanned, field) {
+        const named = [
+            ...scanned.tags.flatMap((tag, at) => tag.entries.map(entry => ({tag: at, entry}))),
+            ...entries(field).map(entry => ({tag: null, entry})),
+        ];
+        return named.map(({tag, entry}) => {
+            const target = {tag, entry, ...parseEntry(entry)};
+            const places = occurrences(scanned, target.text).map((place, n) => ({...place, number: n + 1}));
+            const meant = places.filter(({number}) => target.occurrence === null || target.occurrence === number);
+            return {...target, places: meant};
+        });
+    }
+
+    /** The prompt's words as chips: {text, start, end, pressed}; the words of one target are one chip. */
+    function chips(prompt, field) {
+        const scanned = scan(prompt);
+        const {words, units} = scanned;
+        const covering = new Array(units.length);
+        for (const place of targets(scanned, field).flatMap(target => target.places)) {
+            for (let unit = place.first; unit <= place.last; unit++) {
+                const other = covering[unit];
+                if (!other || other.last - other.first < place.last - place.first) covering[unit] = place;
+            }
+        }
+        const placeOf = word => covering.slice(word.first, word.last + 1).find(place => place);
+
+        const found = [];
+        for (let at = 0; at < words.length; at++) {
+            const place = placeOf(words[at]);
+            let end = at;
+            while (place && end + 1 < words.length && placeOf(words[end + 1]) === place) end++;
+            const [start, stop] = [words[at].start, words[end].end];
+            found.push({
+                text: words.slice(at, end + 1).map(word => prompt.slice(word.start, word.end)).join(" "),
+                start, end: stop, first: words[at].first, last: words[end].last, pressed: Boolean(place),
+            });
+            at = end;
+        }
+        return found;
+    }
+
+    /**
+     * Make what is selected in a prompt (or the word at the cursor) a target, or none where it is one.
+     * Gives the new {prompt, field, start, end, marked}, or null where there is no word.
+     */
+    function toggle(prompt, field, start, end) {
+        const scanned = scan(prompt);
+        const edits = [];
+        let list = field;
+
+        const around = start === end && scanned.tags.find(tag => tag.start < start && start <= tag.end);
+        const phrases = around ? [] : selected(scanned, start, end);
+        if (!around && !phrases.length) return null;
+
+        const named = targets(scanned, field);
+        const covered = unit => named.some(({places}) => places.some(place => place.first <= unit && unit <= place.last));
+        const marked = !around && !phrases.every(phrase => unitsOf(phrase).every(covered));
+        if (around) {
+            edits.push(removal(prompt, around));
+        } else if (marked) {
+            for (const phrase of phrases) {
+                const exists = named.some(target => target.places.some(place => same(place, phrase)));
+                if (!exists) edits.push(insertion(scanned, phrase, nameOf(scanned, phrase)));
+            }
+        } else {
+            unmark();
+        }
+        return {...apply(prompt, edits, start, end), field: list, marked};
+
+        function unmark() {
+            const fewer = scanned.tags.map(tag => [...tag.entries]);
+            const kept = entries(field);
+            for (const target of named) {
+                const left = target.places.filter(place => !phrases.some(phrase => overlap(place, phrase)));
+                if (left.length === target.places.length) continue;
+                const names = left.map(place => `${target.text}#${place.number}${target.concavity}`);
+                if (target.tag === null) {
+                    kept.splice(kept.indexOf(target.entry), 1, ...names);
+                } else {
+                    fewer[target.tag].splice(fewer[target.tag].indexOf(target.entry), 1);
+                    left.forEach((place, n) => edits.push(insertion(scanned, place, names[n])));
+                }
+            }
+            scanned.tags.forEach((tag, n) => {
+                if (!fewer[n].length) {
+                    edits.push(removal(prompt, tag));
+                } else if (fewer[n].length < tag.entries.length) {
+                    edits.push({at: tag.start, end: tag.end, text: `<asyn:${fewer[n].join(", ")}>`});
+                }
+            });
+            if (kept.join() !== entries(field).join()) list = kept.join(", ");
+        }
+    }
+
+    const overlap = (a, b) => a.first <= b.last && b.first <= a.last;
+    const same = (a, b) => a.first === b.first && a.last === b.last;
+    const unitsOf = ({first, last}) => Array.from({length: last - first + 1}, (_, n) => first + n);
+
+    /** The phrases that a selection touches, as {first, last} units and their {start, end} in the prompt. */
+    function selected({words}, start, end) {
+        let touched = words.filter(word => start === end ?
+            word.start <= start && start <= word.end :
+            word.start < end && start < word.end);
+        if (start === end) touched = touched.slice(-1);
+        const phrases = [];
+        for (const word of touched) {
+            const before = phrases[phrases.length - 1];
+            if (before?.phrase === word.phrase) {
+                Object.assign(before, {last: word.last, end: word.end});
+            } else {
+                phrases.push({...word});
+            }
+        }
+        return phrases;
+    }
+
+    /** How a tag names a phrase of the prompt: "dog", or "dog#2" where there are several. */
+    function nameOf(scanned, phrase) {
+        let text = scanned.prompt.slice(phrase.start, phrase.end);
+        text = text.replace(/<\w+:[^>]+>/g, "").replace(/\s+/g, " ");
+        const places = occurrences(scanned, text);
+        const number = places.findIndex(place => same(place, phrase)) + 1;
+        return places.length > 1 && number ? `${text}#${number}` : text;
+    }
+
+    /** A tag directly behind the words, or behind the brackets in which they stand, and behind the tags there. */
+    function insertion({prompt, words, tags, brackets}, place, name) {
+        const word = words.find(word => place.last <= word.last);
+        const outermost = brackets
+            .filter(pair => pair.start < word.start && word.end < pair.end)
+            .reduce((outer, pair) => Math.max(outer, pair.end), word.end);
+        let at = outermost;
+        for (const tag of tags) {
+            if (tag.start === at) at = tag.end;
+        }
+        return {at, end: at, text: `<asyn:${name}>`};
+    }
+
+    /** Without a tag, and without the blank that was typed before it. */
+    function removal(prompt, {start, end}) {
+        const blank = prompt[start - 1] === " " && /^([\s,.;:)\]]|$)/.test(prompt.slice(end));
+        return {at: blank ? start - 1 : start, end, text: ""};
+    }
+
+    function apply(prompt, edits, start, end) {
+        // From the back, so that what stands before keeps its place; at one place the last one comes first.
+        for (const edit of edits.map((edit, n) => ({...edit, n})).sort((a, b) => b.at - a.at || b.n - a.n)) {
+            prompt = prompt.slice(0, edit.at) + edit.text + prompt.slice(edit.end);
+            [start, end] = [start, end].map(at => at < edit.end || at === edit.at ? Math.min(at, edit.at) :
+                at + edit.text.length - (edit.end - edit.at));
+        }
+        return {prompt, start, end};
+    }
+
+    /** The word that a cursor is in or beside and that a tag follows directly, outside brackets; or undefined. */
+    function taggedWord(prompt, at) {
+        const {words, tags, brackets} = scan(prompt);
+        return words.find(word => word.start <= at && at <= word.end &&
+            tags.some(tag => tag.start === word.end) &&
+            !brackets.some(pair => pair.start < word.start && word.end < pair.end));
+    }
+
+    Object.assign(asyndm, {chips, toggle, taggedWord, entries, parseEntry});
+})(globalThis.asyndm ??= {});

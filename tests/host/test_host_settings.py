@@ -1,0 +1,161 @@
+"""The Settings page, the presets, the controls' names and explanations, and what "Reload UI" leaves."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pictures
+import pytest
+from requests_table import BASE, DEFAULTS, SMALL, switched_on, with_arguments
+
+TABS = ("txt2img", "img2img")
+REQUEST = {**BASE, **SMALL}
+OWN = {"concavity": 0.8, "curve": "exponential", "mask_timing": "fresh", "threshold": 2.0, "second_pass": "off"}
+PRESETS = {
+    "paper": [0.5, "quadratic", "lagged", 1.0],
+    "gentle": [0.3, "quadratic", "lagged", 1.0],
+    "strong": [0.7, "quadratic", "fresh", 1.0],
+}
+
+
+def components(server) -> dict[str, dict]:
+    """By elem_id, the properties of the page's components that are ours."""
+    found = {}
+    for component in server.get("/config")["components"]:
+        elem_id = component["props"].get("elem_id") or ""
+        if "asyndm" in elem_id:
+            assert elem_id not in found, f"{elem_id} twice"
+            found[elem_id] = {"id": component["id"], "type": component["type"], **component["props"]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def ours(host):
+    return components(host)
+
+
+def controls(found, tab="txt2img"):
+    return {name: found[f"script_{tab}_asyndm_{name}"]["value"] for name in DEFAULTS}
+
+
+def test_the_controls_ids(ours):
+    """Others keep presets under them: none may ever change."""
+    for tab in TABS:
+        for name in ("enabled", *DEFAULTS, *(f"preset_{name}" for name in PRESETS)):
+            assert f"script_{tab}_asyndm_{name}" in ours
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_control_is_explained(tab, ours):
+    for name in DEFAULTS:
+        assert ours[f"script_{tab}_asyndm_{name}"]["info"]
+    for name in PRESETS:
+        assert ours[f"script_{tab}_asyndm_preset_{name}"]["webui_tooltip"]
+
+
+def test_the_settings_page(host, ours):
+    options = host.get("/sdapi/v1/options")
+    own = {name: value for name, value in DEFAULTS.items() if name != "targets"}
+    assert {f"asyndm_default_{name}": value for name, value in own.items()}.items() <= options.items()
+    assert options["asyndm_hotkey"].startswith("Alt+")
+    for name in own:
+        assert ours[f"setting_asyndm_default_{name}"]["value"] == own[name]
+    assert ours["setting_asyndm_hotkey"]["value"] == options["asyndm_hotkey"]
+    assert ours["settings_asyndm"]
+
+
+@pytest.mark.parametrize("tab", TABS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_the_controls(name, tab, host, ours):
+    button = ours[f"script_{tab}_asyndm_preset_{name}"]["id"]
+    events = host.get("/config")["dependencies"]
+    (number,) = (n for n, event in enumerate(events) if _triggers(event, button))
+    set_by_it = [ours[f"script_{tab}_asyndm_{c}"]["id"] for c in ("concavity", "curve", "mask_timing", "threshold")]
+    assert events[number]["outputs"] == set_by_it
+    answer = host.post("/run/predict", {"fn_index": number, "data": [], "session_hash": "test"})
+    assert answer["data"] == PRESETS[name]
+
+
+def _triggers(event, component) -> bool:
+    return any(component in (target if isinstance(target, list) else [target]) for target in event["targets"])
+
+
+def test_png_info_tells_all(host):
+    settings = {**DEFAULTS, **OWN, "targets": "cat, dog:0.9"}
+    answer = host.make(switched_on(REQUEST, settings))
+    found = host.post("/sdapi/v1/png-info", {"image": b64encode(answer.pictures[0]).decode()})["parameters"]
+    assert {key: value for key, value in found.items() if key.startswith("AsynDM")} == {
+        "AsynDM targets": "cat, dog:0.9",
+        "AsynDM concavity": "0.8",
+        "AsynDM curve": "exponential",
+        "AsynDM mask timing": "fresh",
+        "AsynDM mask threshold": "2.0",
+        "AsynDM second pass": "off",
+    }
+
+
+def test_an_infotext_of_version_0_1_0(host):
+    """Its entries under their names of then, and a picture that it made again."""
+    entries = "AsynDM targets: cat, AsynDM concavity: 0.35, AsynDM curve: piecewise linear, AsynDM mask timing: fresh"
+    bare = host.make(REQUEST).infotext
+    text = bare.replace(", Version: ", f", {entries}, AsynDM mask threshold: 1.25, Version: ")
+    settings = {"concavity": 0.35, "curve": "piecewise linear", "mask_timing": "fresh", "threshold": 1.25}
+    expected = host.make(switched_on(REQUEST, {"targets": "cat", **settings}))
+    assert host.make({"infotext": text}).pictures == expected.pictures
+
+
+@pytest.fixture(scope="module")
+def reloaded(alone, tmp_path_factory):
+    """A WebUI with a person's own defaults and a style, after "Reload UI"."""
+    styles = tmp_path_factory.mktemp("styles") / "styles.csv"
+    styles.write_text('name,prompt,negative_prompt\nmarked,"{prompt}, <asyn:dog>",\n')
+    with alone("own-defaults", "--styles-file", str(styles)) as server:
+        impossible = {"asyndm_default_second_concavity": 7}
+        server.post("/sdapi/v1/options", {**{f"asyndm_default_{k}": v for k, v in OWN.items()}, **impossible})
+        server.post("/asyndm-probe/reload")
+        server.wait_for("/sdapi/v1/options", starts=2)
+        yield server
+
+
+def test_ones_own_defaults_are_what_the_controls_begin_with(reloaded):
+    for tab in TABS:
+        assert controls(components(reloaded), tab) == {**DEFAULTS, **OWN}
+
+
+def test_ones_own_defaults_are_not_the_apis(reloaded, host):
+    """A request with named settings means the same on every machine."""
+    answer = reloaded.make(with_arguments(REQUEST, [{"targets": "cat"}]))
+    assert answer.pictures == host.make(switched_on(REQUEST)).pictures
+    assert reloaded.get("/asyndm/v1/schema") == host.get("/asyndm/v1/schema")
+
+
+def test_an_infotext_is_read_by_the_models_defaults(reloaded, host):
+    first = host.make(switched_on(REQUEST))
+    assert reloaded.make({"infotext": first.infotext}).pictures == first.pictures
+
+
+def test_reload_ui_leaves_every_axis_once(reloaded):
+    for script in reloaded.get("/sdapi/v1/script-info"):
+        if script["name"] == "x/y/z plot":
+            choices = script["args"][0]["choices"]
+            assert choices.count("[AsynDM] Concavity") == 1
+            assert len([label for label in choices if label.startswith("[AsynDM] ")]) == len(DEFAULTS)
+
+
+def test_reload_ui_leaves_the_endpoints(reloaded):
+    question = {"prompt": "a cat", "targets": "cat"}
+    for path in ("/asyndm/v1/tokens", "/internal/asyndm-tokens"):
+        assert reloaded.post(path, question)["targets"][0]["found"]
+    status, answer = reloaded.call("/sdapi/v1/txt2img", with_arguments(REQUEST, [{"wrong": 1}]))
+    assert (status, answer["detail"].count("'wrong'")) == (422, 1)
+
+
+def test_a_style_may_name_targets(reloaded):
+    styled = reloaded.make(with_arguments({**REQUEST, "styles": ["marked"]}, [{}]))
+    typed = {**REQUEST, "prompt": f"{REQUEST['prompt']}, <asyn:dog>"}
+    assert styled.messages == []
+    assert pictures.same_pixels(styled.pictures[0], reloaded.make(with_arguments(typed, [{}])).pictures[0])
+    question = {"prompt": "a cat and a dog", "styles": ["marked"]}
+    answer = reloaded.post("/asyndm/v1/tokens", question)
+    (target,) = answer["targets"]
+    assert (target["text"], target["tagged"], target["found"]) == ("dog", True, True)

@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import {test} from "node:test";
+
+import "../../javascript/asyndm-prompt.js";
+
+const {chips, toggle, taggedWord, entries, parseEntry} = globalThis.asyndm;
+
+/** "a ‸cat‸" is the prompt with "cat" selected, "a c‸at" the one with the cursor in it. */
+function at(marked) {
+    const [before, inside, after] = marked.split("‸");
+    return after === undefined ? [before + inside, before.length, before.length] :
+        [before + inside + after, before.length, before.length + inside.length];
+}
+
+function press(marked, field = "") {
+    const [prompt, start, end] = at(marked);
+    const result = toggle(prompt, field, start, end);
+    return result && {prompt: result.prompt, field: result.field};
+}
+
+const pressed = (prompt, field = "") => chips(prompt, field).filter(chip => chip.pressed).map(chip => chip.text);
+const stripped = prompt => prompt.replace(/<(\w+):([^>]+)>/g, "");
+
+const MARKED = [
+    ["a c‸at and a dog", "a cat<asyn:cat> and a dog"],
+    ["a cat‸ and a dog", "a cat<asyn:cat> and a dog"],
+    ["a ‸cat", "a cat<asyn:cat>"],
+    ["cat‸, dog", "cat<asyn:cat>, dog"],
+    ["a ‸red heart‸ here", "a red heart<asyn:red heart> here"],
+    ["a r‸ed hea‸rt here", "a red heart<asyn:red heart> here"],
+    ["a ‸red\nheart‸ here", "a red\nheart<asyn:red heart> here"],
+    ["‸cat, red heart‸", "cat<asyn:cat>, red heart<asyn:red heart>"],
+    ["a dog and a d‸og", "a dog and a dog<asyn:dog#2>"],
+    ["a d‸og and a dog", "a dog<asyn:dog#1> and a dog"],
+    ["a dog<asyn:dog#1> and a d‸og", "a dog<asyn:dog#1> and a dog<asyn:dog#2>"],
+    ["a Dog and a d‸og", "a Dog and a dog<asyn:dog#2>"],
+    ["a dog's bone and a d‸og", "a dog's bone and a dog<asyn:dog#2>"],
+    ["red-haired, r‸ed", "red-haired, red<asyn:red#2>"],
+    ["a dog AND a d‸og :1.2", "a dog AND a dog<asyn:dog#2> :1.2"],
+    ["a d‸og:1.2 AND a cat", "a dog<asyn:dog>:1.2 AND a cat"],
+    ["(c‸at:1.3), dog", "(cat:1.3)<asyn:cat>, dog"],
+    ["((a c‸at)), dog", "((a cat))<asyn:cat>, dog"],
+    ["[cat:d‸og:0.5] x", "[cat:dog:0.5]<asyn:dog> x"],
+    ["[cat|d‸og]", "[cat|dog]<asyn:dog>"],
+    ["‸(cat and dog:1.2)‸", "(cat and dog:1.2)<asyn:cat and dog>"],
+    ["‸(red:1.2) heart‸", "(red:1.2)<asyn:red> heart<asyn:heart>"],
+    ["a (c‸at", "a (cat<asyn:cat>"],
+    ["\\(c‸at\\)", "\\(cat<asyn:cat>\\)"],
+    ["c‸at<lora:x:1>", "cat<asyn:cat><lora:x:1>"],
+    ["‸red <lora:x:1>heart‸", "red <lora:x:1>heart<asyn:red heart>"],
+    ["‸red BREAK heart‸", "red<asyn:red> BREAK heart<asyn:heart>"],
+    ["long_h‸air", "long_hair<asyn:long_hair>"],
+    ["1g‸irl", "1girl<asyn:1girl>"],
+    ["ein Bä‸r", "ein Bär<asyn:Bär>"],
+    ["ein Bär‸", "ein Bär<asyn:Bär>"],
+    ["日本‸", "日本<asyn:日本>"],
+    ["a ❤️‸ x", "a ❤️<asyn:❤️> x"],
+    ["<script>alert‸</script>", "<script>alert<asyn:alert></script>"],
+];
+
+for (const [before, after] of MARKED) {
+    test(`marking ${JSON.stringify(before)}`, () => {
+        const [plain, start, end] = at(before);
+        const result = toggle(plain, "", start, end);
+        assert.equal(result.prompt, after);
+        assert.equal(result.marked, true);
+        assert.equal(stripped(result.prompt), stripped(plain), "the host encodes what it did before");
+        const again = toggle(result.prompt, "", result.start, result.end);
+        assert.equal(again.prompt, plain, "again, and it is none");
+        assert.equal(again.marked, false);
+    });
+}
+
+test("nothing to mark", () => {
+    for (const prompt of ["‸", "  ‸  ", "a  ‸  b", "<lora:c‸at:1>", "(cat:1.‸3)", "# a c‸at", "a ‸, ‸ b", "a BRE‸AK b", "cat AN‸D dog"]) {
+        assert.equal(press(prompt), null, prompt);
+    }
+});
+
+test("one of several that a tag names together", () => {
+    assert.deepEqual(press("a d‸og<asyn:dog:0.3> and a dog"), {prompt: "a dog and a dog<asyn:dog#2:0.3>", field: ""});
+    assert.deepEqual(press("a dog, a d‸og, a dog", "cat, dog"), {prompt: "a dog, a dog, a dog", field: "cat, dog#1, dog#3"});
+    assert.deepEqual(press("a cat, a d‸og <asyn:cat, dog:0.5>"), {prompt: "a cat, a dog <asyn:cat>", field: ""});
+});
+
+test("words that the field names", () => {
+    assert.deepEqual(press("a c‸at", "dog, cat:0.5"), {prompt: "a cat", field: "dog"});
+    assert.deepEqual(press("a r‸ed heart", "red heart"), {prompt: "a red heart", field: ""});
+    assert.deepEqual(press("a c‸at<asyn:cat>", "(cat:1.3)"), {prompt: "a cat", field: ""});
+});
+
+test("inside a tag, or behind it", () => {
+    assert.deepEqual(press("a cat<asyn:c‸at>, b"), {prompt: "a cat, b", field: ""});
+    assert.deepEqual(press("a cat <asyn:c‸at>, b"), {prompt: "a cat, b", field: ""});
+    assert.deepEqual(press("a cat <asyn:c‸at> b"), {prompt: "a cat b", field: ""});
+    assert.deepEqual(press("a cat<asyn:cat>‸, b"), {prompt: "a cat, b", field: ""});
+});
+
+test("a phrase over one of its words, and back", () => {
+    assert.equal(press("a ‸red<asyn:red> heart‸").prompt, "a red<asyn:red> heart<asyn:red heart>");
+    assert.equal(press("a ‸red<asyn:red> heart<asyn:red heart>‸").prompt, "a red heart");
+});
+
+test("the selection stays on the words", () => {
+    const {prompt, start, end} = toggle("a dog<asyn:dog#1> and a dog!", "", 24, 27);
+    assert.equal(prompt, "a dog<asyn:dog#1> and a dog<asyn:dog#2>!");
+    assert.equal(prompt.slice(start, end), "dog");
+});
+
+test("chips", () => {
+    const texts = (prompt, field) => chips(prompt, field).map(chip => chip.text);
+    assert.deepEqual(texts("a (cat:1.3), [b:c:0.5] BREAK <lora:x:1> d AND e:1.2 AND # f\ng:1", ""), [..."a", "cat", ..."bcdeg"]);
+    assert.deepEqual(texts("a red heart<asyn:red heart>", ""), ["a", "red heart"]);
+    assert.deepEqual(texts("", "cat"), []);
+    assert.deepEqual(pressed("dog, dog<asyn:dog#2>, cat", "cat"), ["dog", "cat"]);
+    assert.deepEqual(pressed("dog, dog", "dog"), ["dog", "dog"]);
+    assert.deepEqual(pressed("(red:1.2) heart, red", "red heart"), ["red heart"]);
+    assert.deepEqual(pressed("red, heart", "red heart"), []);
+    assert.deepEqual(pressed("a cat AND dog", "cat dog"), []);
+    assert.deepEqual(pressed("a cat", "zebra, cat#2, , #1, :0.5"), []);
+});
+
+test("a target list's entries", () => {
+    assert.deepEqual(entries("cat, red heart:0.5,\ndog#2, (a, b:1.2), (c, d"), ["cat", "red heart:0.5", "dog#2", "(a, b:1.2)", "(c", "d"]);
+    assert.deepEqual(parseEntry("((red  heart:1.2)) #2 :0.5"), {text: "red heart", occurrence: 2, concavity: ":0.5"});
+    assert.deepEqual(parseEntry("[cat]"), {text: "cat", occurrence: null, concavity: ""});
+});
+
+test("the word that a tag follows", () => {
+    const word = marked => { const [prompt, start] = at(marked); return taggedWord(prompt, start); };
+    assert.deepEqual([word("a c‸at<asyn:cat>").start, word("a cat‸<asyn:cat>").end], [2, 5]);
+    for (const prompt of ["a c‸at", "‸a cat<asyn:cat>", "(c‸at:1.1)<asyn:cat>", "(c‸at<asyn:cat>:1.1)"]) {
+        assert.equal(word(prompt), undefined, prompt);
+    }
+});
+
+test("500 words", () => {
+    const prompt = Array.from({length: 500}, (_, n) => `word${n % 50}`).join(", ");
+    const start = performance.now();
+    chips(prompt, "word1, word2, word3");
+    toggle(prompt, "word1", 100, 100);
+    assert.ok(performance.now() - start < 200);
+});
+
+test("hostile prompts end soon", () => {
+    for (const piece of ["(", "[", "<", "<asyn:", "\\", ":", "#", "(a:", "<a:(", "a'", "❤️\u200d", "AND "]) {
+        const prompt = piece.repeat(5000);
+        const start = performance.now();
+        chips(prompt, "");
+        toggle(prompt, piece.repeat(50), 0, prompt.length);
+        assert.ok(performance.now() - start < 3000, piece);
+    }
+});

@@ -1,0 +1,144 @@
+"""The script's arguments, from the page (a list), the API (a list or an object) and the X/Y/Z plot (axes)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+
+from asyndm_lib.errors import AsynDMError
+from asyndm_lib.interface import arguments, infotext
+from asyndm_lib.settings import Settings
+
+NOTHING = SimpleNamespace()
+
+
+def cell(**axes):
+    return SimpleNamespace(**{arguments.AXES: axes})
+
+
+def asked(*args):
+    return {"alwayson_scripts": {"asynDM": {"args": [*args]}}}
+
+
+def test_a_list():
+    assert arguments.of(NOTHING, [True, "cat", 0.7]) == Settings(targets="cat", concavity=0.7)
+    assert arguments.of(NOTHING, [False, 7, None]) is None
+    assert arguments.of(NOTHING, []) is None
+
+
+def test_an_object_switches_on_and_leaves_the_rest_at_the_models_defaults():
+    named = {"targets": "cat", "concavity": 0.7}
+    for rest in ([], ["dog", 0.1, "exponential"]):  # the host fills up with the controls' values
+        assert arguments.of(NOTHING, [named, *rest]) == Settings(targets="cat", concavity=0.7)
+    assert arguments.of(NOTHING, [{}]) == Settings()
+    assert arguments.of(NOTHING, [{**named, "enabled": False}]) is None
+
+
+def test_axes_are_laid_over_either():
+    expected = Settings(targets="cat", concavity=0.7)
+    for args in ([True, "cat"], [False, "cat"], [{"targets": "cat"}], [{"targets": "cat", "enabled": False}]):
+        assert arguments.of(cell(concavity=0.7), args) == expected
+        assert arguments.of(cell(concavity=0.7, enabled=False), args) is None
+        assert arguments.of(cell(enabled=False), args) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["on"], "'on'"),
+        ([{"enabled": 1}], "true or false, not 1"),
+        ([{"concavty": 1}], "no setting 'concavty'"),
+        ([{"concavity": 2}], "from 0 to 1, not 2"),
+        ([{"targets": "cat:2"}], "not from 0 to 1"),
+    ],
+)
+def test_what_is_wrong_is_named(args, said):
+    with pytest.raises(AsynDMError, match=said):
+        arguments.of(NOTHING, args)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(None, 7, [], {}, {"alwayson_scripts": None}, {"alwayson_scripts": []}, {"alwayson_scripts": {}}),
+        {"alwayson_scripts": {"ControlNet": {"args": [{"x": 1}]}}},
+        {"alwayson_scripts": {"AsynDM": {}}},
+        asked(),
+        asked(True, "cat", "wrong, but a list"),
+        asked({}),
+        asked({"targets": "cat", "enabled": False}),
+    ],
+)
+def test_requests_that_may_pass(body):
+    arguments.check(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (asked({"concavty": 1}), "no setting 'concavty'; it has targets, concavity"),
+        (asked({"concavity": "1"}), "must be a number"),
+        (asked({"concavity": 1.5}), "from 0 to 1"),
+        (asked({"curve": "cubic"}), "one of quadratic"),
+        (asked({"enabled": 0}), "true or false"),
+        (asked({"enabled": False, "concavity": 7}), "from 0 to 1"),
+        (asked({"targets": "cat"}, True), "nothing after it: True"),
+        ({"alwayson_scripts": {"AsynDM": {"args": {"targets": "cat"}}}}, "takes its settings as"),
+        ({"alwayson_scripts": {"AsynDM": {"targets": "cat"}}}, "takes its settings as"),
+        ({"alwayson_scripts": {"ASYNDM": [{"targets": "cat"}]}}, "takes its settings as"),
+        ({"alwayson_scripts": {"AsynDM": None}}, "takes its settings as"),
+    ],
+)
+def test_requests_that_are_refused(body, said):
+    with pytest.raises(AsynDMError, match=said):
+        arguments.check(body)
+
+
+OLD = {
+    "AsynDM targets": "cat, dog:0.9",
+    "AsynDM concavity": "0.35",
+    "AsynDM curve": "piecewise linear",
+    "AsynDM mask timing": "static",
+    "AsynDM mask threshold": "1.25",
+    "AsynDM whole picture": "True",
+}
+"""As version 0.1.0 wrote it."""
+
+
+def restored(params):
+    """What the controls are set to; those that change no picture stay as they are."""
+    values = {name: read(params) for name, read in infotext.READERS.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_an_infotext_of_version_0_1_0():
+    assert infotext.was_on(OLD)
+    expected = Settings(
+        targets="cat, dog:0.9",
+        concavity=0.35,
+        curve="piecewise linear",
+        mask_timing="static",
+        threshold=1.25,
+        whole_picture=True,
+    )
+    assert Settings(**restored(OLD)) == expected
+    assert infotext.write(expected) == {k: type(infotext.write(expected)[k])(v) for k, v in OLD.items()}
+
+
+def test_what_is_not_written_is_the_default_and_the_sign_alone_is_enough():
+    assert Settings(**restored({"AsynDM": "on"})) == Settings()
+    assert infotext.was_on({"AsynDM": "on"})
+    assert infotext.write(Settings()) == {"AsynDM": "on"}
+
+
+def test_an_infotext_without_it_switches_off_and_leaves_the_rest():
+    assert not infotext.was_on({"Steps": "20"})
+    assert restored({"Steps": "20"}) == {}
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda f: f.name)
+def test_an_impossible_value_of_an_infotext_gives_the_default(field):
+    for wrong in ("cubic:7", "nan", "1e999", "-3"):
+        Settings(**restored({infotext.key(field): wrong}))
