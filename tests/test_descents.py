@@ -98,15 +98,15 @@ def test_steps_are_counted_over_all_descents(timing):
     ways, called, watched, counters = ways_down(ROOMS), [], [], []
     x = latent(1) * ways[0][0]
 
-    def observer(i, sigma, relation) -> None:
-        watched.append((i, sigma.map, relation))
+    def observer(seen) -> None:
+        watched.append((seen.i, seen.sigma.map, seen.relation))
 
     def progress(steps):
         counters.append(steps)
         return iter(steps)
 
     with make_run(x, ways, model, targets="cat", mask_timing=timing, callback=called.append) as run:
-        run._observer, run.host.progress = observer, progress
+        run._observers, run.host.progress = [observer], progress
         run.sample(SAMPLERS["restart_sampler"], x)
     assert counters == [range(19)] * (2 if timing == "static" else 1)
     assert [state["i"] for state in called] == [i for i, _, _ in watched] == list(range(19))

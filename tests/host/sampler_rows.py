@@ -21,6 +21,10 @@ NOT_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 """k-diffusion's own fail with one step."""
 
 
+_STEPS = {"DPM fast": 12}
+"""Of three evaluations it makes but one step; the first and the last do not lag."""
+
+
 def rows() -> Iterator[Row]:
     yield from _families()
     yield from _step_counts()
@@ -165,7 +169,7 @@ def _others() -> Iterator[Row]:
 
 def _start_pictures() -> Iterator[Row]:
     for sampler in SAMPLERS:
-        request = {**START, "sampler_name": sampler, "steps": 8}
+        request = {**START, "sampler_name": sampler, "steps": _STEPS.get(sampler, 8)}
         yield Row(f"img2img {sampler}", {**request, "denoising_strength": 0.6}, kind="img2img")
     for sampler in ("UniPC", "DPM fast", "Restart", "LCM", "DPM++ SDE"):
         request = {**START, "sampler_name": sampler, "steps": 8}
@@ -173,15 +177,13 @@ def _start_pictures() -> Iterator[Row]:
     for sampler in (*KINDS, "UniPC"):
         request = {**START, "sampler_name": sampler, "steps": 8}
         yield Row(f"img2img {sampler}, strength 1", {**request, "denoising_strength": 1.0}, kind="img2img")
-    for sampler in ("UniPC", "DPM fast", "PLMS"):  # at so low a strength one step, or none
-        request = {**START, "sampler_name": sampler, "denoising_strength": 0.05}
-        options = {"uni_pc_order": 1}
-        yield Row(f"img2img {sampler}, nothing to do", request, options=options, kind="img2img", unchanged=True)
+    nothing = {**START, "sampler_name": "PLMS", "denoising_strength": 0.05}  # the host's UniPC and DPM fast fail
+    yield Row("img2img PLMS, nothing to do", nothing, kind="img2img", unchanged=True)
 
 
 def _second_passes() -> Iterator[Row]:
     for sampler in SAMPLERS:
-        yield Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler})
+        yield Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": _STEPS.get(sampler, 5)})
     for sampler in ("UniPC", "DPM fast", "DPM++ 2M SDE"):
         yield still(Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler}))
     for sampler in ("UniPC", "LCM", "Heun"):
