@@ -81,7 +81,6 @@ class Settings:
         step=0.05,
         webui=True,
     )
-
     show_masks: bool = _setting(
         False,
         "Show masks",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -44,16 +44,23 @@ def ddim_cfgpp(
     return _ddim(run, x, eta, alphas, added, lambda eps: run.host.unconditional())
 
 
-def _ddim(run: Run, x: Tensor, eta: float, alphas, added, direction) -> Tensor:
+def _ddim(
+    run: Run,
+    x: Tensor,
+    eta: float,
+    alphas: Sequence[Tensor] | None,
+    added: Sequence[Tensor] | None,
+    direction: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """``direction(eps)``: what the step's renoising goes by."""
     for step in run:
         eps = step.predict(x)
         towards = direction(eps)
         sigma_next = step.advance()
         noise = run.host.randn_like(x)
         a, a_next = alpha_map(step.sigma, at(alphas, step.i)), alpha_map(sigma_next, at(alphas, step.i + 1))
-        share = PixelMap(added_noise(a.scalar, a_next.scalar, eta), added_noise(a.map, a_next.map, eta))
-        if added is not None:
-            share = PixelMap(added[step.i], share.map)
+        own = added_noise(a.scalar, a_next.scalar, eta) if added is None else added[step.i]
+        share = PixelMap(own, added_noise(a.map, a_next.map, eta))
         denoised = step.per_pixel(partial(denoised_of, x, eps), a)
         x = step.per_pixel(partial(_next, denoised, towards, noise), a_next, share)
         step.callback(x, denoised)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...host import Host, Row
 from ...run import Rows, Run
+from ...samplers.timesteps import denoised_of
 from ...schedule import alpha
 from ...settings import Settings
 from ..per_pixel import eps_of_v, replaced, scalings
@@ -162,8 +163,7 @@ def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Ten
     here = run.evaluating
     if here is None or len(x_in) != len(here.lagging):
         return own
-    a = alpha(here.sigma)
-    return torch.where(here.lagging, ((x_in - (1 - a).sqrt() * x_out) / a.sqrt()).to(own.dtype), own)
+    return torch.where(here.lagging, denoised_of(x_in, x_out, alpha(here.sigma)).to(own.dtype), own)
 
 
 def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[..., None], p: Any, args: Any) -> None:
