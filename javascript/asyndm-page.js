@@ -51,8 +51,18 @@
             return Number(within(`#${this.tab}_steps input[type=number]`)?.value);
         }
 
+        /** The names of the chosen styles, whose texts join the prompt. */
+        get styles() {
+            return [...gradioApp().querySelectorAll(`#${this.tab}_styles .token > span`)].map(name => name.textContent.trim());
+        }
+
+        get wholePicture() {
+            return within(`#${this.id}_whole_picture input`)?.checked ?? false;
+        }
+
         get state() {
-            return JSON.stringify([hotkey(), this.field.value, this.steps, ...this.boxes.map(box => box.prompt)]);
+            const prompts = this.boxes.map(box => box.prompt);
+            return JSON.stringify([hotkey(), this.field.value, this.steps, this.styles, this.wholePicture, ...prompts]);
         }
 
         /** The boxes that are worked on: the first, and others that are not empty. */
@@ -99,7 +109,8 @@
             const asking = this.asking = new AbortController();
             const status = this.root.querySelector(".asyndm-status");
             status.setAttribute("aria-busy", "true");
-            const questions = this.used.map(box => ({prompt: box.prompt, targets: this.field.value, steps: this.steps}));
+            const {steps, styles} = this;
+            const questions = this.used.map(box => ({prompt: box.prompt, targets: this.field.value, steps, styles}));
             let answers = null;
             try {
                 answers = await Promise.all(questions.map(question => tokensOf(question, asking.signal)));
@@ -113,14 +124,14 @@
         }
 
         report(answers) {
-            const lines = [];
-            answers.forEach((answer, n) => {
+            if (this.wholePicture) return [notice("The whole picture lags: target words play no part")];
+            const several = answers.length > 1;
+            return answers.flatMap((answer, n) => {
                 const own = answer.error ? [notice(answer.error, "asyndm-missing")] :
                     asyndm.describe(answer).map(({found, pieces}) => notice(pieces, found ? "" : "asyndm-missing"));
-                if (own.length && n > 0) lines.push(element("span", {className: "asyndm-title"}, this.used[n].title));
-                lines.push(...own);
+                if (!own.length) own.push(notice("No targets named: chosen automatically"));
+                return several ? [element("span", {className: "asyndm-title"}, this.used[n].title), ...own] : own;
             });
-            return lines.length ? lines : [notice("No targets named: chosen automatically")];
         }
 
         /** Shows lines, if they are new: a screen reader reads every change. */

@@ -9,6 +9,7 @@ from stand_ins import LEVELS, WatchedRun, make_run
 from test_run import CAT_AND_DOG, WHERE, latent, masks_of, model, related_at, sigma_maps, target_maps
 from torch import Tensor
 
+from asyndm_lib.run import REMEMBERED
 from asyndm_lib.samplers import SAMPLERS
 from asyndm_lib.schedule import AuthorsGrid
 
@@ -76,7 +77,7 @@ def test_all_pixels_meet_at_the_ends_of_every_descent(settings, rooms):
             way, i = places[number]
             assert step.i == number
             assert step.sigma.scalar == way[i]
-            assert [own.scalar for own in step.before] == list(way[:i])
+            assert [own.scalar for own in step.before] == list(way[max(0, i - REMEMBERED) : i])
             assert step.risen_from == (end if i == 0 else None)
             if i == 0:
                 assert (step.sigma.map == way[0]).all()

@@ -162,6 +162,9 @@ def test_the_hires_prompt(page):
     marking.shows("cat")
     assert marking.chips.all_inner_texts() == ["a", "dog", "a", "small", "cat", "a", "dog"]
     marking.says('"cat" → token 3')
+    titles = marking.status.locator(".asyndm-title")
+    assert titles.all_inner_texts() == ["Prompt", "Hires prompt"]
+    marking.says("No targets named: chosen automatically")  # in the prompt itself
     marking.chip("dog").nth(1).click()
     assert marking.prompt == "a small cat<asyn:cat>, a dog<asyn:dog>"
     marking.put("a small cat<asyn:cat>, a dog<asyn:dog>‸")
@@ -222,6 +225,18 @@ def test_what_is_found_where(page):
     marking.field.fill("cat:7")
     marking.says("is not from 0 to 1")
     assert marking.status.get_attribute("aria-live") == "polite"
+
+
+def test_the_whole_picture_needs_no_targets(page):
+    marking = Marking(page)
+    page.open()
+    marking.put("a cat‸")
+    marking.says("No targets named")
+    whole = page.element("whole_picture", inside="input")
+    whole.check()
+    marking.says("The whole picture lags: target words play no part")
+    whole.uncheck()
+    marking.says("No targets named")
 
 
 def test_without_an_answer(page):

@@ -7,6 +7,7 @@ from base64 import b64encode
 import pictures
 import pytest
 from requests_table import BASE, DEFAULTS, SMALL, switched_on, with_arguments
+from webui_page import opened
 
 TABS = ("txt2img", "img2img")
 REQUEST = {**BASE, **SMALL}
@@ -159,3 +160,15 @@ def test_a_style_may_name_targets(reloaded):
     answer = reloaded.post("/asyndm/v1/tokens", question)
     (target,) = answer["targets"]
     assert (target["text"], target["tagged"], target["found"]) == ("dog", True, True)
+
+
+def test_the_page_tells_of_the_targets_of_chosen_styles(reloaded, browser, shots):
+    own = opened(browser, reloaded, shots)
+    own.page.locator("#txt2img_prompt textarea").fill("a cat and a dog")
+    own.open()
+    status = "document.querySelector('#script_txt2img_asyndm_words .asyndm-status').innerText"
+    own.page.wait_for_function(f"{status}.includes('No targets named')")
+    own.page.locator("#txt2img_styles input").click()
+    own.page.locator("ul.options li", has_text="marked").click()
+    own.page.wait_for_function(f"""{status}.includes('"dog" → token 5')""")
+    own.page.close()
