@@ -18,6 +18,7 @@ from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of, on
 from ..common.rehearsal import rehearsal
 from ..per_pixel import replaced
+from . import own_samplers
 from .models import check_model, unet_of
 from .preconditioning import preconditioned
 from .text import prompt_targets
@@ -37,6 +38,7 @@ class Call:
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         self._variance_preserving = "timesteps" in options
         predictor = p.sd_model.forge_objects.unet.model.predictor
+        own_samplers.complete(name, x, options)
         levels = levels_of(name, model, x, options, functools.partial(_maps, predictor), whole=True)
         self.options = options
 
