@@ -25,7 +25,7 @@ INVERSIONS = (
     }
 )
 """The same word for each family: its tensors and their widths. The WebUI takes the one that fits the model."""
-LORA, HYPERNETWORK = "asyndmlora", "asyndmhyper"
+LORA, HYPERNETWORK, CONTROL = "asyndmlora", "asyndmhyper", "tiny-control"
 
 
 def make(webui: Path, folder: Path) -> None:
@@ -48,6 +48,8 @@ def make(webui: Path, folder: Path) -> None:
         text=True,
     )
     _networks(webui, folder / "models")
+    if HOST.forge:
+        _control_model(folder / "models")
     for name, tensors in INVERSIONS.items():
         (folder / "embeddings" / name).mkdir(parents=True)
         _inversion(folder / "embeddings" / name / f"{INVERSION}.safetensors", tensors)
@@ -58,6 +60,17 @@ def _networks(webui: Path, models: Path) -> None:
     maker = Path(__file__).with_name("tiny_networks.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([python_of(webui), maker, models, LORA, HYPERNETWORK], env=environment, check=True)
+
+
+def _control_model(models: Path) -> None:
+    """For tiny-sd1, where a ControlNet is built in; see :mod:`neighbour_models`."""
+    from neighbour_models import control_model
+    from safetensors.torch import load_file, save_file
+
+    weights = control_model(load_file(models / "Stable-diffusion" / "tiny-sd1.safetensors"))
+    (models / "ControlNet").mkdir()
+    path = models / "ControlNet" / f"{CONTROL}.safetensors"
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
 def _inversion(path: Path, widths: dict[str, int]) -> None:

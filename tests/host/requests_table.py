@@ -47,8 +47,8 @@ class Row:
 
     ``request``: what differs from :data:`BASE`. ``settings``: what differs from :data:`DEFAULTS`, or
     None for the target "cat" alone. ``options``: of the host. ``unchanged``: the settings cannot
-    change this picture. ``rounding``: they cannot change it by more than rounding. ``messages``: parts
-    of the messages expected, in order.
+    change this picture. ``rounding``: they cannot change it by more than rounding. ``without``: it is made without
+    AsynDM. ``messages``: parts of the messages expected, in order.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Row:
     checkpoint: str = "sd1"
     unchanged: bool = False
     rounding: bool = False
+    without: bool = False
     messages: tuple[str, ...] = ()
 
     @property

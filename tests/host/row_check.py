@@ -39,4 +39,4 @@ def check(row: Row, host: WebUI, reference: Reference) -> None:
         assert max(distances) < ROUNDING
     else:
         assert min(distances) > ROUNDING
-    assert "AsynDM" in on.infotext
+    assert ("AsynDM" in on.infotext) != row.without

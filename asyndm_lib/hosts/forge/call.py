@@ -22,7 +22,7 @@ from . import own_samplers
 from .models import check_model, unet_of
 from .preconditioning import preconditioned
 from .text import prompt_targets
-from .unet_rows import UNetRows
+from .unet_rows import UNetRows, check_wrapper
 from .variance_preserving import in_sigma_space
 
 
@@ -33,6 +33,7 @@ class Call:
     """
 
     def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
+        check_wrapper(p.sd_model)
         self._p, self._settings, self._model = p, settings, model
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)

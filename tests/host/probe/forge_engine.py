@@ -39,3 +39,11 @@ def without_model(without):
     if without:
         put_away.append(sd_models.model_data.sd_model)
     sd_models.model_data.sd_model = sd_models.FakeInitialModel() if without else put_away.pop()
+
+
+get_free_memory = memory_management.get_free_memory
+
+
+def little_memory(little):
+    """Too little to join the parts of a batch, as the host believes."""
+    memory_management.get_free_memory = (lambda *args, **kwargs: 0) if little else get_free_memory

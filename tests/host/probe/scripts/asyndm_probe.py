@@ -211,6 +211,13 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         slowed["concavity"] = concavity
         return {}
 
+    if engine.FORGE:
+
+        @app.post("/asyndm-probe/memory")
+        def memory(little: bool = Body(..., embed=True)):
+            engine.little_memory(little)
+            return {}
+
     @app.post("/asyndm-probe/reload")
     def reload():
         """As the page's "Reload UI" does."""
