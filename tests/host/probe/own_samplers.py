@@ -42,7 +42,8 @@ class Model:
 
     def __init__(self, sigma_of, alphas_cumprod=None):
         self._sigma_of = sigma_of
-        self.inner_model = types.SimpleNamespace(inner_model=types.SimpleNamespace(alphas_cumprod=alphas_cumprod))
+        of = types.SimpleNamespace(alphas_cumprod=alphas_cumprod)
+        self.inner_model = types.SimpleNamespace(inner_model=of, predictor=None)
 
     def __call__(self, x, t):
         sigma = self._sigma_of(t)[:, None, None, None]
