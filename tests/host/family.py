@@ -29,7 +29,8 @@ class Family:
 
     ``flags``: how it is started. ``options``: of its configuration, beside the common ones. ``forge``: knows
     checkpoints by their weights (:mod:`tiny_checkpoints.forge`). ``not_one_step``: samplers whose own functions fail
-    with one step. ``hires``: what a request with hires fix needs beside its own fields, if it has it not.
+    with one step. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img.
+    ``hires``: what a request with hires fix needs beside its own fields, if it has it not.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -40,6 +41,7 @@ class Family:
     samplers: tuple[str, ...] = _SAMPLERS
     schedules: tuple[str, ...] = _SCHEDULES
     not_one_step: tuple[str, ...] = ()
+    axes: Mapping[str, int] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,6 +72,7 @@ A1111 = Family(
     # "Automatic" attention is InvokeAI's on a CPU, half as fast.
     {"cross_attention_optimization": "sdp - scaled dot product"},
     not_one_step=_SDE_OF_ONE_STEP,
+    axes={"Sampler": 9, "Checkpoint name": 11},
 )
 
 _NO_HYPERNETWORKS = "Forge has no hypernetworks"
@@ -80,6 +83,7 @@ FORGE = Family(
     forge=True,
     samplers=(*_SAMPLERS, "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
+    axes={"Sampler": 10, "Checkpoint name": 12},
     hires={"hr_additional_modules": ["Use same choices"], "hr_cfg": 5},
     lacks={
         "hypernetworks": _NO_HYPERNETWORKS,
@@ -91,6 +95,7 @@ FORGE = Family(
         "option sd_lora": "Forge has no LoRA of the options",
         "option sd_vae_encode_method": "Forge's TAESD wants a download",
         "option fp8_storage": "Forge has its own way to keep weights in eight bits",
+        "script prompts from file or textbox": "Forge's own grid of this script differs from call to call",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",
         "unCLIP": "Forge does not read the kind of a checkpoint from its YAML",

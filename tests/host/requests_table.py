@@ -452,8 +452,8 @@ def _scripts() -> Iterator[Row]:
     lines = f'in the sun\n--prompt "a cat" --steps 4 --sampler_name DDIM --n_iter 2\nby night <lora:{LORA}:1>'
     yield row("prompts from file or textbox", [True, False, "end", lines], "txt2img")
     # The kinds of axes are numbered; then: no legend, single pictures too, …, values as text.
-    steps, samplers = (4, "4, 6", []), (9, "Euler a, DDIM", [])
-    checkpoints, none = (11, "tiny-sd1, tiny-sd1-v", []), (0, "", [])
+    steps, samplers = (4, "4, 6", []), (HOST.axes["Sampler"], "Euler a, DDIM", [])
+    checkpoints, none = (HOST.axes["Checkpoint name"], "tiny-sd1, tiny-sd1-v", []), (0, "", [])
     flags = [False, True, False, False, False, False, False, 0, True]
     yield row("x/y/z plot", [*steps, *samplers, *none, *flags], "txt2img")
     yield row("x/y/z plot, checkpoints", [*checkpoints, *none, *none, *flags], "txt2img")
