@@ -107,7 +107,8 @@ class WebUI:
         """Until the API answers; then all options are stored once, so that request overrides are taken back."""
         options = self.wait_for("/sdapi/v1/options")
         # Forge's API gives out 3.0, with which its own UniPC fails.
-        self.post("/sdapi/v1/options", {**options, "uni_pc_order": int(options["uni_pc_order"])})
+        whole = {name: int(value) for name, value in options.items() if name == "uni_pc_order"}
+        self.post("/sdapi/v1/options", {**options, **whole})
 
     def wait_for(self, path: str, starts: int = 1) -> Any:
         """Until ``path`` is answered after so many starts of the page; a request before the end of one can break it."""
