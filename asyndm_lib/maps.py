@@ -96,7 +96,7 @@ class TokenMaps:
             self._query = output
 
     def _after_key(self, layer: nn.Module) -> Callable[..., None]:
-        as_usual = Layer(layer.heads, layer.scale)
+        as_usual = Layer(layer.heads, parts.scale(layer))
 
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             query, self._query = self._query, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .automatic import Chosen
-from .clock import CountingClock, Relation, make_clock
+from .clock import Clock, CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
-from .host import Descent, Host
+from .host import Descent, Host, Row
 from .prompts import PromptTargets
 from .relations import TargetRegions, WholePicture
 from .settings import Settings
@@ -72,6 +73,18 @@ class Step:
     def advance(self) -> SigmaMap:
         """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
         return self.run.advance()
+
+    def glance(self) -> SigmaMap | None:
+        """After :meth:`advance`: the evaluation after the next one, if the same pixels stay related; None if none is.
+
+        A map that changes in between changes what the pixels then really have.
+        """
+        return self.run.glance()
+
+    @property
+    def last(self) -> bool:
+        """Whether all pixels step to the end of the descent from here."""
+        return self.run.last
 
     def per_pixel(self, formula: Callable[..., Tensor], *sigmas: SigmaMap | PixelMap) -> Tensor:
         """``formula(*sigmas)`` for every pixel at its own noise levels.
@@ -218,7 +231,7 @@ class Run:
         """The host's guided prediction with every pixel at its noise level in ``sigma``."""
         if sigma.timesteps is None:
             sigma = replace(sigma, timesteps=self._descent.schedule.timestep(sigma.levels))
-        self._sigma, self._cursor = sigma, 0
+        self._sigma, self._cursor, self._read = sigma, 0, set()
         # A step's token maps are those of its first evaluation.
         self._recording, self._recorded = not self._recorded, True
         try:
@@ -253,11 +266,32 @@ class Run:
                 f"the model was called with {self._cursor} rows where the prompts make {len(self.host.rows)}: "
                 "another extension changes the batch; switch it or AsynDM off"
             )
+        with self._these(rows, rows) as here:
+            yield here
+
+    @contextmanager
+    def named_rows(self, rows: Sequence[Row], tokens: int) -> Iterator[Rows | None]:
+        """As :meth:`rows`, by a host that names the rows of each call, which it makes as it likes.
+
+        ``tokens``: the length of the prompts' own context, which the host may repeat.
+        """
+        if self._sigma is None:
+            yield None
+            return
+        self._cursor += len(rows)
+        # What somebody evaluates again in the same step, for a guidance of its own, has been read.
+        unread = [(image, None if (image, part) in self._read else part) for image, part in rows]
+        self._read.update(rows)
+        with self._these(rows, unread, tokens) as here:
+            yield here
+
+    @contextmanager
+    def _these(self, rows: Sequence[Row], unread: Sequence[Row], tokens: int | None = None) -> Iterator[Rows]:
         images = self._images(tuple(image for image, _ in rows))
         with ExitStack() as stack:
             stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images], self._coming()))
             if self._recording:
-                stack.enter_context(self._regions.record(rows, self.host.step()))
+                stack.enter_context(self._regions.record(unread, self.host.step(), tokens))
             yield Rows(self._sigma.map[images], self.lagging[images])
 
     def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
@@ -271,15 +305,29 @@ class Run:
     def advance(self) -> SigmaMap:
         """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
         relation = self._regions.after(self._number)
-        if self._i == self._descent.schedule.evaluations - 1:
+        if self.last:
             self._observe(None)
             final = self._descent.scalars[-1]
             index = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
             return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), index)
         self._observe(relation)
+        self._relation = relation
         self._clock.advance(relation)
         self._next = self._sigma_map(self._i + 1)
         return self._next
+
+    @property
+    def last(self) -> bool:
+        """Whether the present step is the last one of its descent."""
+        return self._i == self._descent.schedule.evaluations - 1
+
+    def glance(self) -> SigmaMap | None:
+        """See :meth:`Step.glance`."""
+        if self._i + 2 >= self._descent.schedule.evaluations:
+            return None
+        ahead = copy(self._clock)  # an advance replaces what a clock holds
+        ahead.advance(self._relation)
+        return self._sigma_map(self._i + 2, ahead)
 
     def _observe(self, relation: Relation | None) -> None:
         if self._observers and not self.rehearsing:
@@ -300,11 +348,12 @@ class Run:
         sigmas = schedule.sigma(progress)
         return sigmas.to(self._device, self._dtype), schedule.timestep(sigmas).to(self._device)
 
-    def _sigma_map(self, i: int) -> SigmaMap:
+    def _sigma_map(self, i: int, clock: Clock | None = None) -> SigmaMap:
+        clock = clock or self._clock
         if self._tables is not None:
-            (sigmas, timesteps), index = self._tables[i], self._clock.index
+            (sigmas, timesteps), index = self._tables[i], clock.index
         else:
-            progress = self._clock.progress
+            progress = clock.progress
             (sigmas, timesteps), index = self._levels(progress.levels), progress.index
         return SigmaMap(self._descent.scalars[i], sigmas, index, timesteps)
 

@@ -72,6 +72,11 @@ def _has(module: nn.Module, name: str) -> bool:
     return name in module._modules
 
 
+def scale(attention: nn.Module) -> float:
+    """The factor of an attention's scores. Forge's has only the size of a head, of which it is the usual one."""
+    return attention.scale if hasattr(attention, "scale") else attention.dim_head**-0.5
+
+
 def halved(size: int, factor: int) -> int:
     """A side after ``log2(factor)`` halvings, each rounding up, as the UNet's strided convolutions do."""
     return -(-size // factor)
