@@ -24,11 +24,11 @@ class Churn:
 
     def __call__(self, step: Step, x: Tensor) -> tuple[Tensor, SigmaMap]:
         """``x`` with its noise added, and the noise levels that it then has."""
-        noise = self._run.host.randn_like(x) * self._s_noise
+        noise = self._run.host.randn_like(x)
         if self._gamma <= 0:
             return x, step.sigma
         sigma_hat = step.sigma.apply(self._raised)
-        return step.per_pixel(partial(_churn, x, noise), step.sigma, sigma_hat), sigma_hat
+        return step.per_pixel(partial(_churn, x, noise * self._s_noise), step.sigma, sigma_hat), sigma_hat
 
     def _raised(self, sigma: Tensor) -> Tensor:
         within = (self._s_tmin <= sigma) & (sigma <= self._s_tmax)

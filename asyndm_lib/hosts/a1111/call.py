@@ -14,11 +14,12 @@ from modules import shared
 from torch import Tensor
 
 from ...host import Host, Row
+from ...patching import replaced
 from ...run import Rows, Run
 from ...samplers.timesteps import denoised_of
 from ...schedule import alpha
 from ...settings import Settings
-from ..per_pixel import eps_of_v, replaced, scalings
+from ..per_pixel import eps_of_v, scalings
 from .models import check_model
 from .noise_levels import levels_of
 from .text import prompt_targets
