@@ -1,7 +1,8 @@
 """The counter network: which things a picture of the embedded model shows, and where.
 
 It marks the centre of every object in a grid of 8×8 pixels (as Zhou et al. 2019, "Objects as Points", with a
-centre's class and nothing else). ``counter_training`` trained it on rendered scenes that went through the model's autoencoder.
+centre's class and nothing else). :mod:`counter_training` trained it on rendered scenes that went through the model's
+autoencoder.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ CELL = 8
 """Edge of a grid cell in pixels."""
 
 APART = 2
-"""Cells within which only the surest centre counts; those of two objects that a person tells apart are farther apart."""
+"""Cells within which only the surest centre counts; two objects that can be told apart are farther from each other."""
 
 SURE = 0.4
-"""Least confidence of a centre; chosen on rendered scenes."""
+"""Least confidence of a centre."""
 
 
 class Found(NamedTuple):

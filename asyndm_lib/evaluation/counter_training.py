@@ -67,12 +67,13 @@ def draw_layout(n: int, rng: np.random.Generator, tries: int = 48) -> Layout:
     palette = np.array([*BACKGROUNDS.values(), *UNNAMED_BACKGROUNDS])
     colour = palette[rng.integers(0, len(palette), n)] + rng.integers(-12, 13, (n, 3))
     colour = colour.clip(0, 255)[:, None].repeat(2, 1)
-    return Layout(np.where(used, thing, -1), np.where(used, 0, -1), size, x[rows, best], y[rows, best], colour,
-                  np.full(n, -1))
+    return Layout(
+        np.where(used, thing, -1), np.where(used, 0, -1), size, x[rows, best], y[rows, best], colour, np.full(n, -1)
+    )
 
 
 def centres(layout: Layout) -> Tensor:
-    """``[n, MOST, 3]``: every object's number, and its centre in pixels, x and y; a number of -1 where there is none."""
+    """``[n, MOST, 3]``: every object's number, and its centre in pixels, x and y; the number is -1 where none is."""
     half = np.where(layout.size >= 0, np.array(SIZES)[layout.size], 0) / 2
     return torch.from_numpy(np.stack([layout.concept, layout.x + half, layout.y + half], axis=-1)).float()
 
@@ -165,8 +166,12 @@ def measure(counter: Counter, scenes: Scenes, count: int, seed: int, device: tor
             right[len(wanted)] += sorted(tally(things).elements()) == wanted
     shares = {str(k): round(right[k] / every[k], 4) for k in range(MOST + 1) if every[k]}
     total = int(every.sum())
-    return {"scenes": total, "exact": round(still / total, 4), "exact, moved": round(right.sum() / total, 4),
-            "moved, by number of objects": shares}
+    return {
+        "scenes": total,
+        "exact": round(still / total, 4),
+        "exact, moved": round(right.sum() / total, 4),
+        "moved, by number of objects": shares,
+    }
 
 
 def train(options: argparse.Namespace) -> None:

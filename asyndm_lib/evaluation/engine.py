@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from ldm.modules.attention import CrossAttention
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import group_norm, layer_norm, scaled_dot_product_attention
 
+from ..automatic import named_or_candidates
 from ..errors import Unsupported
 from ..host import Descent, Host
 from ..hosts.embedded import TIMESTEPS, Embedded, Request
@@ -75,8 +75,6 @@ class Batches(Embedded):
     def __init__(self, checkpoint: Checkpoint):
         super().__init__(checkpoint)
         self._fast = checkpoint.device.type == "cuda"
-        if self._fast:
-            checkpoint.unet.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
@@ -105,15 +103,14 @@ class Batches(Embedded):
         name, options = LABELS[sampler]
         options = {**options, **({} if way.eta is None else {"eta": way.eta})}
         scaled = sampler in TIMESTEPS
-        (sigmas,) = self._ways(
-            Request("", "", (), sampler, way.schedule, way.steps, way.cfg, 0, 0, way.eta), options
-        )
+        (sigmas,) = self._ways(Request("", "", (), sampler, way.schedule, way.steps, way.cfg, 0, 0, way.eta), options)
         if not scaled:
             x = x * sigmas[0]
         # As the WebUI scales it: a CFG++ of 0.4 does what CFG does at 5.
         guidance = _guidance(method.peer, way.cfg / 12.5 if method.peer == "CFG++" else way.cfg)
-        copies = torch.cat([context if conditional else self._context([""]).expand_as(context)
-                            for conditional in guidance.copies])
+        copies = torch.cat(
+            [context if conditional else self._context([""]).expand_as(context) for conditional in guidance.copies]
+        )
         last: list[Tensor] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
@@ -143,7 +140,7 @@ class Batches(Embedded):
         targets = None if settings.whole_picture else self._targets(prompts, settings)
         run = ControlledRun(host, settings, targets, x, observers, method.control)
         with ExitStack() as stack:
-            stack.enter_context(_fast_attention(model.unet) if self._fast else nullcontext())
+            stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
             stack.enter_context(guidance.attached(model.unet))
             stack.enter_context(run)
             return run.sample(walk, x, **options)
@@ -164,11 +161,8 @@ class Batches(Embedded):
 
     def _targets(self, prompts: Sequence[Prompt], settings: Settings) -> PromptTargets:
         named = [parse_targets(prompt.targets) for prompt in prompts]
-        every = tuple(dict.fromkeys(target for targets in named for target in targets))
         texts = [[[(0, prompt.text)]] for prompt in prompts]
-        return PromptTargets(
-            every, texts, lambda text: tokenize(self._model.text, text), [frozenset(targets) for targets in named]
-        )
+        return named_or_candidates(named, texts, lambda text: tokenize(self._model.text, text))
 
 
 def _guidance(peer: str | None, scale: float) -> Guidance:
@@ -177,13 +171,28 @@ def _guidance(peer: str | None, scale: float) -> Guidance:
 
 
 @contextmanager
-def _fast_attention(unet: nn.Module) -> Iterator[None]:
-    """ldm's attention by PyTorch's fused kernel, which keeps no maps. The projections are called as ever."""
+def _fast_layers(unet: nn.Module) -> Iterator[None]:
+    """ldm's attention by PyTorch's fused kernel, which keeps no maps, and its norms in half precision.
+
+    The projections are called as ever. Norms in single precision take a third of the time of such a small model.
+    """
+    forwards = {CrossAttention: _attention, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
     with ExitStack() as stack:
         for module in unet.modules():
-            if isinstance(module, CrossAttention):
-                stack.enter_context(replaced(module, "forward", partial(_attention, module)))
+            for kind, forward in forwards.items():
+                if isinstance(module, kind):
+                    stack.enter_context(replaced(module, "forward", partial(forward, module)))
         yield
+
+
+def _group_norm(self: nn.GroupNorm, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def _layer_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 def _attention(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: None = None) -> Tensor:

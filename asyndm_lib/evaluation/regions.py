@@ -27,8 +27,8 @@ class Control:
     """A change to the masks.
 
     ``mask``: "own"; "inverted", what is not related lags; "random", as many pixels elsewhere, in blobs that stay where
-    they are. ``first``: whether all lags before the first map exists, as the paper has it. ``start``, ``stop``: the share
-    of the steps from which and until which anything lags. ``smooth``: whether token maps are smoothed, by a 3×3
+    they are. ``first``: whether all lags before the first map exists, as the paper has it. ``start``, ``stop``: the
+    share of the steps from which and until which anything lags. ``smooth``: whether token maps are smoothed, by a 3×3
     binomial, before the threshold.
     """
 

@@ -24,7 +24,7 @@ POWERS = 4
 
 LEAST, MOST, CEILING = 0.8, 3.0, 15.0
 SPREAD = 0.5
-"""Of the 3×3 smoothing, in cells."""
+"""Of the smoothing by 3 by 3, in cells."""
 
 
 class SemanticGuidance(Guidance):

@@ -38,8 +38,9 @@ def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tens
                 guidance.scale = strong
             x = _move(step, below, back, a_next, a)
             eps = step.predict(x)
-        share = PixelMap(*(added_noise(here, there, eta) for here, there in
-                           ((a.scalar, a_next.scalar), (a.map, a_next.map))))
+        share = PixelMap(
+            *(added_noise(here, there, eta) for here, there in ((a.scalar, a_next.scalar), (a.map, a_next.map)))
+        )
         denoised = step.per_pixel(partial(denoised_of, x, eps), a)
         x = step.per_pixel(partial(_renoised, denoised, eps, noise), a_next, share)
     return x
