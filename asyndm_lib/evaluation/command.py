@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ..demo.cli import MODEL
 from ..demo.device import device_of
 from ..errors import AsynDMError
@@ -46,7 +44,7 @@ def _embedded(options: argparse.Namespace) -> None:
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
     found = results.collect(record, rounds, prompts)
-    about = {"model": MODEL.name, "made on": _name(device), "torch": torch.__version__.split("+")[0]}
+    about = {"model": MODEL.name, "made on": ", ".join(sorted(record.machines))}
     path = options.folder / ("small.json" if options.small else "results.json")
     results.save(path, found, about)
     print(table.markdown(found, about))
@@ -57,10 +55,6 @@ def _embedded(options: argparse.Namespace) -> None:
             options.sheet
         )
         print(options.sheet)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _print_table(path: Path, into: Path | None) -> None:

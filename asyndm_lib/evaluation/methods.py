@@ -26,7 +26,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Method:
-    """AsynDM's ``settings`` (the targets are the prompt's), a ``control`` of its masks, a ``peer`` (of :data:`PEERS`)."""
+    """AsynDM's ``settings`` (the targets are the prompt's), a ``control`` of its masks, a ``peer`` of :data:`PEERS`."""
 
     name: str
     settings: Settings

@@ -107,7 +107,7 @@ def smoothed(maps: Tensor) -> Tensor:
 
 
 def _blurred(field: Tensor, spread: float) -> Tensor:
-    reach = int(3 * spread)
+    reach = min(int(3 * spread), *(side - 1 for side in field.shape[-2:]))
     axis = torch.arange(-reach, reach + 1, dtype=field.dtype)
     line = torch.exp(-(axis**2) / (2 * spread**2))
     field = F.conv2d(F.pad(field, (reach, reach, 0, 0), mode="reflect"), line.view(1, 1, 1, -1))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from . import counter as counting
@@ -22,7 +23,7 @@ SIDE = 256
 
 @dataclass(frozen=True)
 class Round:
-    """``methods`` on the samplers of ``ways``, on one half of every set, the seeds from ``first`` to before ``last``."""
+    """``methods`` on the samplers of ``ways``, on one half of every set, seeds from ``first`` to before ``last``."""
 
     ways: Sequence[Way]
     methods: Sequence[Method]
@@ -49,20 +50,28 @@ class Job:
 
 
 class Record:
-    """What every picture of every method showed: one line of JSON per method, sampler, prompt and run of seeds."""
+    """What every picture of every method showed: one line of JSON per method, sampler, prompt and run of seeds.
+
+    ``machines``: what they were made on.
+    """
 
     def __init__(self, path: Path):
         self._path = path
         self._shown: dict[tuple, dict[int, Shown]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        self.machines: set[str] = set()
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines():
             try:
-                entry = json.loads(line)
-                self._take(entry)
+                self._take(json.loads(line))
             except (ValueError, KeyError):
                 continue  # a line that a stop cut short
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
     def _take(self, entry: dict) -> None:
         key = entry["way"], entry["method"], entry["set"], entry["half"], entry["prompt"]
+        self.machines.add(entry["on"])
         seeds = self._shown.setdefault(key, {})
         for seed, (exact, right, extra) in zip(entry["seeds"], entry["shown"], strict=True):
             seeds[seed] = Shown(bool(exact), right, extra)
@@ -74,13 +83,14 @@ class Record:
     def has(self, way: Way, method: Method, job: Job) -> bool:
         return job.seed in self.shown(way.name, method.name, job.set, job.half, job.number)
 
-    def add(self, way: Way, method: Method, jobs: Sequence[Job], shown: Sequence[Shown]) -> None:
-        """Take in the pictures of some jobs, and write them down."""
+    def add(self, way: Way, method: Method, jobs: Sequence[Job], shown: Sequence[Shown], on: str) -> None:
+        """Take in the pictures of some jobs, made on the machine ``on``, and write them down."""
         entries: dict[tuple, dict] = {}
         for job, one in zip(jobs, shown, strict=True):
             place = {"set": job.set, "half": job.half, "prompt": job.number}
             entry = entries.setdefault(
-                tuple(place.values()), {"way": way.name, "method": method.name, **place, "seeds": [], "shown": []}
+                tuple(place.values()),
+                {"way": way.name, "method": method.name, **place, "on": on, "seeds": [], "shown": []},
             )
             entry["seeds"].append(job.seed)
             entry["shown"].append([int(one.exact), one.right, one.extra])
@@ -120,6 +130,7 @@ def run(
         for way in round_.ways
         for method in round_.methods
     ]
+    machine = _machine(batches.device)
     total = sum(len(part) for part, _, _ in work)
     noise: tuple[tuple, Noise] | None = None
     with tqdm(total=total, unit="picture", smoothing=0.05, disable=None) as bar:
@@ -136,8 +147,13 @@ def run(
                 noise = key, batches.noise(key, SIDE, SIDE)
             latents = batches.make([job.prompt for job in todo], noise[1], way, method)
             found = (things for pictures in batches.pictures(latents) for things in counting.find(counter, pictures))
-            record.add(way, method, todo, [job.prompt.shown(things) for job, things in zip(todo, found, strict=True)])
+            shown = [job.prompt.shown(things) for job, things in zip(todo, found, strict=True)]
+            record.add(way, method, todo, shown, machine)
             bar.update(len(todo))
+
+
+def _machine(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
 
 
 def _parts(round_: Round, sets: Sequence[PromptSet], batch: int) -> Iterator[list[Job]]:
