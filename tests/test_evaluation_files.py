@@ -1,4 +1,4 @@
-"""Prompt files, pictures in a folder, foreign scores, and a WebUI's API, here a stand-in that says what it was asked."""
+"""Prompt files, pictures in a folder, foreign scores, and a WebUI's API, here a stand-in that keeps the requests."""
 
 from __future__ import annotations
 
@@ -121,8 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
     server.url = f"http://127.0.0.1:{server.server_port}"
@@ -200,9 +199,6 @@ def _red(prompt, picture):
 def test_scores_are_paired_by_prompt_and_seed(tmp_path):
     methods = (DM, Method("AsynDM", FRESH.settings))
     pictures = Gallery(tmp_path, [PROMPT, PROMPT, PROMPT], methods, range(2))
-    value = {
-        (0, m, s): 10 * n + s + 5 * n * (m == "AsynDM") for n in range(3) for m in ("DM", "AsynDM") for s in (0, 1)
-    }
     scored = []
 
     class Maker:

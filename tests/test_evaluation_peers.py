@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -96,7 +97,7 @@ def test_z_sampling_is_the_papers_algorithm(eta):
         return b.sqrt() * (x - (1 - a).sqrt() * noise) / a.sqrt() + (1 - b).sqrt() * noise
 
     x, again = X, make_run(X, sigmas, lambda x, sigma: x, **SYNCHRONOUS)
-    for i, (now, to) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, to) in enumerate(itertools.pairwise(sigmas)):
         if i < 4:
             below = step(x, eps(x, now, strong), now, to)
             x = step(below, eps(below, now, 0.0), to, now)
@@ -145,7 +146,7 @@ def test_cfgpp_renoises_with_the_unconditional_prediction():
     with run:
         made = run.sample(ddim_cfgpp, X)
     x = X
-    for now, to in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, to in itertools.pairwise(sigmas):
         a, b = abar(now), abar(to)
         u = unconditional(x, now)
         clean = (x - (1 - a).sqrt() * (u + scale * 0.3 * PUSH)) / a.sqrt()

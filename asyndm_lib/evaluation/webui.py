@@ -33,6 +33,8 @@ class WebUI:
         if login:
             self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
         self._size = {"width": width, "height": height}
+        # It stands on this machine or beside it: no proxy is asked.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def check(self) -> str:
         """The name of its model. Raises :class:`AsynDMError` if it does not answer or has no AsynDM."""
@@ -63,7 +65,7 @@ class WebUI:
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(
+            with self._opener.open(
                 urllib.request.Request(self._url + path, data, self._headers), timeout=SECONDS
             ) as answer:
                 return json.load(answer)
