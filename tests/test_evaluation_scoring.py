@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -194,6 +194,7 @@ def test_the_committed_weights_fit():
 # Statistics
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
 def test_the_interval_is_students(values):
     estimate = statistics.mean(values)
