@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,12 @@ def _embedded(options: argparse.Namespace) -> None:
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
     found = results.collect(record, rounds, prompts)
-    about = {"model": MODEL.name, "made on": ", ".join(sorted(record.machines))}
+    accuracy = json.loads(counter.ACCURACY.read_text(encoding="utf-8"))
+    about = {
+        "model": MODEL.name,
+        "made on": ", ".join(sorted(record.machines)),
+        "the counter names": f"{accuracy['exact']:.1%} of {accuracy['scenes']} new rendered scenes fully",
+    }
     path = options.folder / ("small.json" if options.small else "results.json")
     results.save(path, found, about)
     print(table.markdown(found, about))

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from ..demo.training.concepts import CONCEPTS, UNSEEN
 
 WEIGHTS = Path(__file__).parent / "counter.safetensors"
+ACCURACY = WEIGHTS.with_suffix(".json")
+"""How it did on new scenes, after training."""
+
 NAMES: tuple[str, ...] = tuple(concept.name for concept in (*CONCEPTS, *UNSEEN))
 """What it tells apart."""
 

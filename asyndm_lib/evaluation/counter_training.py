@@ -26,7 +26,7 @@ from ..demo.training.networks import Autoencoder, read_config
 from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter
 from ..demo.training.sprites import SIZES
 from ..demo.training.training import learning_rate
-from .counter import CELL, NAMES, WEIGHTS, Counter, find, tally
+from .counter import ACCURACY, CELL, NAMES, WEIGHTS, Counter, find, tally
 
 MOST = 6
 """Objects in a scene."""
@@ -216,8 +216,7 @@ def train(options: argparse.Namespace) -> None:
     print(json.dumps({"steps": step, **report}))
     weights = {name: value.half().cpu().contiguous() for name, value in counter.state_dict().items()}
     save_file(weights, options.output)
-    if options.report:
-        options.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    options.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -226,10 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--sprites", type=Path, required=True, help="the sprites' file")
     add("--output", type=Path, default=WEIGHTS, help="where the weights go")
-    add("--report", type=Path, help="where the accuracy goes, as JSON")
+    add("--report", type=Path, default=ACCURACY, help="where the accuracy goes, as JSON")
     add("--scenes", type=int, default=16_000, help="training scenes")
     add("--held-out", type=int, default=3_000, help="new scenes that it is measured on")
-    add("--seconds", type=float, default=60, help="training time")
+    add("--seconds", type=float, default=45, help="training time")
     add("--batch", type=int, default=256, help="pictures a step")
     add("--seed", type=int, default=7, help="of the scenes; the held-out ones have the next")
     add("--device", default="cuda", help="cpu or cuda")
