@@ -13,7 +13,7 @@ import torch
 from stand_ins import hooks_on
 
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.evaluation import contact_sheet, engine, runner
+from asyndm_lib.evaluation import contact_sheet, engine, runner, where
 from asyndm_lib.evaluation.counter import Counter
 from asyndm_lib.evaluation.engine import Batches, Noise
 from asyndm_lib.evaluation.methods import DM, FRESH, INVERTED, LAGGED, PEERS, RANDOM, Method, Way, controlled
@@ -217,6 +217,16 @@ def test_the_contact_sheet_has_every_method_beside_the_other(batches, monkeypatc
     assert sheet.width == contact_sheet.WIDTH
     assert (pixels[200:400, 100:500] != 255).any()
     assert (pixels[200:400, 750:1100] != 255).any()
+
+
+def test_where_the_masks_lie_is_told(capsys):
+    where.main(["--prompts", "1", "--steps", "6", "--device", "cpu"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("steps")]
+    assert len(lines) == where.PARTS
+    assert lines[0].startswith(
+        "steps 1-1: related 100% of the picture and 100% of the objects' centres; 0 timesteps behind"
+    )
+    assert "related 100%" not in lines[-1]
 
 
 def test_a_prompt_of_several_chunks_is_refused(batches):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     how many timesteps pixels lag, in the mean and at most."""
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--prompts", type=int, default=4, help="of every set")
+    parser.add_argument("--steps", type=int, default=PAPER.steps, help="of the paper's sampler")
     parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
     device = device_of(options.device)
@@ -36,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = jobs(sets(options.prompts), "report", [0])
     seen: list[Seen] = []
     noise = batches.noise([job.noise for job in work], SIDE, SIDE)
-    latents = batches.make([job.prompt for job in work], noise, PAPER, LAGGED, [seen.append])
+    latents = batches.make(
+        [job.prompt for job in work], noise, replace(PAPER, steps=options.steps), LAGGED, [seen.append]
+    )
     found = [things for pictures in batches.pictures(latents) for things in counting.find(network, pictures)]
     moves = [one for one in seen if one.relation is not None]
     for part in range(PARTS):
