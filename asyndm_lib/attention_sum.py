@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,40 +16,45 @@ A call costs as much for a few small layers as for one; with large ones there is
 """
 
 
+@dataclass(frozen=True)
+class Layer:
+    """How a cross-attention is to be read.
+
+    ``resize``: for a layer of an unusual size, its sum ``[rows, pixels, T]`` at the usual one.
+    """
+
+    heads: int
+    scale: float
+    resize: Callable[[Tensor], Tensor] | None = None
+
+
 class AttentionSum:
     """The sum of ``softmax(q·kᵀ·scale) @ weights`` over the heads of all layers that were added.
 
     ``heads``: how many there were.
     """
 
-    def __init__(self, layers: int):
-        """``layers``: how many there are going to be."""
+    def __init__(self) -> None:
         self.heads = 0
-        self._layers = layers
         self._sum: Tensor | None = None
-        self._waiting: _Layers | None = None
+        self._kind: tuple | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def add(
-        self,
-        query: Tensor,
-        key: Tensor,
-        heads: int,
-        scale: float,
-        weights: Tensor,
-        resize: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """One layer. The tensors given are read now, whatever becomes of them later.
+    def add(self, query: Tensor, key: Tensor, layer: Layer, weights: Tensor) -> None:
+        """One layer, whose tensors must stay as they are.
 
         ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context,
-        T]``. ``resize``: for a layer of an unusual size, its sum ``[rows, pixels, T]`` at the usual one.
+        T]``.
         """
-        self.heads += heads
-        kind = (query.shape, key.shape, heads, scale, id(weights), resize is None)
-        if self._waiting is None or self._waiting.kind != kind:
+        self.heads += layer.heads
+        kind = layer, weights, query.shape, key.shape
+        if self._kind is None or not _alike(kind, self._kind):
             self._work_out()
-            self._waiting = _Layers(self._layers, kind, query, key, heads, scale, weights, resize)
-        self._waiting.put(query, key)
-        if self._waiting.full:
+            self._kind = kind
+        self._waiting.append((query, key))
+        rows, pixels, _ = query.shape
+        count = len(self._waiting)
+        if count == LAYERS or (count + 1) * rows * layer.heads * pixels * key.shape[1] * query.element_size() > MEMORY:
             self._work_out()
 
     def mean(self) -> Tensor:
@@ -57,56 +63,42 @@ class AttentionSum:
         return self._sum / self.heads
 
     def _work_out(self) -> None:
-        if self._waiting is not None:
-            maps, self._waiting = self._waiting.sum(), None
+        if self._waiting:
+            layer, weights, *_ = self._kind
+            maps = _summed([q for q, _ in self._waiting], [k for _, k in self._waiting], layer, weights)
+            self._waiting.clear()
+            maps = maps if layer.resize is None else layer.resize(maps)
             self._sum = maps if self._sum is None else self._sum + maps
 
 
-class _Layers:
-    """Some layers of one shape, in full precision: q·kᵀ of SD 2.x overflows in half."""
+def _alike(a: tuple, b: tuple) -> bool:
+    return a[1] is b[1] and a[0] == b[0] and a[2:] == b[2:]
 
-    def __init__(
-        self,
-        most: int,
-        kind: object,
-        query: Tensor,
-        key: Tensor,
-        heads: int,
-        scale: float,
-        weights: Tensor,
-        resize: Callable[[Tensor], Tensor] | None,
-    ):
-        self.kind = kind
-        self._scale, self._weights, self._resize = scale, weights, resize
-        (rows, pixels, width), context = query.shape, key.shape[1]
-        precision = torch.promote_types(query.dtype, torch.float32)
-        one = rows * heads * pixels * context * 4
-        count = max(1, min(LAYERS, most, MEMORY // one))
-        shape = count, rows, heads
-        self._q = query.new_empty((*shape, pixels, width // heads), dtype=precision)
-        self._k = query.new_empty((*shape, context, width // heads), dtype=precision)
-        self._count = 0
 
-    @property
-    def full(self) -> bool:
-        return self._count == len(self._q)
+@torch.no_grad()
+def _summed(queries: list[Tensor], keys: list[Tensor], layer: Layer, weights: Tensor) -> Tensor:
+    """``[rows, pixels, T]`` of layers of one shape."""
+    rows = len(weights)
+    with _no_autocast(weights.device):
+        q, k = (_heads(projected, layer.heads) for projected in (queries, keys))
+        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=layer.scale)
+        attention = scores.softmax(dim=-1).unflatten(0, (len(queries), rows, layer.heads))
+        full = torch.promote_types(q.dtype, torch.float32)
+        return attention.sum(dim=(0, 2), dtype=full) @ weights.to(full)
 
-    def put(self, query: Tensor, key: Tensor) -> None:
-        heads = self._q.shape[2]
-        for kept, given in ((self._q, query), (self._k, key)):
-            kept[self._count].copy_(given.unflatten(-1, (heads, -1)).transpose(1, 2))
-        self._count += 1
 
-    def sum(self) -> Tensor:
-        """``[rows, pixels, T]``."""
-        q, k = self._q[: self._count], self._k[: self._count]
-        with _no_autocast(q.device):
-            scores = torch.baddbmm(
-                q.new_empty(1, 1, 1), q.flatten(0, 2), k.flatten(0, 2).transpose(1, 2), beta=0, alpha=self._scale
-            )
-            attention = scores.softmax(dim=-1).unflatten(0, q.shape[:3]).sum(dim=(0, 2))
-            maps = attention @ self._weights.to(attention.dtype)
-        return maps if self._resize is None else self._resize(maps)
+def _heads(projected: list[Tensor], heads: int) -> Tensor:
+    """Each ``[rows, n, heads·d]`` → ``[layers·rows·heads, n, d]``."""
+    split = torch.cat([one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in projected])
+    return split.to(_precision(split)).flatten(0, 1)
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """Half where products are scaled before they are rounded, as CUDA's are: q·kᵀ of SD 2.x leaves its range before.
+
+    bfloat16 is too coarse for a threshold.
+    """
+    return x.dtype if x.is_cuda and x.dtype == torch.float16 else torch.promote_types(x.dtype, torch.float32)
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from . import unet as parts
-from .attention_sum import AttentionSum
+from .attention_sum import AttentionSum, Layer
 from .nearest import Resize
 from .passes import Passes
 
@@ -38,7 +38,8 @@ class TokenMaps:
         self._here = self.size
         self._records: list[_Rows] = []
         self._known: tuple[list, list[Tensor], Tensor] | None = None
-        self._resize = Resize(*self.size)
+        self._resize, self._resizes = Resize(*self.size), {}
+        self._untouched = _Untouched()
 
     def attach(self) -> None:
         self._passes.attach()
@@ -66,12 +67,13 @@ class TokenMaps:
         """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
-            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights, len(self._layers))
+            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights)
             self._records.append(self._call)
         try:
             yield
         finally:
             self._call = self._query = None
+            self._untouched.look(done=True)
 
     def take(self) -> tuple[list[Hashable], Tensor]:
         """The names of the recorded rows, and the mean of each over heads and layers, ``[rows, T, h, w]``.
@@ -94,22 +96,27 @@ class TokenMaps:
             self._query = output
 
     def _after_key(self, layer: nn.Module) -> Callable[..., None]:
+        as_usual = Layer(layer.heads, layer.scale)
+
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             query, self._query = self._query, None
             call = self._call
             if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
-            resize = None if self._here == self.size else partial(self._at_usual_size, self._here)
             weights = call.stacked.get(output.shape[1])
             if weights is None:
                 weights = call.stacked[output.shape[1]] = self._weights_of(call, output.shape[1], output.device)
-            call.sum.add(query[call.at], output[call.at], layer.heads, layer.scale, weights, resize)
+            here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
+            q, k = self._untouched.kept(query, call.at), self._untouched.kept(output, call.at)
+            call.sum.add(q, k, here, weights)
 
         return hook
 
-    def _at_usual_size(self, here: tuple[int, int], maps: Tensor) -> Tensor:
-        """``maps [rows, pixels, T]`` of a layer of size ``here``."""
-        return self._resize(maps.transpose(1, 2).unflatten(-1, here)).flatten(2).transpose(1, 2)
+    def _from(self, here: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """Maps ``[rows, pixels, T]`` of layers of size ``here`` at the usual size."""
+        if here not in self._resizes:
+            self._resizes[here] = lambda maps: _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
+        return self._resizes[here]
 
     def _weights_of(self, call: _Rows, context: int, device: torch.device) -> Tensor:
         """``[rows, context, T]``; they seldom change from step to step."""
@@ -120,12 +127,50 @@ class TokenMaps:
         return self._known[2]
 
 
+def _pixels(maps: Tensor) -> Tensor:
+    """``[rows, T, h, w]`` → ``[rows, pixels, T]``."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+class _Untouched:
+    """Whether the host leaves its projections as they are, so that they need not be copied to be read later.
+
+    An attention back end might scale its query in place. The first model call shows it; until then, and where tensors
+    do not count how often they are written to, a copy is made.
+    """
+
+    def __init__(self) -> None:
+        self._known: bool | None = None
+        self._seen: list[tuple[Tensor, int]] = []
+
+    def kept(self, projected: Tensor, at: slice | list[int]) -> Tensor:
+        """``projected[at]``, as it is now."""
+        if self._known:
+            return projected[at]
+        if projected.is_inference():
+            self._known = False
+        if self._known is None:
+            if len(self._seen) == 2:  # query and key of the layer before, which is done
+                self.look()
+            self._seen.append((projected, projected._version))
+        return projected[at].clone()
+
+    def look(self, done: bool = False) -> None:
+        """At what was read last. ``done``: it was a whole call's."""
+        if self._known is None and self._seen:
+            if any(projected._version != version for projected, version in self._seen):
+                self._known = False
+            elif done:
+                self._known = True
+            self._seen.clear()
+
+
 class _Rows:
     """The recorded rows of one call of the UNet, and what was seen of them so far."""
 
-    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights, layers: int):
+    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
         self.rows, self.weights = rows, weights
-        self.sum = AttentionSum(layers)
+        self.sum = AttentionSum()
         self.stacked: dict[int, Tensor] = {}

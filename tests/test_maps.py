@@ -9,7 +9,7 @@ from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
 from asyndm_lib import attention_sum
-from asyndm_lib.attention_sum import AttentionSum
+from asyndm_lib.attention_sum import AttentionSum, Layer
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.maps import TokenMaps
 from asyndm_lib.nearest import resize
@@ -325,8 +325,8 @@ def test_half_precision_is_computed_in_single():
     k = torch.randn(1, 77, 16, generator=random).half() * 300
 
     def mean(query: Tensor, key: Tensor) -> Tensor:
-        sum = AttentionSum(1)
-        sum.add(query, key, 2, 1.0, torch.eye(77)[None])
+        sum = AttentionSum()
+        sum.add(query, key, Layer(2, 1.0), torch.eye(77)[None])
         return sum.mean()
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -341,15 +341,49 @@ def test_many_layers_at_once_or_one_by_one_have_the_same_mean(memory, monkeypatc
     monkeypatch.setattr(attention_sum, "MEMORY", memory)
     random = torch.Generator().manual_seed(7)
     weights = torch.rand(1, 77, 3, generator=random)
-    sum, expected = AttentionSum(13), []
+    sum, expected = AttentionSum(), []
     for heads in [2] * 11 + [4, 2]:
         q, k = (torch.randn(1, n, 16, generator=random) for n in (20, 77))
-        sum.add(q, k, heads, 0.5, weights)
+        sum.add(q, k, Layer(heads, 0.5), weights)
         q_h, k_h = (t.view(-1, heads, 16 // heads).transpose(0, 1) for t in (q[0], k[0]))
         expected += list((q_h @ k_h.transpose(1, 2) * 0.5).softmax(-1) @ weights[0])
-        q.zero_()  # an attention back end may scale its query in place
     assert sum.heads == len(expected)
     torch.testing.assert_close(sum.mean()[0], torch.stack(expected).mean(dim=0))
+
+
+@pytest.mark.parametrize("touched", ["query", "key", "neither"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_an_attention_that_writes_into_its_projections_changes_no_map(touched, inference):
+    unet = attending_unet(4, 2, 1)
+
+    def run() -> Tensor:
+        """The maps of three calls of one run."""
+        maps = TokenMaps(unet, 16, 24)
+        maps.attach()
+        given = inputs(2, 16, 24, 77)
+        made = []
+        for _ in range(3):
+            with maps.record([0, None], weights):
+                unet(**given)
+            made.append(taken_from(maps)[0])
+        maps.detach()
+        return torch.stack(made)
+
+    def written_to(module: nn.Module, name: str) -> None:
+        last = []
+        getattr(module, name).register_forward_hook(lambda m, args, output: last.append(output))
+
+        def wipe(m: nn.Module, args: tuple) -> None:
+            last.pop().zero_()
+
+        module.to_out.register_forward_pre_hook(wipe)
+
+    with torch.inference_mode(inference):
+        expected = run()
+        if touched != "neither":
+            for module in [m for name, m in unet.named_modules() if name.endswith("attn2")]:
+                written_to(module, {"query": "to_q", "key": "to_k"}[touched])
+        assert torch.equal(run(), expected)
 
 
 def test_a_model_without_cross_attention_is_unsupported():
