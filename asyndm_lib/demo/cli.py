@@ -24,6 +24,9 @@ BENCH_SAMPLERS = (
 )
 """Those that need no more than sigmas and noise."""
 
+RESULTS = Path(__file__).parent.parent / "evaluation" / "results.json"
+"""The committed results of an evaluation."""
+
 MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
 
 
@@ -69,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="asyndm", description="AsynDM (asynchronous denoising, arXiv 2510.04504) without a WebUI.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
+    _add_evaluate(commands)
     one = commands.add_parser(
         "install-model",
         help="copy the embedded model into a WebUI",
@@ -159,6 +163,48 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     one.set_defaults(run=_bench)
 
 
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    from ..hosts.schedules import SCHEDULES
+    from ..samplers import LABELS
+
+    one = commands.add_parser(
+        "evaluate",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        help="measure whether pictures follow their prompts better, and print a table",
+        description="Compare methods on prompt sets: the ordinary picture, AsynDM, controls and the paper's peers, "
+        "paired by prompt and seed, with 95%% confidence intervals. Without --prompts or --webui it is the embedded "
+        "model, whose pictures a network counts. What is done is kept, and a second start goes on from there.",
+    )
+    add = one.add_argument
+    add("--folder", type=Path, default=Path("out/evaluation"), metavar="DIR", help="where everything is kept")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
+    add = one.add_argument_group("the embedded model").add_argument
+    add("--small", action="store_true", help="a few prompts, two methods, 12 steps: minutes on a CPU")
+    add("--batch", type=_whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
+    add("--minutes", type=_number(0, 10**6), default=10**6, metavar="N", help="stop after so long")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet")
+    add("--table", action="store_true", help="only print the tables of a results file")
+    add("--results", type=Path, default=RESULTS, metavar="FILE", help="that file")
+    add("--into", type=Path, metavar="README", help="also put the tables into this file, between its marks")
+    add = one.add_argument_group("any other model").add_argument
+    add("--webui", metavar="URL", help="make the pictures in this running WebUI (started with --api)")
+    add("--prompts", type=Path, metavar="FILE",
+        help="JSON of AsynDM's authors (item_idx, item_k), a JSON list, or a prompt a line; by default our own")
+    add("--checkpoint", type=Path, default=MODEL, metavar="FILE", help="without --webui: the checkpoint")
+    add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
+    add("--count", type=_whole(1, 10**6), default=None, metavar="N", help="only the first N prompts")
+    add("--seeds", type=_whole(1, 10**6), default=4, metavar="N", help="pictures of each prompt")
+    add("--sampler", default="DDIM", choices=list(LABELS), help="its name as in the WebUIs")
+    add("--schedule", default="automatic", choices=list(SCHEDULES), help="noise schedule")
+    add("--steps", type=_whole(1, MAX_STEPS), default=50, metavar="N", help="steps of the sampler")
+    add("--cfg", type=_number(0, 100), default=5.0, metavar="SCALE", help="classifier-free guidance scale")
+    add("--eta", type=_number(0, 1), metavar="0-1", default=None, help="the sampler's; the paper has DDIM with 1")
+    add("--width", type=_whole(1, MAX_SIDE), default=512, metavar="PIXELS", help="width of the picture")
+    add("--height", type=_whole(1, MAX_SIDE), default=512, metavar="PIXELS", help="height of the picture")
+    one.set_defaults(run=_evaluate)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     return _checked(int, low, high, "a whole number")
 
@@ -191,6 +237,16 @@ def _generate(options: argparse.Namespace) -> None:
         raise Failure(f"ldm and k-diffusion cannot be imported here: {type(error).__name__}: {error}") from error
     try:
         generate(options)
+    except AsynDMError as error:
+        raise Failure(str(error)) from error
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ..errors import AsynDMError
+    from ..evaluation.command import evaluate
+
+    try:
+        evaluate(options)
     except AsynDMError as error:
         raise Failure(str(error)) from error
 

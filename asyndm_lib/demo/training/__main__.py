@@ -32,13 +32,14 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse and run one stage."""
-    from . import autoencoder, dataset, denoiser, evaluate, export, sprites, vocabulary
+    from . import autoencoder, concepts, dataset, denoiser, evaluate, export, sprites, vocabulary
 
     parser = argparse.ArgumentParser(prog="python -m asyndm_lib.demo.training", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     one = stages.add_parser("sprites", help="rasterise the emoji of icons.json into one array file")
     one.add_argument("icons", type=Path, help="icons.json of the npm package @iconify-json/fluent-emoji-flat")
     one.add_argument("output", type=Path)
+    one.add_argument("--unseen", action="store_true", help="also those that training leaves out, to count them")
     one = stages.add_parser("tokenizer", help="write the tokenizer folder with CLIP's first merges")
     one.add_argument("merges", type=Path, help="merges.txt of a CLIP tokenizer")
     one.add_argument("--output", type=Path, default=MODEL / "tokenizer")
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     stage = options.pop("stage")
     if stage == "sprites":
-        sprites.build(options["icons"], options["output"])
+        known = concepts.CONCEPTS + (concepts.UNSEEN if options["unseen"] else ())
+        sprites.build(options["icons"], options["output"], known)
     elif stage == "tokenizer":
         vocabulary.write_tokenizer(options["merges"], options["output"], options["count"], vocabulary.TEXT_CONFIG)
     else:

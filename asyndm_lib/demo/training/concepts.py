@@ -50,6 +50,13 @@ def _plural(name: str) -> str:
 
 CONCEPTS: tuple[Concept, ...] = tuple(Concept(name, icon, _plural(name)) for name, icon in _ICONS.items())
 
+#: Shapes in colours that training never showed together, though it showed each shape and named each colour. They can
+#: be drawn and counted, to measure whether a model binds a colour to a shape.
+UNSEEN: tuple[Concept, ...] = tuple(
+    Concept(name, name.replace(" ", "-"), _plural(name))
+    for name in ("purple square", "purple circle", "brown square", "brown circle", "brown heart", "pink heart",
+                 "black heart"))
+
 #: Plain background colours that captions can name.
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "red": (226, 92, 92), "orange": (244, 162, 89), "yellow": (250, 228, 130), "green": (132, 200, 136),

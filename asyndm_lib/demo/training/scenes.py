@@ -129,9 +129,10 @@ class Painter:
         blend = torch.linspace(0, 1, canvas, device=device).view(1, 1, canvas, 1)
         picture = (colour[:, 0, :, None, None] * (1 - blend) + colour[:, 1, :, None, None] * blend)
         picture = picture.expand(n, 3, canvas, canvas).clone()
-        alphas = torch.zeros(n, SLOTS, canvas, canvas, device=device)
+        slots = layout.concept.shape[1]
+        alphas = torch.zeros(n, slots, canvas, canvas, device=device)
         axis = torch.arange(canvas, device=device)
-        for slot in range(SLOTS):
+        for slot in range(slots):
             rows = np.flatnonzero(layout.concept[:, slot] >= 0)
             if not len(rows):
                 continue

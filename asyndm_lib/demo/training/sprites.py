@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .concepts import CONCEPTS
+from .concepts import CONCEPTS, Concept
 
 #: Edge lengths in pixels. Sprites are drawn at their final size, so that scenes need no resampling.
 SIZES: tuple[int, ...] = tuple(range(64, 145, 16))
@@ -32,12 +33,12 @@ def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
-def build(icons_json: Path, target: Path) -> None:
+def build(icons_json: Path, target: Path, concepts: Sequence[Concept] = CONCEPTS) -> None:
     """Write ``target`` (npz): per size an array ``[concepts, size, size, 4]`` with premultiplied alpha."""
     icons = json.loads(icons_json.read_text(encoding="utf-8"))
     arrays = {}
     for size in SIZES:
-        stack = np.stack([rasterise(icons, concept.icon, size) for concept in CONCEPTS]).astype(np.float32)
+        stack = np.stack([rasterise(icons, concept.icon, size) for concept in concepts]).astype(np.float32)
         stack[..., :3] *= stack[..., 3:] / 255
         arrays[f"s{size}"] = stack.round().astype(np.uint8)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def load(path: Path) -> np.ndarray:
     """All sprites as ``uint8 [concepts, sizes, edge, edge, 4]``, top-left aligned, premultiplied."""
     edge = SIZES[-1]
     with np.load(path) as data:
-        atlas = np.zeros((len(CONCEPTS), len(SIZES), edge, edge, 4), np.uint8)
+        atlas = np.zeros((len(data[f"s{edge}"]), len(SIZES), edge, edge, 4), np.uint8)
         for index, size in enumerate(SIZES):
             atlas[:, index, :size, :size] = data[f"s{size}"]
     return atlas

@@ -1,0 +1,109 @@
+"""The ``evaluate`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..demo.cli import MODEL
+from ..demo.device import device_of
+from ..errors import AsynDMError
+from ..hosts.embedded import Request
+from ..hosts.ldm_checkpoint import load
+from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, table
+from .engine import Batches
+from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, PAPER, Way
+from .prompt_sets import sets
+from .webui import WebUI
+
+ON_GPU, ON_CPU = 512, 8
+"""Pictures made at once."""
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run what ``options`` (of :mod:`demo.cli`) ask for. Raises :class:`AsynDMError` for what is wrong with them."""
+    if options.table:
+        _print_table(options.results, options.into)
+    elif options.prompts is not None or options.webui is not None:
+        _foreign(options)
+    else:
+        _embedded(options)
+
+
+def _embedded(options: argparse.Namespace) -> None:
+    """The embedded model on its prompt sets."""
+    device = device_of(options.device)
+    rounds = plan.SMALL if options.small else plan.FULL
+    prompts = sets(plan.SMALL_PROMPTS) if options.small else sets()
+    batches, network = Batches(load(MODEL, None, device)), counter.load(device)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    record = runner.Record(options.folder / ("small.jsonl" if options.small else "record.jsonl"))
+    end = time.monotonic() + 60 * options.minutes
+    batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
+    runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
+    found = results.collect(record, rounds, prompts)
+    accuracy = json.loads(counter.ACCURACY.read_text(encoding="utf-8"))
+    about = {
+        "model": MODEL.name,
+        "made on": ", ".join(sorted(record.machines)),
+        "the counter names": f"{accuracy['exact']:.1%} of {accuracy['scenes']} new rendered scenes fully",
+    }
+    path = options.folder / ("small.json" if options.small else "results.json")
+    results.save(path, found, about)
+    print(table.markdown(found, about))
+    print(path)
+    if options.sheet is not None:
+        way = plan.SMALL_WAY if options.small else PAPER
+        contact_sheet.draw(prompts, (DM, CONCAVE, LAGGED, FRESH, INVERTED), way, 2, batches, network).save(
+            options.sheet
+        )
+        print(options.sheet)
+
+
+def _print_table(path: Path, into: Path | None) -> None:
+    tables = table.markdown(*results.load(path))
+    if into is not None:
+        table.insert(into, tables)
+    print(tables)
+
+
+def _foreign(options: argparse.Namespace) -> None:
+    """Another model, in a WebUI or on this machine; or the embedded one in a WebUI."""
+    device = device_of(options.device)
+    own = options.prompts is None
+    prompts = (
+        [prompt for row in zip(*(one.report for one in sets()), strict=True) for prompt in row]
+        if own
+        else (prompt_files.read(options.prompts))
+    )
+    prompts = prompts[: options.count] if options.count else prompts
+    way = Way(options.sampler, options.sampler, options.schedule, options.steps, options.cfg, options.eta)
+    width, height = options.width, options.height
+    maker: gallery.Maker
+    if options.webui is not None:
+        maker = WebUI(options.webui, width, height)
+        print(f"model: {maker.check()}")
+    else:
+        batches = Batches(load(options.checkpoint, options.config, device))
+        batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
+        maker = gallery.Local(batches, width, height)
+    known, missing = scorers.available(device, exact=own)
+    for name, why in missing.items():
+        print(f"no {name}: {why}")
+    pictures = gallery.Gallery(options.folder, prompts, gallery.METHODS, range(options.seeds))
+    pictures.fill(maker, way)
+    print(f"{len(prompts)} prompts, {options.seeds} seeds, pictures in {options.folder}")
+    if not known:
+        raise AsynDMError(
+            "nothing can score them: install ImageReward, or transformers with the weights of "
+            f"{scorers.CLIP}, and start this command again; the pictures are kept"
+        )
+    _print_lines(gallery.table(pictures.scores(known)))
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line)

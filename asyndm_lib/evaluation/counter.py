@@ -1,0 +1,106 @@
+"""The counter network: which things a picture of the embedded model shows, and where.
+
+It marks the centre of every object in a grid of 8×8 pixels (as Zhou et al. 2019, "Objects as Points", with a
+centre's class and nothing else). :mod:`counter_training` trained it on rendered scenes that went through the model's
+autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..demo.training.concepts import CONCEPTS, UNSEEN
+
+WEIGHTS = Path(__file__).parent / "counter.safetensors"
+ACCURACY = WEIGHTS.with_suffix(".json")
+"""How it did on new scenes, after training."""
+
+NAMES: tuple[str, ...] = tuple(concept.name for concept in (*CONCEPTS, *UNSEEN))
+"""What it tells apart."""
+
+CELL = 8
+"""Edge of a grid cell in pixels."""
+
+APART = 2
+"""Cells within which only the surest centre counts; two objects that can be told apart are farther from each other."""
+
+SURE = 0.4
+"""Least confidence of a centre."""
+
+
+class Found(NamedTuple):
+    """One object: its name and its centre in pixels."""
+
+    name: str
+    x: float
+    y: float
+
+
+def tally(found: Sequence[Found]) -> Tally[str]:
+    """How many of each."""
+    return Tally(thing.name for thing in found)
+
+
+class Counter(nn.Module):
+    """Pictures ``[n, 3, H, W]`` in [-1, 1] → logits ``[n, names, H/8, W/8]`` of a centre in each cell."""
+
+    def __init__(self, names: int = len(NAMES)):
+        super().__init__()
+        self.stem = nn.Sequential(nn.AvgPool2d(2), _layer(3, 32, 2), _Residual(32))
+        self.fine = nn.Sequential(_layer(32, 64, 2), _Residual(64), _Residual(64))
+        self.coarse = nn.Sequential(_layer(64, 96, 2), _Residual(96), _Residual(96, 2), _Residual(96, 1))
+        self.join = _layer(64 + 96, 96, 1)
+        self.head = nn.Conv2d(96, names, 1)
+        nn.init.constant_(self.head.bias, -4.0)  # nearly all cells hold no centre
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        fine = self.fine(self.stem(pictures))
+        coarse = F.interpolate(self.coarse(fine), scale_factor=2.0, mode="nearest")
+        return self.head(self.join(torch.cat([fine, coarse], dim=1)))
+
+
+def _layer(inner: int, outer: int, stride: int, dilation: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inner, outer, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outer), nn.SiLU())
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.layers = nn.Sequential(_layer(channels, channels, 1, dilation), _layer(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def load(device: torch.device, path: Path = WEIGHTS) -> Counter:
+    """The trained network. Raises :class:`FileNotFoundError` if its weights are not there."""
+    from safetensors.torch import load_file
+
+    counter = Counter()
+    counter.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return counter.requires_grad_(False).eval().to(device)
+
+
+@torch.no_grad()
+def find(counter: Counter, pictures: Tensor) -> list[list[Found]]:
+    """The objects of every picture ``[n, 3, H, W]`` in [-1, 1]."""
+    return centres(counter(pictures).float().sigmoid())
+
+
+def centres(confidence: Tensor) -> list[list[Found]]:
+    """The objects in ``confidence [n, names, h, w]``: cells that are surest among those around them."""
+    best, name = confidence.max(dim=1)
+    around = F.max_pool2d(best[:, None], 2 * APART + 1, stride=1, padding=APART)[:, 0]
+    kept = (best == around) & (best > SURE)
+    found: list[list[Found]] = [[] for _ in best]
+    for (picture, row, column), which in zip(kept.nonzero().tolist(), name[kept].tolist(), strict=True):
+        found[picture].append(Found(NAMES[which], column * CELL, row * CELL))
+    return found

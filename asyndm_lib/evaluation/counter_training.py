@@ -1,0 +1,239 @@
+"""Train the counter network and measure it: ``python -m asyndm_lib.evaluation.counter_training``
+
+Its pictures are rendered scenes of no to six objects, encoded and decoded by the embedded model's autoencoder, the
+training ones with noise on the latents, since a sampler's latents are not exact either. The sprites come from
+``python -m asyndm_lib.demo.training sprites … --unseen``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..demo.cli import MODEL
+from ..demo.training import sprites
+from ..demo.training.concepts import BACKGROUNDS, UNNAMED_BACKGROUNDS
+from ..demo.training.export import PREFIXES
+from ..demo.training.networks import Autoencoder, read_config
+from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter
+from ..demo.training.sprites import SIZES
+from ..demo.training.training import learning_rate
+from .counter import ACCURACY, CELL, NAMES, WEIGHTS, Counter, find, tally
+
+MOST = 6
+"""Objects in a scene."""
+
+SHARES = (0.02, 0.1, 0.22, 0.22, 0.2, 0.14, 0.1)
+"""Of the scenes with 0 … 6 objects."""
+
+NOISE = 0.1
+"""Most noise on a training scene's latents, which have unit spread."""
+
+CANVAS = 256
+SPREAD = 1.0
+"""Of the bump around each centre that the network is asked for, in cells."""
+
+
+def draw_layout(n: int, rng: np.random.Generator, tries: int = 48) -> Layout:
+    """Scenes of things that repeat as they may; of several placements the one with the least overlap."""
+    count = rng.choice(len(SHARES), n, p=np.array(SHARES) / sum(SHARES))
+    used = np.arange(MOST)[None] < count[:, None]
+    repeats = rng.random((n, MOST)) < 0.35  # the same thing as the one before
+    repeats[:, 0] = False
+    thing = rng.integers(0, len(NAMES), (n, MOST))
+    for slot in range(1, MOST):
+        thing[:, slot] = np.where(repeats[:, slot], thing[:, slot - 1], thing[:, slot])
+    limits = np.array([SIZE_RANGE[min(max(k, 1), 4)] for k in range(MOST + 1)])
+    low, high = (np.array([SIZES.index(edge) for edge in limits[:, side]])[count] for side in (0, 1))
+    size = np.where(used, rng.integers(low[:, None], high[:, None] + 1, (n, MOST)), -1)
+    edge = np.where(used, np.array(SIZES)[size], 0)
+    room = np.maximum(CANVAS - edge, 0)[:, None]
+    x, y = ((rng.random((n, tries, MOST)) * (room // GRID + 1)).astype(np.int32) * GRID for _ in range(2))
+    overlap = np.zeros((n, tries))
+    for a in range(MOST):
+        for b in range(a):
+            reach = (edge[:, a] + edge[:, b]) / 2 * (used[:, a] & used[:, b])
+            shift = [p[..., a] + edge[:, None, a] / 2 - p[..., b] - edge[:, None, b] / 2 for p in (x, y)]
+            overlap += np.maximum(reach[:, None] - np.maximum(np.abs(shift[0]), np.abs(shift[1])), 0) ** 2
+    best, rows = overlap.argmin(1), np.arange(n)
+    palette = np.array([*BACKGROUNDS.values(), *UNNAMED_BACKGROUNDS])
+    colour = palette[rng.integers(0, len(palette), n)] + rng.integers(-12, 13, (n, 3))
+    colour = colour.clip(0, 255)[:, None].repeat(2, 1)
+    return Layout(
+        np.where(used, thing, -1), np.where(used, 0, -1), size, x[rows, best], y[rows, best], colour, np.full(n, -1)
+    )
+
+
+def centres(layout: Layout) -> Tensor:
+    """``[n, MOST, 3]``: every object's number, and its centre in pixels, x and y; the number is -1 where none is."""
+    half = np.where(layout.size >= 0, np.array(SIZES)[layout.size], 0) / 2
+    return torch.from_numpy(np.stack([layout.concept, layout.x + half, layout.y + half], axis=-1)).float()
+
+
+def moved(pictures: Tensor, centre: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures ``[n, 3, H, W]`` and their centres, shifted by up to a cell and enlarged or shrunk by up to 12 %.
+
+    The scenes are drawn on the model's grid with its sizes; what a sampler draws keeps neither exactly.
+    """
+    draw = torch.rand(len(pictures), 3, device=pictures.device, generator=generator) * 2 - 1
+    zoom, shift = torch.exp(0.12 * draw[:, :1]), draw[:, 1:] * CELL
+    middle = CANVAS / 2
+    to = (centre[..., 1:] - middle) * zoom[:, None] + middle + shift[:, None]
+    theta = torch.zeros(len(pictures), 2, 3, device=pictures.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom[:, 0]
+    theta[:, :, 2] = -shift / middle / zoom
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    pictures = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return pictures, torch.cat([centre[..., :1], to], dim=-1)
+
+
+def wanted(centre: Tensor) -> Tensor:
+    """What the network should say: ``[n, names, cells, cells]``, 1 in the cell nearest to a centre and less around."""
+    cells = CANVAS // CELL
+    axis = torch.arange(cells, device=centre.device)
+    number, at = centre[..., 0].long(), centre[..., 1:] / CELL
+    near = (axis - at[..., :1]) ** 2, (axis - at[..., 1:]) ** 2  # across, down
+    bump = torch.exp(-(near[1][..., :, None] + near[0][..., None, :]) / (2 * SPREAD**2)).flatten(2)
+    bump = torch.where(bump == bump.amax(dim=2, keepdim=True), 1.0, bump) * (number >= 0)[..., None]
+    result = centre.new_zeros(len(centre), len(NAMES), cells * cells)
+    index = number.clamp(min=0)[..., None].expand_as(bump)
+    return result.scatter_reduce(1, index, bump, "amax").unflatten(2, (cells, cells))
+
+
+def names(layout: Layout, row: int) -> list[str]:
+    """The objects of one scene."""
+    return sorted(NAMES[thing] for thing in layout.concept[row] if thing >= 0)
+
+
+def loss(logits: Tensor, target: Tensor) -> Tensor:
+    """The focal loss of "Objects as Points" (eq. 1): far from every centre all weight, near one little."""
+    confidence = logits.sigmoid()
+    centre = target == 1
+    at = (1 - confidence) ** 2 * F.logsigmoid(logits) * centre
+    elsewhere = (1 - target) ** 4 * confidence**2 * F.logsigmoid(-logits) * ~centre
+    return -(at + elsewhere).sum() / centre.sum().clamp(min=1)
+
+
+class Scenes:
+    """Draws scenes and passes them through the embedded model's autoencoder."""
+
+    def __init__(self, atlas: np.ndarray, device: torch.device):
+        from safetensors.torch import load_file
+
+        self._painter, self._device = Painter(atlas, device), device
+        config = read_config(MODEL.with_suffix(".yaml"))
+        self._vae, self._scale = Autoencoder(config["first_stage_config"]["params"]), config["scale_factor"]
+        prefix = PREFIXES["vae"]
+        weights = {name.removeprefix(prefix): value.float() for name, value in load_file(MODEL).items()}
+        self._vae.load_state_dict({name: weights[name] for name in self._vae.state_dict()})
+        self._vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def draw(self, n: int, rng: np.random.Generator, noise: float) -> tuple[Layout, Tensor]:
+        """``n`` layouts and their pictures, half precision ``[n, 3, 256, 256]``; ``noise``: most on the latents."""
+        layout = draw_layout(n, rng)
+        pictures, _ = self._painter.paint(layout)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            mean, _ = self._vae.encode(pictures.contiguous(memory_format=torch.channels_last))
+            spread = noise * torch.from_numpy(rng.random((n, 1, 1, 1), dtype=np.float32)).to(mean)
+            draw = torch.from_numpy(rng.standard_normal(mean.shape, dtype=np.float32)).to(mean)
+            return layout, self._vae.decode(mean + draw * spread / self._scale).clamp(-1, 1).half()
+
+
+def measure(counter: Counter, scenes: Scenes, count: int, seed: int, device: torch.device) -> dict[str, float]:
+    """How often every object of a new scene is named and nothing else is; moved scenes too, by number of objects."""
+    rng, right, every = np.random.default_rng(seed), np.zeros(MOST + 1), np.zeros(MOST + 1)
+    generator, still = torch.Generator(device).manual_seed(seed), 0
+    for start in range(0, count, 64):
+        layout, pictures = scenes.draw(min(64, count - start), rng, 0.0)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            unmoved = find(counter, pictures.float())
+        still += sum(sorted(tally(things).elements()) == names(layout, row) for row, things in enumerate(unmoved))
+        pictures, _ = moved(pictures.float(), centres(layout).to(device), generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            found = find(counter, pictures)
+        for row, things in enumerate(found):
+            wanted = names(layout, row)
+            every[len(wanted)] += 1
+            right[len(wanted)] += sorted(tally(things).elements()) == wanted
+    shares = {str(k): round(right[k] / every[k], 4) for k in range(MOST + 1) if every[k]}
+    total = int(every.sum())
+    return {
+        "scenes": total,
+        "exact": round(still / total, 4),
+        "exact, moved": round(right.sum() / total, 4),
+        "moved, by number of objects": shares,
+    }
+
+
+def train(options: argparse.Namespace) -> None:
+    """Draw a pool of scenes, go over it for the given time, measure on new scenes, and write the weights."""
+    from safetensors.torch import save_file
+
+    device = torch.device(options.device)
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    scenes, start = Scenes(sprites.load(options.sprites), device), time.monotonic()
+    parts = [scenes.draw(min(128, options.scenes - at), rng, NOISE) for at in range(0, options.scenes, 128)]
+    pictures = torch.cat([pool for _, pool in parts])
+    places = torch.cat([centres(layout) for layout, _ in parts]).to(device)
+    generator = torch.Generator(device).manual_seed(options.seed)
+    print(f"{len(pictures)} scenes after {time.monotonic() - start:.0f} s", flush=True)
+
+    counter = Counter().to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(counter.parameters(), weight_decay=1e-3)
+    start, step, spent = time.monotonic(), 0, 0.0
+    while spent < options.seconds:
+        progress = spent / options.seconds
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(2e-3, step, progress, 0.3, warmup=100)
+        at = torch.randint(len(pictures), (options.batch,), device=device, generator=generator)
+        picture, centre = moved(pictures[at].float(), places[at], generator)
+        tint = torch.rand(2, options.batch, 3, 1, 1, device=device, generator=generator) - 0.5
+        picture = (picture * (1 + 0.2 * tint[0]) + 0.2 * tint[1]).clamp(-1, 1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = counter(picture.contiguous(memory_format=torch.channels_last))
+        value = loss(logits.float(), wanted(centre))
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(counter.parameters(), 5.0)
+        optimiser.step()
+        step += 1
+        if step % 20 == 0:
+            spent = time.monotonic() - start
+        if step % 500 == 0:
+            print(f"{step} steps, {spent:.0f} s, loss {value.item():.3f}", flush=True)
+    counter.eval()
+    report = measure(counter, scenes, options.held_out, options.seed + 1, device)
+    print(json.dumps({"steps": step, **report}))
+    weights = {name: value.half().cpu().contiguous() for name, value in counter.state_dict().items()}
+    save_file(weights, options.output)
+    options.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the options and train."""
+    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--sprites", type=Path, required=True, help="the sprites' file")
+    add("--output", type=Path, default=WEIGHTS, help="where the weights go")
+    add("--report", type=Path, default=ACCURACY, help="where the accuracy goes, as JSON")
+    add("--scenes", type=int, default=16_000, help="training scenes")
+    add("--held-out", type=int, default=3_000, help="new scenes that it is measured on")
+    add("--seconds", type=float, default=45, help="training time")
+    add("--batch", type=int, default=256, help="pictures a step")
+    add("--seed", type=int, default=7, help="of the scenes; the held-out ones have the next")
+    add("--device", default="cuda", help="cpu or cuda")
+    train(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()

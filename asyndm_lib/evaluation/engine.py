@@ -1,0 +1,202 @@
+"""Pictures of many prompts at once: the embedded host, with another prompt for each picture of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from ldm.modules.attention import CrossAttention
+from torch import Tensor, nn
+from torch.nn.functional import group_norm, layer_norm, scaled_dot_product_attention
+
+from ..automatic import named_or_candidates
+from ..errors import Unsupported
+from ..host import Descent, Host
+from ..hosts.embedded import TIMESTEPS, Embedded, Request
+from ..hosts.ldm_checkpoint import Checkpoint
+from ..hosts.per_pixel import replaced
+from ..hosts.text_encoders import CHUNK, encode, tokenize
+from ..prompts import PromptTargets
+from ..run import Observer
+from ..samplers import LABELS, SAMPLERS
+from ..schedule import Schedule
+from ..settings import Settings
+from ..targets import parse_targets
+from .methods import Method, Way
+from .peers import z_sampling
+from .peers.cfg import Guidance
+from .peers.s_cfg import SemanticGuidance
+from .peers.seg import SmoothedGuidance
+from .prompts import Prompt
+from .regions import ControlledRun
+
+DECODED = 64
+"""Pictures decoded at once."""
+
+
+class Noise:
+    """The random numbers of a batch, each picture's from its own seed, kept for all methods to draw again.
+
+    They are those that :class:`hosts.embedded.Embedded` draws for the same seeds.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device):
+        """``shape``: of one latent."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._shape, self._device = tuple(shape), device
+        self._drawn: list[Tensor] = []
+        self._next = 0
+
+    def begin(self) -> None:
+        """Draw from the first number on."""
+        self._next = 0
+
+    def like(self, x: Tensor) -> Tensor:
+        """Standard normal numbers in the shape of ``x [B, …]``."""
+        if self._next == len(self._drawn):
+            draw = torch.stack([torch.randn(self._shape, generator=g) for g in self._generators])
+            self._drawn.append(draw.to(self._device))
+        self._next += 1
+        return self._drawn[self._next - 1].to(x)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is drawn inside is drawn again after."""
+        before = self._next
+        yield
+        self._next = before
+
+
+class Batches(Embedded):
+    """Makes pictures of many prompts at once."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        super().__init__(checkpoint)
+        self._fast = checkpoint.device.type == "cuda"
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    def noise(self, seeds: Sequence[int], width: int, height: int) -> Noise:
+        """One picture's random numbers for each seed."""
+        model = self._model
+        return Noise(seeds, (model.channels, height // model.shrink, width // model.shrink), model.device)
+
+    @torch.no_grad()
+    def make(
+        self, prompts: Sequence[Prompt], noise: Noise, way: Way, method: Method, observers: Sequence[Observer] = ()
+    ) -> Tensor:
+        """The final latents ``[B, C, h, w]``, one of each of ``prompts``, by ``method`` on the sampler of ``way``.
+
+        Raises :class:`Unsupported` for a prompt of more than one chunk, or a peer that does not go with the sampler.
+        """
+        model, batch = self._model, len(prompts)
+        context = self._context([prompt.text for prompt in prompts])
+        noise.begin()
+        x = noise.like(context)
+        sampler = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
+        if method.peer in ("CFG++", "Z-Sampling") and way.sampler != "DDIM":
+            raise Unsupported(f"{method.peer} is a form of DDIM; it does not go with {way.sampler}")
+        name, options = LABELS[sampler]
+        options = {**options, **({} if way.eta is None else {"eta": way.eta})}
+        scaled = sampler in TIMESTEPS
+        (sigmas,) = self._ways(Request("", "", (), sampler, way.schedule, way.steps, way.cfg, 0, 0, way.eta), options)
+        if not scaled:
+            x = x * sigmas[0]
+        # As the WebUI scales it: a CFG++ of 0.4 does what CFG does at 5.
+        guidance = _guidance(method.peer, way.cfg / 12.5 if method.peer == "CFG++" else way.cfg)
+        copies = torch.cat(
+            [context if conditional else self._context([""]).expand_as(context) for conditional in guidance.copies]
+        )
+        last: list[Tensor] = []
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            rows = torch.cat([x] * len(guidance.copies))
+            guided = self._eps if scaled else self._denoised
+            outputs = guided(run, rows, sigma, copies).chunk(len(guidance.copies))
+            last[:] = [outputs[1]]
+            return guidance.combine(outputs)
+
+        maps = self._levels.sigma_to_t, self._levels.t_to_sigma
+        host = Host(
+            unet=model.unet,
+            descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas))],
+            predict=predict,
+            rows=[(image, 0 if read else None) for read in guidance.read for image in range(batch)],
+            step=lambda: 0,
+            unconditional=lambda: last[0],
+            randn_like=noise.like,
+            callback=None,
+            progress=iter,
+            rehearsal=noise.kept,
+        )
+        walk = SAMPLERS[name]
+        if method.peer == "Z-Sampling":
+            walk = partial(z_sampling.zigzag, guidance=guidance)
+        settings = method.settings
+        targets = None if settings.whole_picture else self._targets(prompts, settings)
+        run = ControlledRun(host, settings, targets, x, observers, method.control)
+        with ExitStack() as stack:
+            stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
+            stack.enter_context(guidance.attached(model.unet))
+            stack.enter_context(run)
+            return run.sample(walk, x, **options)
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Iterator[Tensor]:
+        """``[B, C, h, w]`` → pictures in [-1, 1], ``[n, 3, H, W]``, some at a time."""
+        for part in latents.split(DECODED):
+            with torch.autocast("cuda", torch.float16) if self._fast else nullcontext():
+                yield self._model.autoencoder(part / self._model.scale).float().clamp(-1, 1)
+
+    def _context(self, texts: Sequence[str]) -> Tensor:
+        distinct = list(dict.fromkeys(texts))
+        encoded = encode(self._model.text, distinct, self.device)
+        if encoded.shape[1] > CHUNK + 2:
+            raise Unsupported(f"a prompt has more than {CHUNK} tokens")
+        return encoded[torch.tensor([distinct.index(text) for text in texts], device=self.device)]
+
+    def _targets(self, prompts: Sequence[Prompt], settings: Settings) -> PromptTargets:
+        named = [parse_targets(prompt.targets) for prompt in prompts]
+        texts = [[[(0, prompt.text)]] for prompt in prompts]
+        return named_or_candidates(named, texts, lambda text: tokenize(self._model.text, text))
+
+
+def _guidance(peer: str | None, scale: float) -> Guidance:
+    kind: Callable[[float], Guidance] = {"SEG": SmoothedGuidance, "S-CFG": SemanticGuidance}.get(peer, Guidance)
+    return kind(scale)
+
+
+@contextmanager
+def _fast_layers(unet: nn.Module) -> Iterator[None]:
+    """ldm's attention by PyTorch's fused kernel, which keeps no maps, and its norms in half precision.
+
+    The projections are called as ever. Norms in single precision take a third of the time of such a small model.
+    """
+    forwards = {CrossAttention: _attention, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
+    with ExitStack() as stack:
+        for module in unet.modules():
+            for kind, forward in forwards.items():
+                if isinstance(module, kind):
+                    stack.enter_context(replaced(module, "forward", partial(forward, module)))
+        yield
+
+
+def _group_norm(self: nn.GroupNorm, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def _layer_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def _attention(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: None = None) -> Tensor:
+    context = x if context is None else context
+    projected = self.to_q(x), self.to_k(context), self.to_v(context)
+    q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)
+    return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

@@ -1,0 +1,92 @@
+"""What is compared: methods, and the samplers' settings that they are compared at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..hosts.embedded import SYNCHRONOUS
+from ..settings import Settings
+from .regions import Control
+
+PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A sampler and its settings. ``eta``: None for the sampler's own."""
+
+    name: str
+    sampler: str
+    schedule: str
+    steps: int
+    cfg: float
+    eta: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """AsynDM's ``settings`` (the targets are the prompt's), a ``control`` of its masks, a ``peer`` of :data:`PEERS`."""
+
+    name: str
+    settings: Settings
+    control: Control | None = None
+    peer: str | None = None
+
+
+PAPER = Way("DDIM 50", "DDIM", "automatic", 50, 5.0, 1.0)
+"""The paper's setting."""
+
+DM = Method("DM", SYNCHRONOUS)
+"""The ordinary picture, to which all others are compared."""
+
+USERS = (
+    Way("DPM++ 2M Karras 20", "DPM++ 2M", "karras", 20, 7.0),
+    Way("DPM++ 2M Karras 30", "DPM++ 2M", "karras", 30, 7.0),
+    Way("Euler a 20", "Euler a", "automatic", 20, 7.0),
+    Way("Euler a 30", "Euler a", "automatic", 30, 7.0),
+)
+"""What users of the WebUIs commonly set."""
+
+
+def asyndm(concavity: float, timing: str = "lagged", **other: Any) -> Method:
+    """AsynDM; what differs from the paper's quadratic curve and threshold of 1 is said in the name."""
+    settings = Settings(concavity=concavity, mask_timing=timing, **other)
+    said = [timing, f"k = {concavity:g}"]
+    said += [value if name == "curve" else f"{name} {value:g}" for name, value in other.items()]
+    return Method("AsynDM " + ", ".join(said), settings)
+
+
+def controlled(name: str, of: Method, **control: Any) -> Method:
+    """``of`` with other masks."""
+    return Method(name, of.settings, Control(**control))
+
+
+CONCAVE = Method("DM_concave, k = 0.7", Settings(whole_picture=True, concavity=0.7))
+FRESH, LAGGED = asyndm(0.7, "fresh"), asyndm(0.7)
+INVERTED = controlled("mask inverted, fresh, k = 0.7", FRESH, mask="inverted")
+RANDOM = controlled("random mask, fresh, k = 0.7", FRESH, mask="random")
+
+MAIN = (DM, CONCAVE, asyndm(0.3), asyndm(0.5), LAGGED, asyndm(1.0), FRESH, INVERTED, RANDOM)
+"""The main table."""
+
+PEERS_ALONE = tuple(Method(peer, SYNCHRONOUS, peer=peer) for peer in PEERS)
+PEERS_TOGETHER = tuple(Method(f"{peer} + AsynDM fresh, k = 0.7", FRESH.settings, peer=peer) for peer in PEERS)
+
+VARIANTS = (
+    CONCAVE,
+    LAGGED,
+    FRESH,
+    asyndm(0.3, "fresh"),
+    asyndm(1.0, "fresh"),
+    asyndm(0.7, "static"),
+    asyndm(0.7, "fresh", curve="piecewise linear"),
+    asyndm(0.7, "fresh", curve="exponential"),
+    asyndm(0.7, "fresh", threshold=0.5),
+    asyndm(0.7, "fresh", threshold=2.0),
+    controlled("lagged, k = 0.7, nothing lags at first", LAGGED, first=False),
+    controlled("fresh, k = 0.7, first half of the steps", FRESH, stop=0.5),
+    controlled("fresh, k = 0.7, second half of the steps", FRESH, start=0.5),
+    controlled("fresh, k = 0.7, maps smoothed", FRESH, smooth=True),
+)
+"""Choices within the method's freedom, compared on the tuning half."""

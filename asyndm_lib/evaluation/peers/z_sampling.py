@@ -1,0 +1,56 @@
+"""Z-Sampling, zigzag diffusion sampling (Bai et al., ICLR 2025, arXiv 2412.10891).
+
+Every step but the last goes down with strong guidance, up again with none, and down once more: the difference of
+the two guidances leaves the prompt's meaning in the latent (the paper's algorithm 1, with γ2 = 0). Up and down are DDIM
+without noise; where the sampler adds noise, the last way down of a step does. Three evaluations a step.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from ...run import Run, Step
+from ...samplers.timesteps import added_noise, alpha_map, denoised_of
+from ...sigma_map import PixelMap
+from .cfg import Guidance
+
+INVERSION = 0.0
+"""The guidance on the way up."""
+
+
+def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tensor:
+    """As :func:`samplers.ddim.ddim`; ``guidance``: what the host's predictions are made with."""
+    strong = guidance.scale
+    for step in run:
+        eps = step.predict(x)
+        sigma_next = step.advance()
+        noise = run.host.randn_like(x)
+        a, a_next = alpha_map(step.sigma, None), alpha_map(sigma_next, None)
+        if step.i < run.evaluations - 1:
+            below = _move(step, x, eps, a, a_next)
+            guidance.scale = INVERSION
+            try:
+                # As DDIM's inversion goes: the noise at the lower point stands for that at the upper one.
+                back = step.predict(below)
+            finally:
+                guidance.scale = strong
+            x = _move(step, below, back, a_next, a)
+            eps = step.predict(x)
+        share = PixelMap(
+            *(added_noise(here, there, eta) for here, there in ((a.scalar, a_next.scalar), (a.map, a_next.map)))
+        )
+        denoised = step.per_pixel(partial(denoised_of, x, eps), a)
+        x = step.per_pixel(partial(_renoised, denoised, eps, noise), a_next, share)
+    return x
+
+
+def _move(step: Step, x: Tensor, eps: Tensor, a: PixelMap, to: PixelMap) -> Tensor:
+    """DDIM without noise from ``a`` to ``to``, in either direction."""
+    denoised = step.per_pixel(partial(denoised_of, x, eps), a)
+    return step.per_pixel(lambda a_to: a_to.sqrt() * denoised + (1 - a_to).sqrt() * eps, to)
+
+
+def _renoised(denoised: Tensor, eps: Tensor, noise: Tensor, a_next: Tensor, share: Tensor) -> Tensor:
+    return a_next.sqrt() * denoised + (1 - a_next - share**2).clamp(min=0).sqrt() * eps + share * noise

@@ -1,0 +1,25 @@
+"""What an evaluation of the embedded model consists of."""
+
+from __future__ import annotations
+
+from .methods import CONCAVE, DM, FRESH, LAGGED, MAIN, PAPER, PEERS_ALONE, PEERS_TOGETHER, USERS, VARIANTS, Way
+from .runner import Round
+
+SEEDS = 16
+"""Pictures of a prompt in the main table."""
+
+FULL = (
+    # All of it with few seeds first, so that a stop leaves something of everything.
+    Round([PAPER], MAIN, "report", 0, 4),
+    Round([PAPER], PEERS_ALONE, "report", 0, 2),
+    Round(USERS, (DM, CONCAVE, FRESH), "report", 0, 2),
+    Round([PAPER], (DM, *VARIANTS), "tuning", 0, 2),
+    Round([PAPER], PEERS_TOGETHER, "report", 0, 2),
+    Round([PAPER], MAIN, "report", 4, SEEDS),
+)
+
+SMALL_WAY = Way("DPM++ 2M Karras 12", "DPM++ 2M", "karras", 12, 7.0)
+SMALL = (Round([SMALL_WAY], (DM, LAGGED), "report", 0, 1),)
+"""For a CPU, on a few prompts of each set; enough to see that it works, not to decide anything."""
+
+SMALL_PROMPTS = 4

@@ -1,0 +1,98 @@
+"""The prompt sets on which the embedded model is measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..demo.training.concepts import CONCEPTS, Concept
+from .prompts import PLACES, Prompt
+
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+SHAPES = tuple(c for c in CONCEPTS if c.name.split()[-1] in ("heart", "square", "circle", "book"))
+"""Things that come in several colours."""
+
+
+def phrase(concept: Concept, count: int) -> str:
+    """ "a cat", "an apple", "two cats"."""
+    if count > 1:
+        return f"{NUMBERS[count]} {concept.plural}"
+    vowel = concept.name[0] in "aeiou" and not concept.name.startswith("uni")
+    return f"{'an' if vowel else 'a'} {concept.name}"
+
+
+def compose(groups: Sequence[tuple[Concept, int]], place: str | None = None, background: str | None = None) -> Prompt:
+    """The prompt that names these things, as training's captions name them; each thing is a target."""
+    phrases = [phrase(*group) for group in groups]
+    if place is not None:
+        text = f"{phrases[0]} {place} {phrases[1]}"
+    else:
+        text = ", ".join(phrases[:-1]) + (" and " if len(phrases) > 1 else "") + phrases[-1]
+    if background is not None:
+        text += f" on {'an' if background[0] in 'aeiou' else 'a'} {background} background"
+    targets = ", ".join(concept.plural if count > 1 else concept.name for concept, count in groups)
+    return Prompt(text, targets, tuple((concept.name, count) for concept, count in groups), place)
+
+
+def things(parts: Sequence[int], rng: random.Random, pool: Sequence[Concept] = CONCEPTS) -> list[tuple[Concept, int]]:
+    """Different things of ``pool``, so many of each."""
+    return list(zip(rng.sample(pool, len(parts)), parts, strict=True))
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """``tuning``: prompts that choices may be made on. ``report``: those that are reported, never seen by a choice."""
+
+    name: str
+    tuning: tuple[Prompt, ...]
+    report: tuple[Prompt, ...]
+
+
+def sets(count: int = 50) -> tuple[PromptSet, ...]:
+    """The four sets, of ``count`` prompts in each half; the halves have the same mixture and no prompt in common.
+
+    Their difficulty was chosen so that the ordinary picture is right in 40 to 80 % of cases.
+    """
+    return tuple(_set(name, makers, count) for name, makers in _MAKERS.items())
+
+
+_Maker = Callable[[random.Random], Prompt]
+
+
+def _set(name: str, makers: Sequence[_Maker], count: int) -> PromptSet:
+    rng, prompts = random.Random(name), []
+    for number in range(2 * count):
+        prompt = makers[number // 2 % len(makers)](rng)
+        while prompt in prompts:
+            prompt = makers[number // 2 % len(makers)](rng)
+        prompts.append(prompt)
+    return PromptSet(name, tuple(prompts[::2]), tuple(prompts[1::2]))
+
+
+def _of(*parts: int) -> _Maker:
+    return lambda rng: compose(things(parts, rng))
+
+
+def _placed(place: str) -> _Maker:
+    return lambda rng: compose(things((1, 1), rng), place)
+
+
+def _coloured(count: int, same: bool) -> _Maker:
+    """So many coloured shapes, of one shape or of any."""
+
+    def make(rng: random.Random) -> Prompt:
+        shape = rng.choice(("heart", "square", "circle"))
+        pool = [c for c in SHAPES if c.name.endswith(shape)] if same else SHAPES
+        return compose(things((1,) * count, rng, pool))
+
+    return make
+
+
+_MAKERS: dict[str, Sequence[_Maker]] = {
+    "two objects": [_placed(place) for place in PLACES],
+    "counts": [_of(4), _of(2, 1), _of(3, 1), _of(2, 2)],
+    "colours": [_coloured(2, True), _coloured(3, True), _coloured(3, False), _coloured(4, False)],
+    # Training never showed the last two kinds: five things, and two times two beside another one.
+    "three or more": [_of(1, 1, 1), _of(1, 1, 1, 1), _of(3, 2), _of(2, 2, 1)],
+}

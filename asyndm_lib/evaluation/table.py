@@ -1,0 +1,109 @@
+"""The results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import AsynDMError
+from .methods import DM, PAPER
+from .results import Result, difference, pictures, share
+from .statistics import Estimate
+
+BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
+"""Between these lines of a README the tables stand."""
+
+
+def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """All tables that ``results`` have rows for."""
+    parts = [_sets(results), _ways(results), _variants(results)]
+    return "\n\n".join([_about(about), *(part for part in parts if part)])
+
+
+def insert(readme: Path, tables: str) -> None:
+    """Put the tables into a file between its marks. Raises :class:`AsynDMError` if it has none."""
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise AsynDMError(f"{readme} has no lines {BEGIN} and {END}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def _about(about: dict[str, Any]) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in about.items()) + "."
+
+
+def _sets(results: Sequence[Result]) -> str:
+    """The paper's sampler on the report half: a row per method, a column per set."""
+    here = [result for result in results if (result.way, result.half) == (PAPER.name, "report")]
+    names = list(dict.fromkeys(result.set for result in here))
+    rows = []
+    for method, own in _by(here, "method"):
+        cells = [[result for result in own if result.set == name] for name in names] + [own]
+        rows.append([method, *(_cell(method, cell) for cell in cells), _moved(method, own), str(pictures(own))])
+    head = [
+        f"{PAPER.sampler}, {PAPER.steps} steps, eta {PAPER.eta:g}, CFG {PAPER.cfg:g}",
+        *names,
+        "all",
+        "got right / wrong by it",
+        "pictures",
+    ]
+    return _table(head, rows)
+
+
+def _ways(results: Sequence[Result]) -> str:
+    """All sets together: a row per method, a column per sampler setting that is not the paper's."""
+    here = [result for result in results if result.way != PAPER.name]
+    names = list(dict.fromkeys(result.way for result in here))
+    rows = []
+    for method, own in _by(here, "method"):
+        cells = [[result for result in own if result.way == name] for name in names]
+        rows.append([method, *(_cell(method, cell) for cell in cells), str(pictures(own))])
+    return _table(["report prompts, all sets, CFG 7", *names, "pictures"], rows)
+
+
+def _variants(results: Sequence[Result]) -> str:
+    """The tuning half, all sets together."""
+    here = [result for result in results if result.half == "tuning"]
+    rows = [[method, _cell(method, own), str(pictures(own))] for method, own in _by(here, "method")]
+    return _table([f"tuning prompts, {PAPER.name}", "all sets", "pictures"], rows)
+
+
+def _by(results: Iterable[Result], name: str) -> list[tuple[str, list[Result]]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(getattr(result, name), []).append(result)
+    return list(groups.items())
+
+
+def _cell(method: str, results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    return percent(share(results)) if method == DM.name else signed(difference(results))
+
+
+def _moved(method: str, results: Sequence[Result]) -> str:
+    if method == DM.name:
+        return ""
+    return f"{sum(result.gained for result in results)} / {sum(result.lost for result in results)}"
+
+
+def percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.mean:.1f} %"
+
+
+def signed(estimate: Estimate) -> str:
+    return f"{100 * estimate.mean:+.1f} ± {100 * estimate.half:.1f}"
+
+
+def signed_value(estimate: Estimate) -> str:
+    """A difference that is no share."""
+    return f"{estimate.mean:+.4f} ± {estimate.half:.4f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,65 @@
+"""Where do the masks lie, and how far do the pixels lag? ``python -m asyndm_lib.evaluation.where``
+
+By AsynDM on prompts of the report halves; an object's place is where the counter finds it in the finished picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..demo.cli import MODEL
+from ..demo.device import device_of
+from ..hosts.ldm_checkpoint import load
+from ..run import Seen
+from . import counter as counting
+from .engine import Batches
+from .methods import LAGGED, PAPER
+from .prompt_sets import sets
+from .runner import SIDE, jobs
+
+PARTS = 4
+"""The run is told of in so many parts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print for every part of the run: how much of the picture is related, how many of the objects' centres are, and by
+    how many timesteps pixels lag, in the mean and at most."""
+    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=4, help="of every set")
+    parser.add_argument("--steps", type=int, default=PAPER.steps, help="of the paper's sampler")
+    parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
+    options = parser.parse_args(arguments)
+    device = device_of(options.device)
+    batches, network = Batches(load(MODEL, None, device)), counting.load(device)
+    work = jobs(sets(options.prompts), "report", [0])
+    seen: list[Seen] = []
+    noise = batches.noise([job.noise for job in work], SIDE, SIDE)
+    latents = batches.make(
+        [job.prompt for job in work], noise, replace(PAPER, steps=options.steps), LAGGED, [seen.append]
+    )
+    found = [things for pictures in batches.pictures(latents) for things in counting.find(network, pictures)]
+    moves = [one for one in seen if one.relation is not None]
+    for part in range(PARTS):
+        of = moves[part * len(moves) // PARTS : (part + 1) * len(moves) // PARTS]
+        related = torch.stack([one.relation.related[:, 0] for one in of]).float().cpu()
+        scale = SIDE // related.shape[-1]
+        last = related.shape[-1] - 1
+        centres = [
+            related[:, image, min(int(thing.y) // scale, last), min(int(thing.x) // scale, last)]
+            for image, things in enumerate(found)
+            for thing in things
+        ]
+        lag = torch.stack([one.sigma.timesteps[one.sigma.index] - one.sigma.timesteps[0] for one in of]).cpu()
+        print(
+            f"steps {of[0].i + 1}-{of[-1].i + 1}: related {related.mean():.0%} of the picture and "
+            f"{torch.stack(centres).mean():.0%} of the objects' centres; {lag.mean():.0f} timesteps behind, "
+            f"at most {lag.max():.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Prompt files, pictures in a folder, foreign scores, and a WebUI's API, here a stand-in that keeps the requests."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+import threading
+import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asyndm_lib.demo import cli
+from asyndm_lib.errors import AsynDMError
+from asyndm_lib.evaluation import gallery, prompt_files, scorers
+from asyndm_lib.evaluation.gallery import Gallery
+from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
+from asyndm_lib.evaluation.prompts import Prompt
+from asyndm_lib.evaluation.webui import WebUI
+from asyndm_lib.settings import Settings
+
+WAY = Way("x", "DDIM", "automatic", 7, 5.0, 1.0)
+PROMPT = Prompt("a cat and a dog", "cat:0.7, dog:0.3")
+
+
+# Prompt files
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_the_authors_json(tmp_path):
+    texts = ["a cat eating a sandwich", "An emoji of a panda wearing a red hat, and green pants.", "a dog and a dog"]
+    content = {
+        "item_idx": {texts[0]: [1, 4], texts[1]: [4, 8, 11], texts[2]: [4]},
+        "item_k": {texts[0]: [0.7, 0.7], texts[1]: [0.5, 0.5, 0.3], texts[2]: [0.3]},
+    }
+    assert prompt_files.read(write(tmp_path, "item.json", content)) == [
+        Prompt(texts[0], "cat:0.7, sandwich:0.7"),
+        Prompt(texts[1], "panda:0.5, hat:0.5, pants:0.3"),
+        Prompt(texts[2], "dog#2:0.3"),
+    ]
+    del content["item_k"]
+    assert prompt_files.read(write(tmp_path, "item.json", content))[0].targets == "cat, sandwich"
+
+
+def test_a_list_and_plain_text(tmp_path):
+    assert prompt_files.read(write(tmp_path, "a.json", ["a cat", "a dog"])) == [
+        Prompt("a cat", ""),
+        Prompt("a dog", ""),
+    ]
+    text = "a cat and a dog\tcat, dog:0.3\n\n  a bird \n"
+    assert prompt_files.read(write(tmp_path, "a.txt", text)) == [
+        Prompt("a cat and a dog", "cat, dog:0.3"),
+        Prompt("a bird", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", "{", "is no JSON"),
+        ("a.json", {"prompts": []}, "neither a list of prompts nor the object item_idx"),
+        ("a.json", {"item_idx": {"a cat": [5]}}, "there is no word number 5"),
+        ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [0.5, 0.5]}}, "not equally long"),
+        ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [7]}}, "is not from 0 to 1"),
+        ("a.txt", "a cat\tcat:x", "is not a number"),
+        ("a.txt", "\n", "holds no prompts"),
+    ],
+)
+def test_bad_prompt_files_are_named(tmp_path, name, content, said):
+    with pytest.raises(AsynDMError, match=said):
+        prompt_files.read(write(tmp_path, name, content))
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    assert cli.main(["evaluate", "--prompts", str(tmp_path / "no.txt")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+# The WebUI
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        answers = {
+            "/sdapi/v1/scripts": {"txt2img": self.server.scripts, "img2img": []},
+            "/sdapi/v1/options": {"sd_model_checkpoint": "model.safetensors"},
+        }
+        self._answer(200, answers[self.path])
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.headers.get("Authorization"), request))
+        if request["prompt"] == "refused":
+            self._answer(422, {"detail": "no such sampler"})
+            return
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), (request["seed"], 0, 0)).save(file, "PNG")
+        extra = {"AsynDM messages": self.server.messages} if self.server.messages else {}
+        picture = base64.b64encode(file.getvalue()).decode()
+        self._answer(200, {"images": [picture], "info": json.dumps({"extra_generation_params": extra})})
+
+    def _answer(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_a_webui_is_asked(server):
+    webui = WebUI(server.url + "/", 512, 384)
+    assert webui.check() == "model.safetensors"
+    picture = webui.picture(PROMPT, WAY, FRESH, 77)
+    assert picture.getpixel((0, 0)) == (77, 0, 0)
+    webui.picture(PROMPT, WAY, Method("all", Settings(whole_picture=True, concavity=0.7)), 5)
+    webui.picture(PROMPT, Way("x", "Euler a", "karras", 20, 7.0), DM, 5)
+    (nobody, fresh), (_, whole), (_, ordinary) = server.asked
+    assert nobody is None
+    assert fresh == {
+        "prompt": PROMPT.text, "seed": 77, "steps": 7, "cfg_scale": 5.0, "width": 512, "height": 384,
+        "sampler_name": "DDIM", "scheduler": "automatic", "eta": 1.0, "alwayson_scripts": {"AsynDM": {"args": [
+            {"enabled": True, "concavity": 0.7, "mask_timing": "fresh", "targets": "cat:0.7, dog:0.3"}]}},
+    }  # fmt: skip
+    assert whole["alwayson_scripts"]["AsynDM"]["args"] == [{"enabled": True, "concavity": 0.7, "whole_picture": True}]
+    assert ordinary["alwayson_scripts"]["AsynDM"]["args"] == [{"enabled": False}]
+    assert "eta" not in ordinary
+
+
+def test_a_password_is_sent_and_not_shown(server):
+    webui = WebUI(server.url.replace("://", "://me:secret@"), 64, 64)
+    webui.picture(PROMPT, WAY, DM, 1)
+    assert server.asked[0][0] == "Basic " + base64.b64encode(b"me:secret").decode()
+    with pytest.raises(AsynDMError) as caught:
+        webui.picture(Prompt("refused", ""), WAY, DM, 1)
+    assert "no such sampler" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_webui_is_said(server):
+    webui = WebUI(server.url, 64, 64)
+    server.messages = ["'zebra' is not in the prompt"]
+    with pytest.raises(AsynDMError, match="zebra"):
+        webui.picture(PROMPT, WAY, FRESH, 1)
+    server.scripts = ["x/y/z plot"]
+    with pytest.raises(AsynDMError, match="has no AsynDM"):
+        webui.check()
+    with pytest.raises(AsynDMError, match="no WebUI with --api answers"):
+        WebUI("http://127.0.0.1:9", 64, 64).check()
+
+
+def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": _red}, {"CLIPScore": "no weights"}))
+    prompts = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\n")
+    folder = tmp_path / "made"
+    arguments = ["evaluate", "--webui", server.url, "--prompts", str(prompts), "--folder", str(folder), "--seeds", "2"]
+    assert cli.main(arguments) == 0
+    assert len(server.asked) == 2 * 2 * len(gallery.METHODS)
+    out = capsys.readouterr().out
+    assert "no CLIPScore: no weights" in out
+    assert out.count("+0.0000 ± 0.0000") == len(gallery.METHODS) - 1
+    (folder / "asyndm" / "0001-1.png").unlink()
+    assert cli.main(arguments) == 0
+    assert len(server.asked) == 2 * 2 * len(gallery.METHODS) + 1
+
+
+def _red(prompt, picture):
+    return picture.getpixel((0, 0))[0] / 255
+
+
+# Scores
+
+
+def test_scores_are_paired_by_prompt_and_seed(tmp_path):
+    methods = (DM, Method("AsynDM", FRESH.settings))
+    pictures = Gallery(tmp_path, [PROMPT, PROMPT, PROMPT], methods, range(2))
+    scored = []
+
+    class Maker:
+        def picture(self, prompt, way, method, seed):
+            return Image.new("RGB", (4, 4), (method is not DM, seed, 0))
+
+    def score(prompt, picture):
+        scored.append(picture.getpixel((0, 0)))
+        return 2.0 + picture.getpixel((0, 0))[0] + 10 * picture.getpixel((0, 0))[1]
+
+    pictures.fill(Maker(), WAY)
+    scores = pictures.scores({"s": score})
+    assert scores["s"]["DM"].tolist() == [[2, 12]] * 3
+    assert scores["s"]["AsynDM"].tolist() == [[3, 13]] * 3
+    assert len(scored) == 12
+    pictures.scores({"s": score})
+    assert len(scored) == 12  # on file
+    lines = gallery.table(scores)
+    assert lines[1].split() == ["DM", "7.0000"]
+    assert lines[2].split() == ["AsynDM", "+1.0000", "±", "0.0000"]
+
+
+def test_scorers_say_what_they_lack(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ImageReward", None)
+    monkeypatch.setattr(scorers, "CLIP", "nobody/has-this-model")
+    known, missing = scorers.available(torch.device("cpu"), exact=False)
+    assert known == {}
+    assert set(missing) == {"CLIPScore", "ImageReward"}
+    assert all(missing.values())
+
+
+def test_image_reward_is_asked_with_prompt_and_picture(monkeypatch):
+    asked = []
+    model = types.SimpleNamespace(score=lambda text, picture: asked.append((text, picture.size)) or 0.25)
+    package = types.SimpleNamespace(load=lambda name, device: model)
+    monkeypatch.setitem(sys.modules, "ImageReward", package)
+    known, _ = scorers.available(torch.device("cpu"), exact=False)
+    assert known["ImageReward"](PROMPT, Image.new("RGB", (6, 4))) == 0.25
+    assert asked == [(PROMPT.text, (6, 4))]
+
+
+def test_clip_score_is_the_cosine(monkeypatch):
+    class Inputs(dict):
+        def to(self, device):
+            return self
+
+    class Model:
+        def eval(self):
+            return self
+
+        def to(self, device):
+            return self
+
+        def __call__(self, n):
+            return types.SimpleNamespace(
+                image_embeds=torch.tensor([[3.0, 4.0]]) * n, text_embeds=torch.tensor([[1.0, 0.0]])
+            )
+
+    package = types.SimpleNamespace(
+        CLIPModel=types.SimpleNamespace(from_pretrained=lambda *a, **k: Model()),
+        CLIPProcessor=types.SimpleNamespace(from_pretrained=lambda *a, **k: lambda **inputs: Inputs(n=2.0)),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", package)
+    known, _ = scorers.available(torch.device("cpu"), exact=False)
+    assert known["CLIPScore"](PROMPT, Image.new("RGB", (6, 4))) == pytest.approx(0.6)
+
+
+def test_the_counter_scores_pictures_of_the_sets():
+    known, _ = scorers.available(torch.device("cpu"), exact=True)
+    grey = Image.fromarray(np.full((256, 256, 3), 200, np.uint8))
+    assert known["exact"](Prompt("a cat", "cat", (("cat", 1),)), grey) == 0.0
+    assert known["exact"](Prompt("nothing", ""), grey) == 1.0
