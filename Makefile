@@ -9,11 +9,14 @@ SHEET := out/sheet.png
 # The models are small: on an idle machine more threads gain little, beside other work they cost several times the time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test clean
+.PHONY: demo bench test clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m asyndm_lib generate "a cat and a basketball" --targets cat,basketball \
 		--sampler "DPM++ 2M" --steps 30 --seed 1 --out $(SHEET)
+
+bench: $(VENV)/demo.stamp
+	$(BIN)/python -m asyndm_lib bench
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m ruff check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
-from asyndm_lib.bench.report import Case, line, measured, save
+from asyndm_lib.bench.report import HEAD, Case, Row, line, measured, save
 from asyndm_lib.patching import replaced
 
 CPU = torch.device("cpu")
@@ -88,6 +90,14 @@ def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, t
         assert line(row).count("|") == 12
     save(rows, CPU, tmp_path / "there" / "bench.json")
     assert '"sampler": "DPM++ SDE"' in (tmp_path / "there" / "bench.json").read_text()
+
+
+def test_the_readmes_table_is_the_committed_measurement():
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "docs" / "bench-h100.json").read_text())["rows"]
+    lines = [line(Row(**{**row, "case": Case(**row["case"])})) for row in rows]
+    assert len(lines) > 5
+    assert "\n".join([HEAD, *lines]) in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_sdxl_stand_in_takes_labels_and_has_sdxls_depths():
