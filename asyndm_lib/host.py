@@ -37,7 +37,8 @@ class Host:
     ``unet``: the model. ``descents``: the host's schedule; most samplers go down once.
     ``predict(x, sigma)``: the host's guided model call for the whole batch with its scalar sigma; the
     host enters :meth:`Run.rows` around every call of the UNet in it. ``rows``: for every row of such a
-    call's full batch its image and, if conditional, its ``AND`` part (else None). ``step()``: how many
+    call's full batch its image and, if conditional, its ``AND`` part (else None); empty for a host that enters
+    :meth:`Run.named_rows` instead. ``step()``: how many
     model evaluations the host has counted, for prompt editing. ``unconditional()``: the
     unconditional part of the last prediction. ``randn_like``: the host's random numbers. ``callback``: the
     host's per-step callback. ``progress``: wraps the step counter.

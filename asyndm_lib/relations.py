@@ -121,10 +121,14 @@ class TargetRegions:
         ahead = 1 if self._settings.mask_timing == "lagged" else 0
         return self.rehearsing or self._moves[i + ahead]
 
-    def record(self, rows: Sequence[Row], step: int) -> AbstractContextManager:
-        """Around a call of the UNet with ``rows``, at the host's ``step``; only the conditional ones are read."""
+    def record(self, rows: Sequence[Row], step: int, tokens: int | None = None) -> AbstractContextManager:
+        """Around a call of the UNet with ``rows``, at the host's ``step``; only the conditional ones are read.
+
+        ``tokens``: the length of their own context, where the host may repeat it.
+        """
         self._step = step
-        return self._maps.record([row if row[1] is not None else None for row in rows], partial(self._weights, step))
+        read = [row if row[1] is not None else None for row in rows]
+        return self._maps.record(read, partial(self._weights, step, tokens))
 
     def after(self, i: int) -> Relation:
         """What is related in the advance that follows evaluation ``i``."""
@@ -184,8 +188,11 @@ class TargetRegions:
     def _nothing(self) -> Relation:
         return everywhere(torch.full((self._images,), -1.0, device=self._device), *self._size)
 
-    def _weights(self, step: int, row: Row, context: int) -> Tensor:
-        return self._targets.weights(*row, step, context, self._device)
+    def _weights(self, step: int, tokens: int | None, row: Row, context: int) -> Tensor:
+        if tokens is None or context % tokens:
+            return self._targets.weights(*row, step, context, self._device)
+        # A token's attention is that to all its copies together.
+        return self._targets.weights(*row, step, tokens, self._device).repeat(context // tokens, 1)
 
 
 def _precision(device: torch.device) -> torch.dtype:

@@ -15,7 +15,7 @@ from .automatic import Chosen
 from .clock import CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
-from .host import Descent, Host
+from .host import Descent, Host, Row
 from .prompts import PromptTargets
 from .relations import TargetRegions, WholePicture
 from .settings import Settings
@@ -215,7 +215,7 @@ class Run:
         """The host's guided prediction with every pixel at its noise level in ``sigma``."""
         if sigma.timesteps is None:
             sigma = replace(sigma, timesteps=self._descent.schedule.timestep(sigma.levels))
-        self._sigma, self._cursor = sigma, 0
+        self._sigma, self._cursor, self._read = sigma, 0, set()
         # A step's token maps are those of its first evaluation.
         self._recording, self._recorded = not self._recorded, True
         try:
@@ -250,11 +250,32 @@ class Run:
                 f"the model was called with {self._cursor} rows where the prompts make {len(self.host.rows)}: "
                 "another extension changes the batch; switch it or AsynDM off"
             )
+        with self._these(rows, rows) as here:
+            yield here
+
+    @contextmanager
+    def named_rows(self, rows: Sequence[Row], tokens: int) -> Iterator[Rows | None]:
+        """As :meth:`rows`, by a host that names the rows of each call, which it makes as it likes.
+
+        ``tokens``: the length of the prompts' own context, which the host may repeat.
+        """
+        if self._sigma is None:
+            yield None
+            return
+        self._cursor += len(rows)
+        # What somebody evaluates again in the same step, for a guidance of its own, has been read.
+        unread = [(image, None if (image, part) in self._read else part) for image, part in rows]
+        self._read.update(rows)
+        with self._these(rows, unread, tokens) as here:
+            yield here
+
+    @contextmanager
+    def _these(self, rows: Sequence[Row], unread: Sequence[Row], tokens: int | None = None) -> Iterator[Rows]:
         images = self._images(tuple(image for image, _ in rows))
         with ExitStack() as stack:
             stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images]))
             if self._recording:
-                stack.enter_context(self._regions.record(rows, self.host.step()))
+                stack.enter_context(self._regions.record(unread, self.host.step(), tokens))
             yield Rows(self._sigma.map[images], self.lagging[images])
 
     def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:

@@ -16,4 +16,4 @@ def webui() -> ModuleType:
     """The adapter of the WebUI that we are loaded into."""
     # Forge and its relatives keep A1111's module names, but not what is behind them.
     forge = find_spec("modules_forge") is not None
-    return import_module(".unknown" if forge else ".a1111", __name__)
+    return import_module(".forge" if forge else ".a1111", __name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,16 @@ def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     """The noise in a variance-preserving ``x`` whose velocity is ``v``; ``sigma`` broadcasts to them."""
     a = alpha(sigma)
     return a.sqrt() * v + (1 - a).sqrt() * x
+
+
+def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
+    """``formula(sigma [n], *maps [n, C, H, W])`` of a host, which takes one sigma a row, with a sigma for every pixel.
+
+    ``sigma``: ``[n, 1, H, W]``. The result is in the hosts' order in memory, by which their convolutions round.
+    """
+    n, _, h, w = sigma.shape
+    pixels = [map.movedim(1, -1).reshape(n * h * w, -1, 1, 1) for map in maps]
+    return formula(sigma.flatten(), *pixels).reshape(n, h, w, -1).movedim(-1, 1).contiguous()
 
 
 @contextmanager

@@ -1,7 +1,13 @@
 import sys
 from pathlib import Path
 
-from . import KINDS, make
+from . import KINDS, forge, make
 
-for kind in KINDS:
-    print(make(Path(sys.argv[1]), kind))
+folder, *webui = map(Path, sys.argv[1:])
+if webui:
+    for kind in forge.KINDS:
+        print(forge.make(folder, kind))
+    forge.configurations(webui[0], folder.parent)
+else:
+    for kind in KINDS:
+        print(make(folder, kind))

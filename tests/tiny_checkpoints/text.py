@@ -34,7 +34,7 @@ def encoder(name: str, folder: Path, seed: int) -> Encoder:
     """The encoder ``name`` (see :class:`kinds.Kind`); the tokenizer that it needs is put into ``folder``."""
     torch.manual_seed(seed)
     if name == "open_clip":
-        return Encoder(name, _open_clip())
+        return Encoder(name, open_clip(OPEN_CLIP["width"], OPEN_CLIP["projection"], OPEN_CLIP["layers"]))
     own = folder / {"demo": "tiny-text", "clip": "tiny-text-clip"}[name]
     shutil.copytree(TOKENIZER, own, dirs_exist_ok=True)
     config = json.loads((own / "config.json").read_text()) | {
@@ -48,7 +48,7 @@ def encoder(name: str, folder: Path, seed: int) -> Encoder:
         start, end = _clip_tokenizer(own)
         config |= {"vocab_size": CLIP_VOCABULARY, "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     (own / "config.json").write_text(json.dumps(config))
-    return Encoder(name, _clip(config, OFFSET if name == "clip" else 0), str(own))
+    return Encoder(name, clip(config, OFFSET if name == "clip" else 0), str(own))
 
 
 def weights(encoders: list[Encoder], sgm: bool) -> dict[str, Tensor]:
@@ -76,7 +76,8 @@ def _clip_tokenizer(folder: Path) -> tuple[int, int]:
     return len(vocabulary) - 2, len(vocabulary) - 1
 
 
-def _clip(config: dict, offset: float) -> dict[str, Tensor]:
+def clip(config: dict, offset: float) -> dict[str, Tensor]:
+    """The text half of a CLIP of transformers' ``config``. ``offset``: added to every token."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     text = CLIPTextModel(CLIPTextConfig(**config))
@@ -95,9 +96,8 @@ def _clip(config: dict, offset: float) -> dict[str, Tensor]:
     }
 
 
-def _open_clip() -> dict[str, Tensor]:
-    """The text half of an OpenCLIP model, under its own names."""
-    width, layers = OPEN_CLIP["width"], OPEN_CLIP["layers"]
+def open_clip(width: int, projection: int, layers: int, mlp: int = 4) -> dict[str, Tensor]:
+    """The text half of an OpenCLIP model, under its own names. ``mlp``: the factor of its hidden layers' width."""
 
     def linear(name: str, rows: int, columns: int) -> dict[str, Tensor]:
         separator = "_" if name.endswith("in_proj") else "."
@@ -112,7 +112,7 @@ def _open_clip() -> dict[str, Tensor]:
     text = {
         "token_embedding.weight": torch.randn(CLIP_VOCABULARY, width) * 0.02,
         "positional_embedding": torch.randn(77, width) * 0.01 + OFFSET,
-        "text_projection": torch.randn(width, OPEN_CLIP["projection"]) * width**-0.5,
+        "text_projection": torch.randn(width, projection) * width**-0.5,
         "logit_scale": torch.tensor(2.66),
         **norm("ln_final"),
     }
@@ -120,5 +120,6 @@ def _open_clip() -> dict[str, Tensor]:
         block = f"transformer.resblocks.{layer}"
         text |= norm(f"{block}.ln_1") | norm(f"{block}.ln_2")
         text |= linear(f"{block}.attn.in_proj", 3 * width, width) | linear(f"{block}.attn.out_proj", width, width)
-        text |= linear(f"{block}.mlp.c_fc", 4 * width, width) | linear(f"{block}.mlp.c_proj", width, 4 * width)
+        text |= linear(f"{block}.mlp.c_fc", mlp * width, width)
+        text |= linear(f"{block}.mlp.c_proj", width, mlp * width)
     return {"model." + name: value for name, value in text.items()}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from .kinds import AUTOENCODER, Kind
 
 
-def weights(kind: Kind) -> dict[str, Tensor]:
-    """All weights but those of the text encoders, by their names in a checkpoint."""
+def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = None) -> dict[str, Tensor]:
+    """All weights but those of the text encoders, by their names in a checkpoint.
+
+    ``complete``: adds to ldm's UNet what it has no parameter for.
+    """
     from ldm.modules.diffusionmodules.model import Decoder, Encoder
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -24,6 +29,8 @@ def weights(kind: Kind) -> dict[str, Tensor]:
     )
     torch.manual_seed(kind.seed)
     unet = UNetModel(**{"image_size": 32} | kind.unet)
+    if complete is not None:
+        complete(unet, kind)
     with torch.no_grad():
         for parameter in unet.parameters():
             if parameter.dim() > 1 and not parameter.any():  # the outputs of blocks start at zero
@@ -45,24 +52,24 @@ def weights(kind: Kind) -> dict[str, Tensor]:
 def pass_input_through(unet: nn.Module) -> None:
     """Make the UNet's output ``x / std(x)`` and a small random part.
 
-    The first convolution writes ``x`` and ``-x`` into eight channels; the last ResBlock gets them through
-    the outermost skip connection; the last GroupNorm, of one channel a group, divides each by its standard
-    deviation; and ``silu(a) - silu(-a) = a`` undoes the activation.
+    The first convolution writes ``x`` and ``-x`` into the first channels of eight of GroupNorm's 32 groups, whose
+    others are nothing; the last ResBlock gets them through the outermost skip connection; the last GroupNorm divides
+    each by its standard deviation; and ``silu(a) - silu(-a) = a`` undoes the activation.
     """
     first = unet.input_blocks[0][0]
     last_block, *last_attention = unet.output_blocks[-1]  # SDXL has no attention there
     norm, _, out = unet.out
+    group = unet.model_channels // 32
     adding = [last_block.out_layers[3], last_block.skip_connection, *(layer.proj_out for layer in last_attention)]
     for channel in range(4):
-        for sign, row in ((1, 2 * channel), (-1, 2 * channel + 1)):
-            first.weight[row] = 0
-            first.bias[row] = 0
+        for sign, number in ((1, 2 * channel), (-1, 2 * channel + 1)):
+            row = number * group
+            for layer in (first, *adding):  # what else comes to this group
+                layer.weight[row : row + group] = 0
+                layer.bias[row : row + group] = 0
             first.weight[row, channel, 1, 1] = sign
-            for layer in adding:  # what else is added to these channels
-                layer.weight[row] = 0
-                layer.bias[row] = 0
-            last_block.skip_connection.weight[row, unet.model_channels + row] = 1
-            norm.weight[row] = 1
-            norm.bias[row] = 0
-            out.weight[:, row] = 0
+            last_block.skip_connection.weight[row, -unet.model_channels + row] = 1
+            norm.weight[row] = group**-0.5
+            norm.bias[row : row + group] = 0
+            out.weight[:, row : row + group] = 0
             out.weight[channel, row, 1, 1] = sign

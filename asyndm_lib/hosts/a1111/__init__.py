@@ -1,102 +1,28 @@
-"""AUTOMATIC1111's WebUI: puts a run in the place of one call of the host's sampler function.
-
-The host keeps its samplers' entry points, its CFG denoiser, its callbacks and its random numbers; what
-changes is the update formula between two model calls, and the noise level that each pixel has in one.
-"""
+"""AUTOMATIC1111's WebUI."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from modules import sd_unet, shared
-from torch import Tensor
 
-from ...automatic import Chosen
 from ...errors import Unsupported
-from ...film import Film
-from ...prompts import PromptTargets
-from ...run import Run
-from ...samplers import LABELS, SAMPLERS
-from ...settings import Settings
+from ..common.attaching import attach as attach_call
+from ..common.attaching import check_sampler, detach
 from .call import Call
-from .live_view import LiveView
 from .models import check_model
 from .text import prompt_targets, typed_prompt
 
 __all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
 
-Report = Callable[[str], None]
-"""Shows the person one message."""
+attach = functools.partial(attach_call, Call)
 
 
 def check(p: Any) -> None:
     """Raise :class:`Unsupported` if the sampler or the model of ``p``'s coming sampling call cannot run on maps."""
-    if _function_name(p.sampler) not in SAMPLERS:
-        name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
-        why = "chooses its own steps" if name == "DPM adaptive" else "is not one that AsynDM knows"
-        raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(LABELS)}")
+    check_sampler(p)
     if sd_unet.current_unet is not None:
         label = sd_unet.current_unet.option.label
         raise Unsupported(f"the replaced UNet {label!r} is not supported; set SD Unet to None")
     check_model(shared.sd_model)
-
-
-def _function_name(sampler: Any) -> str:
-    return getattr(sampler.func, "__name__", "")
-
-
-def attach(
-    p: Any,
-    settings: Settings,
-    targets: PromptTargets | None,
-    report: Report,
-    refused: Callable[[Unsupported], None],
-    chose: Callable[[Chosen], None],
-    film: Film | None = None,
-    live_view: bool = False,
-) -> None:
-    """Have the coming sampling call of ``p`` run on sigma maps, once.
-
-    ``p`` has passed :func:`check`. ``targets``: None for the whole picture. What shows only at the call goes
-    to ``refused``, and the host samples by itself. ``chose`` is told which words became targets where none were
-    named, of an interrupted picture too. ``film``: what is to observe the run. ``live_view``: show what
-    lags in the host's previews.
-    """
-    sampler = p.sampler
-    detach(sampler)
-    original, name = sampler.func, _function_name(sampler)
-
-    # The host reads the signature to decide which options to pass; wraps() keeps it.
-    @functools.wraps(original)
-    def sample(model: Any, x: Tensor, **options: Any) -> Tensor:
-        detach(sampler)
-        knots = options.get("sigmas", options.get("timesteps"))
-        if knots is not None and len(knots) < 2:
-            return original(model, x, **options)  # nothing to sample
-        try:
-            call = Call(p, settings, name, model, x, dict(options))
-            live = LiveView() if live_view else None
-            run = Run(call.host, settings, targets, x, [watching for watching in (film, live) if watching is not None])
-        except Unsupported as error:
-            refused(error)
-            return original(model, x, **options)
-        with run, call.patched(run), live.shown() if live else nullcontext():
-            try:
-                x = run.sample(SAMPLERS[name], x, **call.options)
-            finally:
-                chose(run.chosen)
-        for problem in sorted(run.problems):
-            report(problem)
-        return x
-
-    sample.asyndm_original = original
-    sampler.func = sample
-
-
-def detach(sampler: Any) -> None:
-    """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
-    if hasattr(sampler, "func"):
-        sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)

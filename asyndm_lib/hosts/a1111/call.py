@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +17,11 @@ from ...run import Rows, Run
 from ...samplers.timesteps import denoised_of
 from ...schedule import alpha
 from ...settings import Settings
-from ..per_pixel import eps_of_v, replaced, scalings
+from ..common.inpainting import blending
+from ..common.noise_levels import Map, levels_of, on
+from ..common.rehearsal import rehearsal
+from ..per_pixel import at_single_pixels, eps_of_v, replaced, scalings
 from .models import check_model
-from .noise_levels import levels_of
 from .text import prompt_targets
 
 
@@ -36,7 +37,7 @@ class Call:
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         # The timestep samplers work on eps, from which the host makes its previews.
         self._previews_noise = "timesteps" in options
-        levels = levels_of(name, model, x, options)
+        levels = levels_of(name, model, x, options, functools.partial(_maps, model.inner_model))
         self.options, self._unit = options, levels.unit
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class Call:
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=self._rehearsal,
+            rehearsal=functools.partial(rehearsal, p, model),
         )
 
     @contextmanager
@@ -78,26 +79,12 @@ class Call:
             if self._previews_noise:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
                 stack.enter_context(replaced(model, "get_pred_x0", preview))
-            if self._p.scripts is not None:
-                blend = functools.partial(_mask_blend, run, self._unit, self._p.scripts.on_mask_blend)
-                stack.enter_context(replaced(self._p.scripts, "on_mask_blend", blend))
+            stack.enter_context(blending(self._p.scripts, run, self._unit))
             yield
 
-    @contextmanager
-    def _rehearsal(self) -> Iterator[None]:
-        """A pass that leaves the random numbers and the model calls counted by the host as they were.
 
-        It stays on the model that it begins with, which the pass after it begins with too.
-        """
-        rng, step = self._p.rng, self._model.step
-        while not hasattr(rng, "generators"):  # ControlNet's noise modifiers wrap the host's
-            rng = rng.rng
-        states = [_generator_state(generator) for generator in rng.generators]
-        with replaced(self._p, "refiner_checkpoint_info", None):
-            yield
-        self._model.step = step
-        for restore in states:
-            restore()
+def _maps(denoiser: Any) -> tuple[Map, Map]:
+    return on(denoiser.log_sigmas, denoiser.sigma_to_t), on(denoiser.log_sigmas, denoiser.t_to_sigma)
 
 
 def _rows(cond: Any, model: Any) -> list[Row]:
@@ -146,12 +133,7 @@ def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
 
     def get_scaled_out(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
         own = original(sigma, output, input)
-        flat = here.sigma.flatten()
-        # The host's formula for a batch of single pixels.
-        pixels = [map.movedim(1, -1).reshape(len(flat), -1, 1, 1) for map in (output, input)]
-        lagging = original(flat, *pixels).reshape(len(own), *own.shape[-2:], -1).movedim(-1, 1)
-        # In the host's order in memory, by which its convolutions round.
-        return torch.where(here.lagging, lagging.to(own.dtype).contiguous(), own)
+        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
 
     with replaced(denoiser, "get_scaled_out", get_scaled_out):
         yield
@@ -164,18 +146,3 @@ def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Ten
     if here is None or len(x_in) != len(here.lagging):
         return own
     return torch.where(here.lagging, denoised_of(x_in, x_out, alpha(here.sigma)).to(own.dtype), own)
-
-
-def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[..., None], p: Any, args: Any) -> None:
-    """Soft inpainting keeps the more of the start picture the noisier a pixel is; of all it reads ``sigma[0]``."""
-    here = run.evaluating
-    if here is not None and args.sigma is not None and here.lagging.any():
-        own = args.sigma.view(-1, 1, 1, 1)
-        args.sigma = torch.where(here.lagging, unit(here.sigma).to(own.dtype), own)[None]
-    original(p, args)
-
-
-def _generator_state(generator: Any) -> Callable[[], None]:
-    if isinstance(generator, torch.Generator):
-        return functools.partial(generator.set_state, generator.get_state())
-    return functools.partial(generator.__dict__.update, copy.deepcopy(generator.__dict__))

@@ -19,25 +19,34 @@ from ...samplers.unipc import Marginals
 from ...schedule import NoiseLevels, Schedule
 from ..own_scalars import lms_coefficients
 
+Map = Callable[[Tensor], Tensor]
+"""Of any number of values anywhere, one by one."""
+
 
 class Levels(NamedTuple):
     """``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: that of a map."""
 
     descents: list[Descent]
-    input: Callable[[Tensor], Tensor]
-    unit: Callable[[Tensor], Tensor]
+    input: Map
+    unit: Map
 
 
-def levels_of(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
-    """For the sampler function ``name``. Turns the host's ``options`` into those of our sampler."""
+def levels_of(
+    name: str, model: Any, x: Tensor, options: dict[str, Any], maps: Callable[[], tuple[Map, Map]], whole: bool = False
+) -> Levels:
+    """For the sampler function ``name`` and the host's denoiser ``model``.
+
+    Turns the host's ``options`` into those of our sampler. ``maps()``: the model's own ``sigma → timestep`` and back.
+    ``whole``: it is told no timesteps but whole ones.
+    """
     if name == "unipc":
-        return _unipc(model, x, options)
+        return _unipc(model, x, options, whole)
     if "timesteps" in options:
-        return _timesteps(name, model, x, options)
-    return _sigmas(name, model, x, options)
+        return _timesteps(name, model, x, options, whole)
+    return _sigmas(name, x, options, *maps())
 
 
-def _sigmas(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+def _sigmas(name: str, x: Tensor, options: dict[str, Any], to_t: Map, to_sigma: Map) -> Levels:
     """k-diffusion's samplers: sigmas, the last of a descent being what all pixels step to together."""
     given = options.get("sigmas")
     ways = descents(name, options, x.device)
@@ -50,19 +59,18 @@ def _sigmas(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels
         # The host may leave it to the sampler function, which then takes the first random seed that comes.
         extent = given[given > 0].min(), given.max()
         options["noise_sampler"] = k_diffusion.sampling.BrownianTreeNoiseSampler(x, *extent)
-    denoiser = model.inner_model
-    to_t, to_sigma = (_on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
     ones = x.new_ones(len(x))
     found = [Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas)) for sigmas in ways]
     return Levels(found, lambda sigma: sigma * ones, lambda map: map)
 
 
-def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Levels:
     """DDIM, DDIM CFG++, PLMS: ascending timesteps, of which all but the first are evaluated, and that is stepped to."""
     timesteps = options.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     levels = NoiseLevels(alphas_cumprod.double().cpu())
-    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t)
+    to_t = _rounded(levels.sigma_to_t) if whole else levels.sigma_to_t
+    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, to_t)
 
     # The host's own scalars, rounded as it rounds them (modules/sd_samplers_timesteps_impl.py).
     scale = x.new_ones(1, 1, 1, 1)
@@ -80,7 +88,7 @@ def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any]) -> Lev
     return Levels([schedule], _at_knots(schedule, [t.item() * ones for t in timesteps.flip(0)]), levels.sigma_to_t)
 
 
-def _unipc(model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
+def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Levels:
     """UniPC: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
     timesteps, img2img = options.pop("timesteps"), options.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
@@ -104,7 +112,7 @@ def _unipc(model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
         return (precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape).to(sigma.device)
 
     knots = (times.double().cpu() * count - 1).clamp(0, count - 1)
-    schedule = _knots(knots, to_sigma, to_t)
+    schedule = _knots(knots, to_sigma, _rounded(to_t) if whole else to_t)
     options.update(
         order=opts.uni_pc_order,
         variant=opts.uni_pc_variant,
@@ -116,7 +124,7 @@ def _unipc(model: Any, x: Tensor, options: dict[str, Any]) -> Levels:
     return Levels([schedule], _at_knots(schedule, [(row - 1.0 / own.total_N) * 1000.0 for row in rows]), to_t)
 
 
-def _knots(timesteps: Tensor, to_sigma: Callable[[Tensor], Tensor], to_t: Callable[[Tensor], Tensor]) -> Descent:
+def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:
     """A descent through ``timesteps``, the last of which is stepped to and not evaluated."""
     sigmas = to_sigma(timesteps)
     return Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas))
@@ -128,6 +136,10 @@ def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tens
     return lambda sigma: inputs[int((sigmas - sigma).abs().argmin())]
 
 
-def _on(buffer: Tensor, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _rounded(map: Map) -> Map:
+    return lambda sigma: map(sigma).round()
+
+
+def on(buffer: Tensor, map: Map) -> Map:
     """``map`` of the host's denoiser, for any number of values anywhere."""
     return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)

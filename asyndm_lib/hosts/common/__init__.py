@@ -1,0 +1,1 @@
+"""What AUTOMATIC1111's WebUI and its relatives share: the samplers' calls, the prompts and the previews."""

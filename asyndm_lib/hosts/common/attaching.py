@@ -1,0 +1,111 @@
+"""Puts a run in the place of one call of the host's sampler function.
+
+The host keeps its samplers' entry points, its CFG denoiser, its callbacks and its random numbers; what
+changes is the update formula between two model calls, and the noise level that each pixel has in one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...automatic import Chosen
+from ...errors import Unsupported
+from ...film import Film
+from ...host import Host
+from ...prompts import PromptTargets
+from ...run import Run
+from ...samplers import LABELS, SAMPLERS
+from ...settings import Settings
+from .live_view import LiveView
+
+Report = Callable[[str], None]
+"""Shows the person one message."""
+
+
+class Call(Protocol):
+    """One call of a host's sampler function.
+
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
+    """
+
+    host: Host
+    options: dict[str, Any]
+
+    def patched(self, run: Run) -> AbstractContextManager:
+        """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
+
+
+MakeCall = Callable[[Any, Settings, str, Any, Tensor, dict[str, Any]], Call]
+"""``(p, settings, name, model, x, options)``: the host's call ``(model, x, **options)`` of the function ``name``."""
+
+
+def check_sampler(p: Any) -> None:
+    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call cannot run on maps."""
+    if _function_name(p.sampler) not in SAMPLERS:
+        name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
+        why = "chooses its own steps" if name == "DPM adaptive" else "is not one that AsynDM knows"
+        raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(LABELS)}")
+
+
+def _function_name(sampler: Any) -> str:
+    return getattr(sampler.func, "__name__", "")
+
+
+def attach(
+    make_call: MakeCall,
+    p: Any,
+    settings: Settings,
+    targets: PromptTargets | None,
+    report: Report,
+    refused: Callable[[Unsupported], None],
+    chose: Callable[[Chosen], None],
+    film: Film | None = None,
+    live_view: bool = False,
+) -> None:
+    """Have the coming sampling call of ``p`` run on sigma maps, once.
+
+    ``p`` has passed the adapter's ``check``. ``targets``: None for the whole picture. What shows only at the call goes
+    to ``refused``, and the host samples by itself. ``chose`` is told which words became targets where none were
+    named, of an interrupted picture too. ``film``: what is to observe the run. ``live_view``: show what
+    lags in the host's previews.
+    """
+    sampler = p.sampler
+    detach(sampler)
+    original, name = sampler.func, _function_name(sampler)
+
+    # The host reads the signature to decide which options to pass; wraps() keeps it.
+    @functools.wraps(original)
+    def sample(model: Any, x: Tensor, **options: Any) -> Tensor:
+        detach(sampler)
+        knots = options.get("sigmas", options.get("timesteps"))
+        if knots is not None and len(knots) < 2:
+            return original(model, x, **options)  # nothing to sample
+        try:
+            call = make_call(p, settings, name, model, x, dict(options))
+            live = LiveView() if live_view else None
+            run = Run(call.host, settings, targets, x, [watching for watching in (film, live) if watching is not None])
+        except Unsupported as error:
+            refused(error)
+            return original(model, x, **options)
+        with run, call.patched(run), live.shown() if live else nullcontext():
+            try:
+                x = run.sample(SAMPLERS[name], x, **call.options)
+            finally:
+                chose(run.chosen)
+        for problem in sorted(run.problems):
+            report(problem)
+        return x
+
+    sample.asyndm_original = original
+    sampler.func = sample
+
+
+def detach(sampler: Any) -> None:
+    """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
+    if hasattr(sampler, "func"):
+        sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)

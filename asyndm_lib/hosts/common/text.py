@@ -1,0 +1,130 @@
+"""The WebUIs' prompts, as their models read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from modules import extra_networks, prompt_parser, script_callbacks, shared
+
+from ...automatic import named_or_candidates
+from ...errors import SettingsError
+from ...prompts import PromptTargets, Scheduled, Tokenize
+from ...settings import Settings
+from ...targets import Target, parse_targets, tagged
+from ...tokens import Token
+
+MAX_BRACKETS = 200
+"""Of prompt editing that is read while a person types: the host's parser takes seconds for more."""
+
+_TAG = re.compile(r"<asyn:[^>]+>")
+_PRIVATE = 0xF0000
+"""The first of 65,534 characters that mean nothing."""
+
+
+class TypedPrompt(NamedTuple):
+    """``parts``: the ``AND`` parts. ``tags``: the target list that the prompt's tags make."""
+
+    parts: list[Scheduled]
+    tags: str
+    tokenize: Tokenize
+
+
+def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Tokenize) -> TypedPrompt:
+    """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
+
+    ``tokenize``: of the model that is loaded. Raises :class:`SettingsError` for a prompt too intricate.
+    """
+    prompt = shared.prompt_styles.apply_styles_to_prompt(prompt, styles)
+    text, tags = _as_sent(prompt, steps)
+    (indexes,), flat, _ = prompt_parser.get_multicond_prompt_list([text])
+    if "[" not in text:
+        schedules = [[(steps, part)] for part in flat]
+    elif sum(map(text.count, "()[]|:")) > MAX_BRACKETS:
+        raise SettingsError(f"the prompt has more than {MAX_BRACKETS} brackets, bars and colons")
+    else:
+        try:
+            schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
+                flat, steps, use_old_scheduling=_old_scheduling()
+            )
+        except RecursionError:
+            raise SettingsError("the prompt's brackets are nested too deeply") from None
+    return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
+
+
+def _as_sent(prompt: str, steps: int) -> tuple[str, str]:
+    """The text that is encoded of a typed prompt, and the target list that its tags make."""
+    tags: list[str] = []
+
+    def hidden(tag: re.Match[str]) -> str:
+        tags.append(tag[0])
+        return chr(_PRIVATE + len(tags) - 1)
+
+    # The host's own way of taking out comments, for one. Tags are hidden from it: they may hold a comment's #.
+    params = script_callbacks.BeforeTokenCounterParams(_TAG.sub(hidden, prompt), steps, [])
+    script_callbacks.before_token_counter_callback(params)
+    marks = {chr(_PRIVATE + n): tag for n, tag in enumerate(tags)}
+    left = "".join(marks.get(char, "") for char in params.prompt)
+    text, _ = extra_networks.parse_prompt("".join(char for char in params.prompt if char not in marks))
+    return text, tagged(left)
+
+
+def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTargets:
+    """The target words in the prompts of the coming sampling call of ``p`` (a ``StableDiffusionProcessing``).
+
+    ``tokenize``: of its model.
+    Those to choose from, where none are named; hires fix's second pass keeps what the first one chose for its prompt.
+    """
+    hires = getattr(p, "is_hr_pass", False)
+    prompts = p.hr_prompts if hires else p.prompts
+    steps = {"base_steps": p.firstpass_steps}
+    if hires:
+        steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
+        flat, **steps, use_old_scheduling=_old_scheduling()
+    )
+    parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
+    # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
+    first = p.iteration * p.batch_size
+    typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
+    named = [parse_targets(f"{settings.targets}, {tagged(prompt)}") for prompt in typed]
+    if hires and p.hr_prompts == p.prompts:
+        chosen = [p.asyndm_chosen.get(first + image, ()) for image in range(len(prompts))]
+        named = [own or tuple(map(Target, words)) for own, words in zip(named, chosen, strict=True)]
+    return named_or_candidates(named, parts, tokenize)
+
+
+def _old_scheduling() -> bool:
+    return getattr(shared.opts, "use_old_scheduling", False)
+
+
+def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[Token]]:
+    """The model's own tokenization: emphasis, ``BREAK``, chunks and textual inversions as the host encodes them.
+
+    ``text``: the host's text encoder, with a ``process_texts``. ``vocabulary``: its tokens and their ids.
+    """
+    ending = {index for word, index in vocabulary.items() if word.endswith("</w>")}
+
+    def tokenize(line: str) -> list[Token]:
+        (chunks,), _ = text.process_texts([line])
+        return [token for number, chunk in enumerate(chunks) for token in _chunk(chunk, number)]
+
+    def _chunk(chunk: Any, number: int) -> Iterator[Token]:
+        start = number * len(chunk.tokens)
+        inversions = {
+            1 + fix.offset + n: (fix.embedding.name, n == int(fix.embedding.vectors) - 1)
+            for fix in chunk.fixes
+            for n in range(int(fix.embedding.vectors))
+        }
+        for at, key in enumerate(chunk.tokens[1:], start=1):
+            if at in inversions:
+                name, last = inversions[at]
+                yield Token(name, start + at, last)
+            elif key == text.id_end:
+                return
+            else:
+                yield Token(key, start + at, key in ending)
+
+    return tokenize

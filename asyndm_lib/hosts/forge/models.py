@@ -1,0 +1,23 @@
+"""Which of Forge's models can run on sigma maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ...errors import Unsupported
+
+
+def check_model(sd_model: Any) -> None:
+    """Raise :class:`Unsupported` for a model that cannot."""
+    model = unet_of(sd_model)
+    if not hasattr(model, "time_embed"):
+        raise Unsupported(
+            f"transformer models such as Flux and Stable Diffusion 3 (here {type(model).__name__}) are not supported; "
+            "use a Stable Diffusion 1, 2 or XL checkpoint"
+        )
+
+
+def unet_of(sd_model: Any) -> nn.Module:
+    return sd_model.forge_objects.unet.model.diffusion_model

@@ -1,0 +1,46 @@
+"""Forge's timestep samplers, whose ``x`` is in variance-preserving scale and whose model gives eps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...run import Run
+from ..per_pixel import replaced
+
+
+@contextmanager
+def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
+    """Inside the ``with`` the denoiser takes ``x``, and gives eps, by each pixel's own noise level.
+
+    It scales both by one sigma a picture. For lagging pixels the ratio to their own is put right before and after,
+    so that masks, guidance and previews within meet the latent and the picture that are really there.
+    """
+    original = model.forward
+
+    def forward(x: Tensor, timestep: Tensor, **kwargs: Any) -> Tensor:
+        here = run.evaluating
+        if here is None:
+            return original(x, timestep, **kwargs)
+        own, levels, lagging = _sigma(model, timestep).view(-1, 1, 1, 1), here.sigma, here.lagging
+        scale = ((levels**2 + 1) / (own**2 + 1)).sqrt()
+        eps = original(torch.where(lagging, (x * scale).to(x.dtype), x), timestep, **kwargs)
+        ratio = (own / levels).to(eps.dtype)
+        if model.need_last_noise_uncond:
+            uncond = model.last_noise_uncond
+            model.last_noise_uncond = torch.where(lagging, uncond * ratio, uncond)
+        return torch.where(lagging, eps * ratio, eps)
+
+    with replaced(model, "forward", forward):
+        yield
+
+
+def _sigma(model: Any, timestep: Tensor) -> Tensor:
+    """The sigma that the denoiser takes for a timestep."""
+    alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
+    sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+    return sigmas[timestep.round().long().clip(0, len(sigmas) - 1)]

@@ -1,0 +1,134 @@
+"""Tiny checkpoints that Forge and its relatives know by their weights, and its configurations cut down to their size.
+
+They know a family by the width of its feature maps and text vectors and by the depths of its transformers on the way
+down. The text encoders and the autoencoder are made as the configurations say that they bring along, for which
+:func:`configurations` writes smaller ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import text, unet
+from .kinds import AUTOENCODER, Kind
+
+TEXT_LAYERS, MLP = 2, 2
+"""Layers of every text encoder, and the factor by which the hidden ones are wider."""
+
+
+@dataclass(frozen=True)
+class ForgeKind(Kind):
+    """``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``: SDXL."""
+
+    width: int = 768
+    channels: tuple[int, ...] = (1, 1, 1)
+
+    @cached_property
+    def unet(self) -> dict[str, Any]:
+        common = {
+            "in_channels": 4 + self.extra_channels,
+            "out_channels": 4,
+            "model_channels": 320,
+            "use_spatial_transformer": True,
+            "use_checkpoint": False,
+            "legacy": False,
+            "context_dim": self.width,
+            "channel_mult": list(self.channels),
+            "transformer_depth": 1,
+        }
+        if self.sgm:
+            return common | {
+                "num_res_blocks": 2,
+                "attention_resolutions": [4, 2],
+                "num_head_channels": 64,
+                "use_linear_in_transformer": True,
+            }
+        linear = self.width == 1024  # SD 2
+        heads = {"num_head_channels": 64, "use_linear_in_transformer": True} if linear else {"num_heads": 8}
+        return common | heads | {"num_res_blocks": 1, "attention_resolutions": [4, 2]}
+
+
+_XL = {"sgm": True, "width": 2048}
+KINDS = {
+    "sd1": ForgeKind(),
+    "sd1-v": ForgeKind(prediction="v", seed=2),
+    "sd1-b": ForgeKind(seed=1),
+    "sd1-wide": ForgeKind(channels=(1, 2, 4)),  # FreeU knows feature maps of 640 and 1280 channels
+    "sd1-inpainting": ForgeKind(extra_channels=5),
+    "sd2-v": ForgeKind(prediction="v", width=1024),
+    "sdxl": ForgeKind(**_XL),
+    "sdxl-inpainting": ForgeKind(**_XL, extra_channels=5),
+}
+XL_DEPTHS = {3: 0, 4: 2, 5: 2, 7: 10, 8: 10}
+"""Of SDXL's transformers on the way down, by the number of their input block."""
+
+LABEL = 2816
+"""Of SDXL: how many numbers the pooled text and the sizes make."""
+
+
+def make(folder: Path, kind: str) -> Path:
+    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
+    of = KINDS[kind]
+    weights = unet.weights(of, _complete) | _text(of)
+    path = folder / f"tiny-{kind}.safetensors"
+    save_file({name: value.contiguous() for name, value in weights.items()}, path, {"made_as": kind})
+    settings = {"model": {"params": {"parameterization": of.prediction}}}
+    path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
+    return path
+
+
+def configurations(webui: Path, folder: Path) -> None:
+    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size."""
+    source, target = webui / "backend" / "huggingface", folder / "huggingface"
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    for path in target.glob("*/*/text_encoder*/config.json"):
+        config = json.loads(path.read_text())
+        if "num_hidden_layers" in config and "hidden_size" in config:
+            config |= {"num_hidden_layers": TEXT_LAYERS, "intermediate_size": MLP * config["hidden_size"]}
+            path.write_text(json.dumps(config))
+    channels = [AUTOENCODER["ch"] * factor for factor in AUTOENCODER["ch_mult"]]
+    for path in target.glob("*/*/vae/config.json"):
+        config = json.loads(path.read_text())
+        if config.get("latent_channels") == AUTOENCODER["z_channels"]:
+            config |= {"block_out_channels": channels, "layers_per_block": AUTOENCODER["num_res_blocks"]}
+            path.write_text(json.dumps(config))
+
+
+def _complete(made: nn.Module, kind: Kind) -> None:
+    """What ldm's UNet lacks of SDXL's: its label, and transformers of several depths."""
+    if not kind.sgm:
+        return
+    from ldm.modules.attention import BasicTransformerBlock
+
+    width = 4 * made.model_channels
+    label = nn.Sequential(nn.Linear(LABEL, width), nn.SiLU(), nn.Linear(width, width))
+    made.label_emb = nn.Sequential(label)
+    for number, depth in XL_DEPTHS.items():
+        if depth:
+            transformer = made.input_blocks[number][1]
+            channels = transformer.in_channels
+            for _ in range(depth - 1):
+                block = BasicTransformerBlock(channels, channels // 64, 64, context_dim=kind.width, checkpoint=False)
+                transformer.transformer_blocks.append(block)
+
+
+def _text(kind: ForgeKind) -> dict[str, Tensor]:
+    torch.manual_seed(kind.seed)
+    clip = {"hidden_size": 768, "num_attention_heads": 12, "projection_dim": 768, "vocab_size": text.CLIP_VOCABULARY}
+    clip |= {"num_hidden_layers": TEXT_LAYERS, "intermediate_size": MLP * 768}
+    if kind.sgm:
+        encoders = [text.clip(clip, text.OFFSET), text.open_clip(1280, 1280, TEXT_LAYERS, MLP)]
+    elif kind.width == 768:
+        encoders = [text.clip(clip, 0)]
+    else:
+        encoders = [text.open_clip(kind.width, kind.width, TEXT_LAYERS, MLP)]
+    return text.weights([text.Encoder("", weights) for weights in encoders], kind.sgm)
