@@ -27,6 +27,17 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
+@contextmanager
+def kept(values: dict[str, Any]) -> Iterator[None]:
+    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced there stays."""
+    before = set(values)
+    try:
+        yield
+    finally:
+        for key in values.keys() - before:
+            del values[key]
+
+
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     """The noise in a variance-preserving ``x`` whose velocity is ``v``; ``sigma`` broadcasts to them."""
     a = alpha(sigma)
