@@ -92,7 +92,7 @@ class TokenMaps:
             if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
             maps = token_maps(
-                query[call.at], output[call.at], layer.heads, layer.scale, call.weights(output.shape[1], output.device)
+                query[call.at], output[call.at], layer.heads, parts.scale(layer), call.weights(output.shape[1], output.device)
             )
             if self._here != self.size:
                 maps = resize(maps.transpose(1, 2).unflatten(-1, self._here), *self.size).flatten(2).transpose(1, 2)

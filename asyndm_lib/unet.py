@@ -63,6 +63,11 @@ def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     return [module for module in spatial if any(id(part) in wanted for part in module.modules())]
 
 
+def scale(attention: nn.Module) -> float:
+    """The factor of an attention's scores. Forge's has only the size of a head, of which it is the usual one."""
+    return attention.scale if hasattr(attention, "scale") else attention.dim_head**-0.5
+
+
 def halved(size: int, factor: int) -> int:
     """A side after ``log2(factor)`` halvings, each rounding up, as the UNet's strided convolutions do."""
     return -(-size // factor)
