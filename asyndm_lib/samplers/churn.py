@@ -38,7 +38,7 @@ class Churn:
             if self._always:
                 self._run.host.randn_like(x)
             return x, step.sigma
-        if not self._always and not self._within(step.sigma.levels).any() and not self._within(step.sigma.scalar):
+        if not self._always and not (self._within(step.sigma.map).any() or self._within(step.sigma.scalar)):
             return x, step.sigma
         noise = self._run.host.randn_like(x) * self._s_noise
         sigma_hat = step.sigma.apply(self._raised)
