@@ -91,9 +91,8 @@ class TokenMaps:
             call = self._call
             if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
-            maps = token_maps(
-                query[call.at], output[call.at], layer.heads, parts.scale(layer), call.weights(output.shape[1], output.device)
-            )
+            weights = call.weights(output.shape[1], output.device)
+            maps = token_maps(query[call.at], output[call.at], layer.heads, parts.scale(layer), weights)
             if self._here != self.size:
                 maps = resize(maps.transpose(1, 2).unflatten(-1, self._here), *self.size).flatten(2).transpose(1, 2)
             call.sum = maps if call.sum is None else call.sum + maps

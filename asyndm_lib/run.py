@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .automatic import Chosen
-from .clock import CountingClock, Relation, make_clock
+from .clock import Clock, CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
 from .host import Descent, Host, Row
@@ -69,6 +70,18 @@ class Step:
     def advance(self) -> SigmaMap:
         """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
         return self.run.advance()
+
+    def glance(self) -> SigmaMap | None:
+        """After :meth:`advance`: the evaluation after the next one, if the same pixels stay related; None if none is.
+
+        A map that changes in between changes what the pixels then really have.
+        """
+        return self.run.glance()
+
+    @property
+    def last(self) -> bool:
+        """Whether all pixels step to the end of the descent from here."""
+        return self.run.last
 
     def per_pixel(self, formula: Callable[..., Tensor], *sigmas: SigmaMap | PixelMap) -> Tensor:
         """``formula(*sigmas)`` for every pixel at its own noise levels.
@@ -289,14 +302,28 @@ class Run:
     def advance(self) -> SigmaMap:
         """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
         relation = self._regions.after(self._number)
-        if self._i == self._descent.schedule.evaluations - 1:
+        if self.last:
             self._observe(None)
             final = self._descent.scalars[-1]
             index = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
             return SigmaMap(final, final.reshape(1).to(self._device, self._dtype), index)
         self._observe(relation)
+        self._relation = relation
         self._clock.advance(relation)
         return self._sigma_map(self._i + 1)
+
+    @property
+    def last(self) -> bool:
+        """Whether the present step is the last one of its descent."""
+        return self._i == self._descent.schedule.evaluations - 1
+
+    def glance(self) -> SigmaMap | None:
+        """See :meth:`Step.glance`."""
+        if self._i + 2 >= self._descent.schedule.evaluations:
+            return None
+        ahead = copy(self._clock)  # an advance replaces what a clock holds
+        ahead.advance(self._relation)
+        return self._sigma_map(self._i + 2, ahead)
 
     def _observe(self, relation: Relation | None) -> None:
         if self._observers and not self.rehearsing:
@@ -318,8 +345,8 @@ class Run:
         sigmas = schedule.sigma(progress)
         return sigmas.to(self._device, self._dtype), schedule.timestep(sigmas).to(self._device)
 
-    def _sigma_map(self, i: int) -> SigmaMap:
-        progress = self._clock.progress
+    def _sigma_map(self, i: int, clock: Clock | None = None) -> SigmaMap:
+        progress = (clock or self._clock).progress
         sigmas, timesteps = self._tables[i] if self._tables is not None else self._levels(progress.levels)
         return SigmaMap(self._descent.scalars[i], sigmas, progress.index, timesteps)
 

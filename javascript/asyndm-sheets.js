@@ -22,7 +22,8 @@
         window.extract_image_from_gallery = gallery => {
             const selected = selected_gallery_index();
             const meant = resultOf(selected);
-            return meant === selected ? extract(gallery) : [gallery[meant]];
+            // A sheet is never the first: of a single picture the host takes that one, in its own form.
+            return extract(meant === selected ? gallery : [gallery[meant]]);
         };
 
         const upscale = window.submit_txt2img_upscale;

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
+from scipy.integrate import quad
 from torch import Tensor
 
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +38,123 @@ def lcm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
         x = model(x, sigma)
         if to > 0:
             x = x + to * noise(x)
+    return x
+
+
+def heunpp2(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    ahead: Tensor | None = None,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
+    """Carzit's Heun++; ``ahead``: the levels that it then believed the second next to be."""
+    n = len(sigmas) - 1
+    ahead = sigmas[2:-1] if ahead is None else ahead
+    for i, (sigma, to) in enumerate(pairwise(sigmas)):
+        gamma = min(s_churn / n, 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
+        added, hat = noise(x) * s_noise, sigma * (gamma + 1)
+        x = x + added * (hat**2 - sigma**2) ** 0.5 if gamma > 0 else x
+        slope = (x - model(x, hat)) / hat
+        if i < n - 1:
+            x_2 = x + slope * (to - hat)
+            slope_2 = (x_2 - model(x_2, to)) / to
+            if i == n - 2:
+                share = to / (2 * sigmas[0])
+                slope = (1 - share) * slope + share * slope_2
+            else:
+                after = ahead[i]
+                x_3 = x_2 + slope_2 * (after - to)
+                slope_3 = (x_3 - model(x_3, after)) / after
+                shares = to / (3 * sigmas[0]), after / (3 * sigmas[0])
+                slope = (1 - sum(shares)) * slope + shares[0] * slope_2 + shares[1] * slope_3
+        x = x + slope * (to - hat)
+    return x
+
+
+_ADAMS_BASHFORTH = {1: (1.0,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+
+
+def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    """Zhang & Chen (2023), eq. 40 on."""
+    past: list[Tensor] = []
+    for sigma, to in pairwise(sigmas):
+        past = [(x - model(x, sigma)) / sigma, *past[:3]]
+        x = x + (to - sigma) * sum(w * d for w, d in zip(_ADAMS_BASHFORTH[len(past)], past, strict=True))
+    return x
+
+
+def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    """As diff-sampler has it: by differences of the slopes; the oldest one has a weight of that code's own."""
+    past: list[Tensor] = []
+    s = sigmas
+    for i, (sigma, to) in enumerate(pairwise(sigmas)):
+        past = [(x - model(x, sigma)) / sigma, *past[:3]]
+        h = to - sigma
+        if i == 0 or s[i - 1] == sigma:
+            x = x + h * past[0]
+            continue
+        h_1 = sigma - s[i - 1]
+        change = past[0] - past[1]
+        slope = past[0] + h / h_1 / 2 * change
+        if i > 1:
+            h_2 = s[i - 1] - s[i - 2]
+            change_1 = past[1] - past[2]
+            second = change - h_1 / h_2 * change_1
+            slope = slope + (1 - h**2 / (3 * h_1 * (h_1 + h_2))) / 2 * second
+        if i > 2:
+            h_3 = s[i - 2] - s[i - 3]
+            r = h_1 * (h_1 + h_2) / (h_2 * (h_2 + h_3))
+            third = second - r * (past[1] - (1 + h_2 / h_3) * past[2] + h_1 / h_2 * past[3])
+            a, b, c = h + h_1, h + h_1 + h_2, h_1 + h_2 + h_3
+            factor = ((1 - h / (3 * a)) / 2 + (1 - h / (2 * a)) * h / (6 * b)) * (h * a * b) / (h_1 * (h_1 + h_2) * c)
+            slope = slope + factor * third
+        x = x + h * slope
+    return x
+
+
+def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    """Zhang & Chen (2023), eq. 14 and 15 (tAB) of order 2, in the time of EDM's VP process (Karras et al. 2022)."""
+    low, high, start = np.log(0.002**2 + 1), np.log(80.0**2 + 1), 1e-3
+    beta_d = 2 * (low / start - high) / (start - 1)
+    beta_min = high - 0.5 * beta_d
+
+    def time(sigma: float) -> float:
+        return (np.sqrt(beta_min**2 + 2 * beta_d * np.log(sigma**2 + 1)) - beta_min) / beta_d
+
+    past: list[Tensor] = []
+    for i, (sigma, to) in enumerate(pairwise(sigmas)):
+        past = [(x - model(x, sigma)) / sigma, *past[:2]]
+        levels = [level.double().item() for level in sigmas[max(i - 2, 0) : i + 1].flip(0)]
+        if i == 0 or to == 0 or len(set(levels)) < len(levels):
+            x = x + (to - sigma) * past[0]
+            continue
+        times = [time(level) for level in levels]
+
+        def polynomial(sigma: float, j: int, times: list[float] = times) -> float:
+            others = [t for k, t in enumerate(times) if k != j]
+            return math.prod((time(sigma) - t) / (times[j] - t) for t in others)
+
+        for j, d in enumerate(past):
+            of = quad(polynomial, levels[0], to.double().item(), (j,), epsabs=1e-14, epsrel=1e-13, limit=200)
+            x = x + of[0] * d
+    return x
+
+
+def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+    """Ho et al. (2020), algorithm 2, from any level to any other; ``x`` is the picture and its noise."""
+    for sigma, to in pairwise(sigmas):
+        a, a_next = 1 / (1 + sigma**2), 1 / (1 + to**2)
+        alpha = a / a_next
+        eps = (x - model(x, sigma)) / sigma
+        x = (x * a.sqrt() - (1 - alpha) / (1 - a).sqrt() * eps) / alpha.sqrt()
+        if to > 0:
+            x = x + ((1 - alpha) * (1 - a_next) / (1 - a)).sqrt() * noise(x)
+            x = x / a_next.sqrt()
     return x
 
 

@@ -14,6 +14,7 @@ from asyndm_lib.prompts import PromptTargets
 from asyndm_lib.run import Run, Step
 from asyndm_lib.schedule import NoiseLevels, Schedule
 from asyndm_lib.settings import Settings
+from asyndm_lib.sigma_map import SigmaMap
 from asyndm_lib.targets import parse_targets
 from asyndm_lib.tokens import Token
 
@@ -124,7 +125,8 @@ class WatchedRun(Run):
     """Keeps what its last pass did.
 
     ``unet``: the present model.
-    ``seen``: the sigma map of every step. ``attended``: the projections of every model evaluation, all rows.
+    ``seen``: the sigma map of every step. ``glimpsed``: those of steps ahead.
+    ``attended``: the projections of every model evaluation, all rows.
     ``rehearsed``: those of the ordinary pass before, where there was one. ``unconditional_of(x, prediction)``:
     the unconditional part of a prediction.
     """
@@ -135,8 +137,15 @@ class WatchedRun(Run):
         super().move(unet, targets)
         self.unet = unet
 
+    def glance(self) -> SigmaMap | None:
+        after = super().glance()
+        if after is not None:
+            self.glimpsed.append(after.map)
+        return after
+
     def __iter__(self) -> Iterator[Step]:
         self.seen: list[Tensor] = []
+        self.glimpsed: list[Tensor] = []
         self.rehearsed, self.attended = getattr(self, "attended", []), []
         for step in super().__iter__():
             self.seen.append(step.sigma.map)

@@ -98,6 +98,12 @@ CASES = {
     "DDIM CFG++": Case("ddim_cfgpp"),
     "DDIM CFG++, eta": Case("ddim_cfgpp", {"eta": 0.7}),
     "PLMS": Case("plms", loose=3),
+    "HeunPP2": Case("sample_heunpp2"),
+    "HeunPP2, churn": Case("sample_heunpp2", CHURN),
+    "IPNDM": Case("sample_ipndm", loose=3),
+    "IPNDM_V": Case("sample_ipndm_v", loose=10),
+    "DEIS": Case("sample_deis", loose=30),
+    "DDPM": Case("sample_ddpm", loose=3),
     "UniPC": Case("unipc", loose=3),
     "UniPC, bh2": Case("unipc", {"variant": "bh2"}, loose=3),
     "UniPC, vary_coeff": Case("unipc", {"variant": "vary_coeff"}, loose=3),
@@ -112,6 +118,11 @@ SCALAR = {
     "ddim_cfgpp": scalar_samplers.ddim,
     "plms": scalar_samplers.plms,
     "unipc": scalar_samplers.unipc,
+    "sample_heunpp2": scalar_samplers.heunpp2,
+    "sample_ipndm": scalar_samplers.ipndm,
+    "sample_ipndm_v": scalar_samplers.ipndm_v,
+    "sample_deis": scalar_samplers.deis,
+    "sample_ddpm": scalar_samplers.ddpm,
 }
 K_DIFFUSION = [name for name, case in CASES.items() if not case.own]
 
@@ -151,7 +162,7 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype) -> tuple[list[Tensor],
 
 
 def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings) -> tuple[Tensor, Tensor]:
-    """The result, and the sigma of every pixel at every evaluation ``[N, B, 1, H, W]``."""
+    """The result, and the sigma of every pixel at every step, then at those seen ahead, ``[N, B, 1, H, W]``."""
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
         assert x.isfinite().all(), "a real model would spread it over all pixels"
@@ -163,7 +174,7 @@ def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings
         if case.brownian:
             options = {**options, "noise_sampler": lambda *_: run.host.randn_like(x)}
         out = run.sample(SAMPLERS[case.name], x, **options)
-    return out, torch.stack(run.seen)
+    return out, torch.stack([*run.seen, *run.glimpsed])
 
 
 @pytest.fixture
@@ -176,6 +187,7 @@ def hosts_own(monkeypatch):
             more = {"unconditional": unconditional} if case.name == "ddim_cfgpp" else {}
             given = ways if case.name == "restart_sampler" else ways[0]
             kept = {key: value for key, value in case.options.items() if key != "restart_list"}
+            kept |= {"ahead": options["ahead"]} if "ahead" in options else {}
             return SCALAR[case.name](denoise, x, given, noise.like, **kept, **more)
 
         class Torch:
@@ -211,10 +223,11 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
     assert len(sequences) > 1 or settings == "whole", "every pixel had the same sigmas"
     for sequence in sequences:
         mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
-        own = sequence.split([len(way) - 1 for way in ways])
+        *own, ahead = sequence.split([*(len(way) - 1 for way in ways), len(maps) - sum(len(way) - 1 for way in ways)])
         own = [torch.cat([levels, way[-1:]]) for levels, way in zip(own, ways, strict=True)]
         # A pixel's own t are those of its own sigmas.
-        scalar = hosts_own(case, x, own, {key: value for key, value in options.items() if key != "times"})
+        kept = {key: value for key, value in options.items() if key != "times"}
+        scalar = hosts_own(case, x, own, {**kept, "ahead": ahead} if len(ahead) else kept)
         torch.testing.assert_close(out[mask], scalar[mask], rtol=tolerance, atol=tolerance)
 
 

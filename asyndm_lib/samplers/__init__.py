@@ -16,6 +16,8 @@ from typing import Any
 from torch import Tensor, device
 
 from .ddim import ddim, ddim_cfgpp
+from .ddpm import ddpm
+from .deis import deis
 from .dpm_2 import dpm_2, dpm_2_ancestral
 from .dpm_fast import dpm_fast, dpm_fast_descents
 from .dpmpp_2m import dpmpp_2m
@@ -26,6 +28,8 @@ from .dpmpp_sde import dpmpp_sde
 from .euler import euler
 from .euler_ancestral import euler_ancestral
 from .heun import heun, restart, restart_descents
+from .heunpp2 import heunpp2
+from .ipndm import ipndm, ipndm_v
 from .lcm import lcm
 from .lms import lms
 from .plms import plms
@@ -50,6 +54,11 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "plms": plms,
     "unipc": unipc,
     "sample_lcm": lcm,
+    "sample_heunpp2": heunpp2,
+    "sample_ipndm": ipndm,
+    "sample_ipndm_v": ipndm_v,
+    "sample_deis": deis,
+    "sample_ddpm": ddpm,
 }
 
 LABELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -72,8 +81,13 @@ LABELS: dict[str, tuple[str, dict[str, Any]]] = {
     "PLMS": ("plms", {}),
     "UniPC": ("unipc", {}),
     "LCM": ("sample_lcm", {}),
+    "HeunPP2": ("sample_heunpp2", {}),
+    "IPNDM": ("sample_ipndm", {}),
+    "IPNDM_V": ("sample_ipndm_v", {}),
+    "DEIS": ("sample_deis", {}),
+    "DDPM": ("sample_ddpm", {}),
 }
-"""The names under which the WebUIs show them, and the options that a name stands for."""
+"""The names under which the WebUIs show them (those from HeunPP2 on: Forge), and the options that a name stands for."""
 
 Descents = Callable[[dict[str, Any], device], list[Tensor]]
 

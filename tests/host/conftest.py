@@ -8,7 +8,6 @@ The WebUI's own folder is only read: models, settings and caches are in a tempor
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,18 +17,22 @@ from typing import Any
 import materials
 import pytest
 import webui_page
+from family import FOLDER, HOST, commit
 from reference import Reference
 from requests_table import drawing, in_base64
 from webui import PROBE, REPOSITORY, WebUI
 
 pytest.register_assert_rewrite("row_check")
 
-FOLDER = os.environ.get("ASYNDM_WEBUI")
 HERE = Path(__file__).parent
 ABSENT = "ASYNDM_WEBUI (the folder of a WebUI) is not set"
 
 collect_ignore_glob = [] if FOLDER else ["test_host_*.py"]  # test_webui.py then says so
 _lines: list[str] = []
+
+
+def pytest_report_header() -> str:
+    return f"host: {HOST.name} {commit()} in {FOLDER}" if FOLDER else f"host: none ({ABSENT})"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -40,11 +43,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for kind in ("passed", "failed", "error", "skipped"):
         reports = terminalreporter.stats.get(kind, [])
         outcomes[kind] = [r for r in reports if HERE in (terminalreporter.config.rootpath / r.nodeid).parents]
-    reasons = sorted({report.longrepr[2].removeprefix("Skipped: ") for report in outcomes["skipped"]})
+    skipped: dict[str, list[str]] = {}
+    for report in outcomes["skipped"]:
+        reason, name = report.longrepr[2].removeprefix("Skipped: "), report.nodeid.rpartition("/")[2]
+        skipped.setdefault(reason, []).append(name)
     for line in _lines:
         terminalreporter.write_line(line)
+    for reason, names in sorted(skipped.items()):
+        terminalreporter.write_line(f"skipped, as {reason}: {', '.join(names)}")
     counts = ", ".join(f"{len(reports)} {kind}" for kind, reports in outcomes.items())
-    terminalreporter.write_line("; ".join([f"host rows: {counts}", *reasons]))
+    terminalreporter.write_line(f"host rows on {HOST.name} {commit()[:12]}: {counts}")
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +108,7 @@ def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
 def _servers(start: Callable[..., Started], folder: Path):
     with start() as servers:
         of = servers[0].get("/asyndm-probe/version")
-        _lines.append(f"host: A1111 {of['tag']} ({of['commit'][:12]}), torch {of['torch']}")
+        _lines.append(f"host: {HOST.name} {of['tag']} ({of['commit'][:12]}), torch {of['torch']}")
         _lines.append(f"logs and screenshots: {folder}")
         yield servers
 

@@ -7,28 +7,40 @@ import os
 import random
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
+from family import HOST
 from tiny_checkpoints.kinds import WIDTHS
 from webui import REPOSITORY, python_of
 
 INVERSION, INVERSION_VECTORS = "asyndmtoken", 3
-INVERSIONS = {
-    "sd1": {"emb_params": WIDTHS["demo"]},
-    "sdxl": {"clip_g": WIDTHS["open_clip"], "clip_l": WIDTHS["clip"]},
-}
+_FORGES = {"sd1": {"emb_params": 768}, "sdxl": {"clip_g": 1280, "clip_l": 768}}
+INVERSIONS = (
+    _FORGES
+    if HOST.forge
+    else {
+        "sd1": {"emb_params": WIDTHS["demo"]},
+        "sdxl": {"clip_g": WIDTHS["open_clip"], "clip_l": WIDTHS["clip"]},
+    }
+)
 """The same word for each family: its tensors and their widths. The WebUI takes the one that fits the model."""
-LORA, HYPERNETWORK = "asyndmlora", "asyndmhyper"
+LORA, HYPERNETWORK, CONTROL = "asyndmlora", "asyndmhyper", "tiny-control"
 
 
 def make(webui: Path, folder: Path) -> None:
-    """Fill ``folder`` with ``models`` and ``embeddings``, by the WebUI's own Python."""
+    """Fill ``folder`` with ``models`` and ``embeddings``."""
     checkpoints = folder / "models" / "Stable-diffusion"
     checkpoints.mkdir(parents=True)
-    ldm = webui / "repositories" / "stable-diffusion-stability-ai"
-    environment = {**os.environ, "PYTHONPATH": str(ldm), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    if HOST.forge:
+        # It has no ldm, of which the tests' own Python has what is needed.
+        command = [sys.executable, "-m", "tiny_checkpoints", checkpoints, webui.resolve()]
+    else:
+        environment["PYTHONPATH"] = str(webui / "repositories" / "stable-diffusion-stability-ai")
+        command = [python_of(webui), "-m", "tiny_checkpoints", checkpoints]
     subprocess.run(
-        [python_of(webui), "-m", "tiny_checkpoints", str(checkpoints)],
+        command,
         cwd=REPOSITORY / "tests",
         env=environment,
         check=True,
@@ -36,6 +48,8 @@ def make(webui: Path, folder: Path) -> None:
         text=True,
     )
     _networks(webui, folder / "models")
+    if HOST.forge:
+        _control_model(folder / "models")
     for name, tensors in INVERSIONS.items():
         (folder / "embeddings" / name).mkdir(parents=True)
         _inversion(folder / "embeddings" / name / f"{INVERSION}.safetensors", tensors)
@@ -46,6 +60,17 @@ def _networks(webui: Path, models: Path) -> None:
     maker = Path(__file__).with_name("tiny_networks.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([python_of(webui), maker, models, LORA, HYPERNETWORK], env=environment, check=True)
+
+
+def _control_model(models: Path) -> None:
+    """For tiny-sd1, where a ControlNet is built in; see :mod:`neighbour_models`."""
+    from neighbour_models import control_model
+    from safetensors.torch import load_file, save_file
+
+    weights = control_model(load_file(models / "Stable-diffusion" / "tiny-sd1.safetensors"))
+    (models / "ControlNet").mkdir()
+    path = models / "ControlNet" / f"{CONTROL}.safetensors"
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
 def _inversion(path: Path, widths: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from family import HOST
 from materials import HYPERNETWORK, INVERSION, LORA
 from PIL import Image, ImageDraw
 
@@ -29,14 +30,7 @@ DEFAULTS = {
 CURVES = ("quadratic", "piecewise linear", "exponential")
 TIMINGS = ("lagged", "fresh", "static")
 CHECKPOINTS = ("sd1", "sd1-v", "sd2-v", "sdxl", "sd1-inpainting", "sdxl-inpainting")
-SAMPLERS = (
-    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
-    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"),
-)
-SCHEDULES = (
-    *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
-    *("align_your_steps", "simple", "normal", "ddim", "beta"),
-)
+SAMPLERS, SCHEDULES = HOST.samplers, HOST.schedules
 KINDS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
 """Of samplers: what is not the sampler's own matter is tried on these."""
 
@@ -53,8 +47,8 @@ class Row:
 
     ``request``: what differs from :data:`BASE`. ``settings``: what differs from :data:`DEFAULTS`, or
     None for the target "cat" alone. ``options``: of the host. ``unchanged``: the settings cannot
-    change this picture. ``rounding``: they cannot change it by more than rounding. ``messages``: parts
-    of the messages expected, in order.
+    change this picture. ``rounding``: they cannot change it by more than rounding. ``without``: it is made without
+    AsynDM. ``messages``: parts of the messages expected, in order.
     """
 
     name: str
@@ -65,6 +59,7 @@ class Row:
     checkpoint: str = "sd1"
     unchanged: bool = False
     rounding: bool = False
+    without: bool = False
     messages: tuple[str, ...] = ()
 
     @property

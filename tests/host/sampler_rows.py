@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from family import HOST
 from requests_table import CHECKPOINTS, KINDS, SAMPLERS, SCHEDULES, SMALL, START, Row
 
 STILL = {"targets": "cat", "concavity": 0.0}
@@ -16,10 +17,6 @@ HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_s
 SDE = ("DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 ANCESTRAL = ("Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", *SDE)
 """Those that the host hands its "eta for k-diffusion samplers", which is 1."""
-
-NOT_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
-"""k-diffusion's own fail with one step."""
-
 
 _STEPS = {"DPM fast": 12}
 """Of three evaluations it makes but one step; the first and the last do not lag."""
@@ -74,7 +71,7 @@ def _step_counts() -> Iterator[Row]:
         )
 
     for sampler in SAMPLERS:
-        if sampler not in NOT_ONE_STEP:
+        if sampler not in HOST.not_one_step:
             yield replace(row(sampler, 1), unchanged=True)
         # With one advance there is nothing to lag behind: both evaluations are at the ends of the clock.
         yield replace(row(sampler, 2), rounding=True)

@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from family import HOST
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe")
+ALWAYS = {"tiny_configurations": Path(__file__).with_name("tiny_configurations")} if HOST.forge else {}
+"""Extensions of every WebUI under test."""
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -31,17 +35,13 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-FLAGS = (
-    *("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check"),
-    *("--use-cpu", "all", "--no-half", "--no-download-sd-model", "--do-not-download-clip", "--no-hashing"),
-)
 OPTIONS = {
     "sd_model_checkpoint": "tiny-sd1.safetensors",
-    "cross_attention_optimization": "sdp - scaled dot product",  # "Automatic" is InvokeAI's on a CPU, half as fast
     "show_progress_type": "Approx cheap",  # the default wants a download
     "samples_save": False,
     "grid_save": False,
     "save_init_img": False,
+    **HOST.options,
 }
 START_SECONDS = 180
 REQUEST_SECONDS = 300
@@ -72,10 +72,10 @@ class WebUI:
         self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = (), api: bool = True
     ):
         self.folder = folder
-        flags = [*FLAGS, *(["--api"] if api else []), *flags]
+        flags = [*HOST.flags, *(["--api"] if api else []), *flags]
         (folder / "extensions").mkdir(parents=True)
         (folder / "tmp").mkdir()
-        for name, source in extensions.items():
+        for name, source in {**ALWAYS, **extensions}.items():
             (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
         (folder / "config.json").write_text(json.dumps(OPTIONS))
         self.log_path = folder.with_suffix(".log")
@@ -143,7 +143,7 @@ class WebUI:
 
     def make(self, request: dict[str, Any], kind: str = "txt2img") -> Answer:
         start = time.monotonic()
-        status, answer = self.call(f"/sdapi/v1/{kind}", request)
+        status, answer = self.call(f"/sdapi/v1/{kind}", HOST.asked(request))
         seconds = time.monotonic() - start
         if status != 200:
             return Answer(status, [], answer if isinstance(answer, dict) else {"answer": answer}, seconds)

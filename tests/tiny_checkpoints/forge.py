@@ -61,7 +61,7 @@ _XL = {"sgm": True, "width": 2048}
 KINDS = {
     "sd1": ForgeKind(),
     "sd1-v": ForgeKind(prediction="v", seed=2),
-    "sd1-b": ForgeKind(seed=1),
+    "sd1.ckpt": ForgeKind(seed=1),
     "sd1-wide": ForgeKind(channels=(1, 2, 4)),  # FreeU knows feature maps of 640 and 1280 channels
     "sd1-inpainting": ForgeKind(extra_channels=5),
     "sd2-v": ForgeKind(prediction="v", width=1024),
@@ -79,7 +79,11 @@ def make(folder: Path, kind: str) -> Path:
     """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
     of = KINDS[kind]
     weights = unet.weights(of, _complete) | _text(of)
-    path = folder / f"tiny-{kind}.safetensors"
+    path = folder / f"tiny-{kind}"
+    if path.suffix == ".ckpt":
+        torch.save({"state_dict": weights}, path)
+        return path
+    path = path.with_suffix(".safetensors")
     save_file({name: value.contiguous() for name, value in weights.items()}, path, {"made_as": kind})
     settings = {"model": {"params": {"parameterization": of.prediction}}}
     path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from modules import sd_samplers
 from torch import Tensor
 
 from ...automatic import Chosen
@@ -54,7 +55,8 @@ def check_sampler(p: Any, samplers: Samplers, labels: Iterable[str]) -> None:
     if _function_name(p.sampler) not in samplers:
         name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
         why = "chooses its own steps" if name == "DPM adaptive" else "is not one that AsynDM knows"
-        raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(labels)}")
+        here = [label for label in labels if label in sd_samplers.all_samplers_map]
+        raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(here)}")
 
 
 def _function_name(sampler: Any) -> str:

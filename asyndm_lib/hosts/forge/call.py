@@ -18,10 +18,11 @@ from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of, on
 from ..common.rehearsal import rehearsal
 from ..per_pixel import replaced
+from . import own_samplers
 from .models import check_model, unet_of
 from .preconditioning import preconditioned
 from .text import prompt_targets
-from .unet_rows import UNetRows
+from .unet_rows import UNetRows, check_wrapper
 from .variance_preserving import in_sigma_space
 
 
@@ -32,6 +33,7 @@ class Call:
     """
 
     def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
+        check_wrapper(p.sd_model)
         self._p, self._settings, self._model = p, settings, model
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
@@ -58,6 +60,7 @@ class Call:
 
     def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
         predictor = self._p.sd_model.forge_objects.unet.model.predictor
+        own_samplers.complete(name, x, options)
         return levels_of(name, self._model, x, options, functools.partial(_maps, predictor), whole=True)
 
     def _unconditional(self) -> Tensor:

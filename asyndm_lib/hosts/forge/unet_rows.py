@@ -15,6 +15,17 @@ from ...run import Run
 from ..per_pixel import replaced
 
 WRAPPER = "model_function_wrapper"
+APART = "another extension takes the picture apart{name}; switch it or AsynDM off"
+TILING = ("lib_multidiffusion",)
+"""Packages whose wrappers give the model parts of the picture, as Forge's MultiDiffusion does."""
+
+
+def check_wrapper(sd_model: Any) -> None:
+    """Raise :class:`Unsupported` if another extension's wrapper is one that no run can work with."""
+    wrapper = sd_model.forge_objects.unet.model_options.get(WRAPPER)
+    package = type(wrapper).__module__.partition(".")[0]
+    if package in TILING:
+        raise Unsupported(APART.format(name=f" ({type(wrapper).__name__})"))
 
 
 class UNetRows:
@@ -65,7 +76,7 @@ class UNetRows:
 
             def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
                 if x.shape != call["input"].shape:
-                    raise Unsupported("another extension takes the picture apart; switch it or AsynDM off")
+                    raise Unsupported(APART.format(name=""))
                 with self._run.named_rows(rows, self._tokens()):
                     return apply_model(x, t, **c)
 

@@ -2,6 +2,7 @@
 
 import types
 
+import engine
 import k_diffusion.sampling
 import torch
 from modules import sd_samplers_extra, sd_samplers_lcm, sd_samplers_timesteps_impl, shared
@@ -11,6 +12,11 @@ FUNCTIONS = {
     "sample_lcm": sd_samplers_lcm.sample_lcm,
     **{name: getattr(sd_samplers_timesteps_impl, name) for name in ("ddim", "ddim_cfgpp", "plms", "unipc")},
 }
+
+if engine.FORGE:
+    from backend.modules import k_diffusion_extra
+
+    FUNCTIONS["sample_ddpm"] = k_diffusion_extra.sample_ddpm
 
 
 class Torch:

@@ -5,6 +5,7 @@ import functools
 import gc
 import inspect
 
+import engine
 import gradio as gr
 import k_diffusion.sampling
 import modules.scripts as scripts
@@ -15,8 +16,6 @@ from modules import (
     launch_utils,
     prompt_parser,
     script_callbacks,
-    sd_hijack,
-    sd_models,
     sd_samplers_cfg_denoiser,
     sd_samplers_timesteps_impl,
     shared,
@@ -40,7 +39,7 @@ class _Armed:
     def arm(self, what, at):
         self.disarm()
         self.what, self.at, self.calls, self.rows = what, at, 0, []
-        self.handle = unet().register_forward_pre_hook(self.called)
+        self.handle = engine.unet().register_forward_pre_hook(self.called)
 
     def disarm(self):
         if self.handle is not None:
@@ -63,7 +62,6 @@ class _Armed:
 armed = _Armed()
 samplers = collections.deque(maxlen=32)  # since the last look: they die with their job, and a patch on them unseen
 slowed = {"concavity": 0.0}
-put_away = []  # the host's model, while it is to have none
 
 
 class Probe(scripts.Script):
@@ -89,7 +87,11 @@ def slow(sampler, k):
 
         def get_sigmas(p, steps):
             sigmas = usual(p, steps)
-            return torch.cat([wrap.t_to_sigma(along_the_clock(wrap.sigma_to_t(sigmas[:-1]), k)), sigmas[-1:]])
+            # What a timestep does not say of a sigma: the host may know whole ones only.
+            timesteps = wrap.sigma_to_t(sigmas[:-1])
+            beside = sigmas[:-1].log() - wrap.t_to_sigma(timesteps).log()
+            slower = wrap.t_to_sigma(along_the_clock(timesteps, k)) * along_the_clock(beside, k).exp()
+            return torch.cat([slower.to(sigmas), sigmas[-1:]])
 
         sampler.get_sigmas = get_sigmas
     else:
@@ -125,16 +127,9 @@ def slow_time_steps(self, *args, **kwargs):
 uni_pc.UniPC.get_time_steps = slow_time_steps
 
 
-def unet():
-    return shared.sd_model.model.diffusion_model
-
-
-def modules_of_unets():
-    """Of every model that the host keeps: a refiner's run had two."""
-    models = {id(model): model for model in (shared.sd_model, *sd_models.model_data.loaded_sd_models)}
-    for model in models.values():
-        if model.model is not None:
-            yield from model.model.diffusion_model.named_modules()
+def modules_of_models():
+    for number, model in enumerate(engine.loaded()):
+        yield from ((f"{number}.{name}", module) for name, module in model.named_modules())
 
 
 def ours(value):
@@ -148,11 +143,10 @@ def ours(value):
 
 def places():
     """Everything whose attributes a patch might sit on."""
-    for name, module in modules_of_unets():
-        yield f"unet.{name}", module
-    yield "sd_model", shared.sd_model
+    for name, module in modules_of_models():
+        yield f"model {name}", module
+    yield from engine.places()
     yield "state", shared.state
-    yield "model_hijack", sd_hijack.model_hijack
     for sampler in samplers:
         yield "sampler", sampler
         yield "denoiser", sampler.model_wrap_cfg
@@ -167,6 +161,8 @@ def patches():
         found += [f"{name}.{key}" for key, value in vars(place).items() if ours(value)]
         classes.update(type(place).__mro__)
     found += [f"{c.__name__}.{key}" for c in classes for key, value in vars(c).items() if ours(value)]
+    for options in engine.patched_options():
+        found += [f"options.{key}" for key, value in options.items() if ours(value)]
     return found
 
 
@@ -180,7 +176,7 @@ def objects():
 
 def left():
     armed.disarm()
-    hooks = [f"{name}.{kind}" for name, module in modules_of_unets() for kind in HOOKS if getattr(module, kind)]
+    hooks = [f"{name}.{kind}" for name, module in modules_of_models() for kind in HOOKS if getattr(module, kind)]
     patched = patches()
     samplers.clear()
     living, tensors = objects()
@@ -215,6 +211,13 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         slowed["concavity"] = concavity
         return {}
 
+    if engine.FORGE:
+
+        @app.post("/asyndm-probe/memory")
+        def memory(little: bool = Body(..., embed=True)):
+            engine.little_memory(little)
+            return {}
+
     @app.post("/asyndm-probe/reload")
     def reload():
         """As the page's "Reload UI" does."""
@@ -223,9 +226,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.post("/asyndm-probe/without-model")
     def set_without_model(without: bool = Body(..., embed=True)):
-        if without:
-            put_away.append(sd_models.model_data.sd_model)
-        sd_models.model_data.sd_model = None if without else put_away.pop()
+        engine.without_model(without)
         return {}
 
 

@@ -1,0 +1,14 @@
+"""Where the WebUI under test keeps its model, and where a patch might sit on it."""
+
+from importlib.util import find_spec
+
+FORGE = find_spec("modules_forge") is not None
+
+if FORGE:
+    from forge_engine import little_memory, loaded, patched_options, places, unet, without_model
+else:
+    from a1111_engine import loaded, patched_options, places, unet, without_model
+
+    little_memory = None
+
+__all__ = ["FORGE", "little_memory", "loaded", "patched_options", "places", "unet", "without_model"]

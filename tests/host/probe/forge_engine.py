@@ -1,0 +1,49 @@
+"""Forge; see engine.py."""
+
+from backend import memory_management
+from modules import sd_models, shared
+
+
+def unet():
+    return shared.sd_model.forge_objects.unet.model.diffusion_model
+
+
+def _patchers():
+    """The UNets with their patches that the host keeps."""
+    sd_model = shared.sd_model
+    objects = (sd_model.forge_objects, sd_model.forge_objects_original, sd_model.forge_objects_after_applying_lora)
+    patchers = [o.unet for o in objects if o is not None]
+    return patchers + [loaded.model for loaded in memory_management.current_loaded_models]
+
+
+def loaded():
+    """The modules of every model that the host keeps."""
+    return list({id(patcher.model): patcher.model for patcher in _patchers()}.values())
+
+
+def places():
+    yield "sd_model", shared.sd_model
+    for number, patcher in enumerate(_patchers()):
+        yield f"patcher {number}", patcher
+
+
+def patched_options():
+    """The options through which extensions patch a model."""
+    return [patcher.model_options for patcher in _patchers() if hasattr(patcher, "model_options")]
+
+
+put_away = []  # the host's model, while it is to have none
+
+
+def without_model(without):
+    if without:
+        put_away.append(sd_models.model_data.sd_model)
+    sd_models.model_data.sd_model = sd_models.FakeInitialModel() if without else put_away.pop()
+
+
+get_free_memory = memory_management.get_free_memory
+
+
+def little_memory(little):
+    """Too little to join the parts of a batch, as the host believes."""
+    memory_management.get_free_memory = (lambda *args, **kwargs: 0) if little else get_free_memory

@@ -1,0 +1,48 @@
+"""Forge and its relatives: the rows of what they have beside A1111, and how they join the rows of a call."""
+
+import pictures
+import pytest
+from family import HOST
+from forge_rows import rows
+from requests_table import BASE, Row, switched_on
+from row_check import ROUNDING, check
+
+pytestmark = [
+    pytest.mark.skipif(not HOST.forge, reason=f"{HOST.name} has no built-in extensions of Forge"),
+    pytest.mark.usefixtures("nothing_left", "quiet"),
+]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
+def test_row(row: Row, host, reference):
+    check(row, host, reference)
+
+
+@pytest.fixture
+def little_memory(host):
+    host.post("/asyndm-probe/memory", {"little": True})
+    yield
+    host.post("/asyndm-probe/memory", {"little": False})
+
+
+@pytest.mark.parametrize("prompt", ["a cat and a dog", "a cat AND a dog:0.6"])
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_every_part_in_a_call_of_its_own(sampler, prompt, host, little_memory):
+    """As where there is little memory."""
+    request = {**BASE, "prompt": prompt, "sampler_name": sampler, "batch_size": 2}
+    apart = made(host, request)
+    host.post("/asyndm-probe/memory", {"little": False})
+    joined = made(host, request)
+    assert set(apart[1]) == {2}
+    assert set(joined[1]) == {2 * (2 + prompt.count("AND"))}
+    assert max(map(pictures.distance, apart[0], joined[0])) < ROUNDING
+    off = host.make(request).pictures
+    assert min(map(pictures.distance, apart[0], off)) > ROUNDING
+
+
+def made(host, request):
+    host.make(request)  # its model is loaded, which the probe sits on
+    host.post("/asyndm-probe/arm", {"what": "nothing", "at": 0})
+    answer = host.make(switched_on(request))
+    assert answer.messages == []
+    return answer.pictures[-2:], host.get("/asyndm-probe/rows")["rows"]
