@@ -91,8 +91,8 @@ class WebUI:
         self._process = subprocess.Popen(
             [
                 *(python_of(webui), "launch.py", *flags),
-                *("--data-dir", folder, "--models-dir", shared / "models", "--embeddings-dir", shared / "embeddings"),
-                *("--ckpt", shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
+                *("--data-dir", folder, HOST.models, shared / "models", "--embeddings-dir", shared / "embeddings"),
+                *HOST.begins_with(shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
                 *("--server-name", "127.0.0.1", "--port", str(self.port)),
             ],
             cwd=webui,
