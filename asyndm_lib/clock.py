@@ -91,16 +91,14 @@ class CountingClock:
     Before evaluation ``i`` a pixel that was related in ``c`` of the steps so far is at
     ``u = i - k·c·(1 - i/M)``: the state is an integer count, the table of its values is known in
     advance, and no advance asks the device for anything.
+
+    ``index``: the count, int64 ``[B, 1, H, W]``. ``touched``: bool, pixels that have left the synchronous clock.
     """
 
     def __init__(self, advances: int, shape: Sequence[int], concavity: float, device: torch.device | str = "cpu"):
         self.advances, self.step, self._k = advances, 0, concavity
-        self._count = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
-
-    @property
-    def touched(self) -> Tensor:
-        """Pixels that have left the synchronous clock, bool ``[B, 1, H, W]``."""
-        return self._count > 0
+        self.index = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
+        self.touched = self.index > 0
 
     def levels(self, i: int) -> Tensor:
         """All progress values that evaluation ``i`` can hold, float64 ``[i + 1]``; one alone where nothing lags."""
@@ -109,7 +107,7 @@ class CountingClock:
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.levels(self.step), self._count)
+        return Progress(self.levels(self.step), self.index)
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of a level at one evaluation and one at the next that pixels can hold: both ``[P]``, and the index.
@@ -121,7 +119,8 @@ class CountingClock:
 
     def advance(self, relation: Relation) -> None:
         if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit
-            self._count = self._count + relation.related
+            self.index = self.index + relation.related
+            self.touched = self.index > 0
         self.step += 1
 
 

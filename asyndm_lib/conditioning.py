@@ -1,23 +1,26 @@
 """Per-pixel timestep embedding of an unchanged UNet (METHOD, section 3).
 
 The UNet sees the timestep only through ``ResBlock.emb_layers``, whose output ``[N, C]`` it adds to a
-feature map. A hook turns that into ``[N, C, h, w]``: each block's linear layer runs once on a table
-of the DISTINCT timesteps, and a gather by index spreads it. Pixels on the synchronous clock take the
-UNet's own output, so that a map without lagging pixels changes no bit.
+feature map. Here that becomes ``[N, C, h, w]``: each block's linear layer runs on a table of the DISTINCT
+timesteps, and a gather by index spreads it. Pixels on the synchronous clock take what the UNet's own
+layers give for the batch's rows, so that a map without lagging pixels changes no bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from . import unet as parts
+from .block_tables import Block, BlockTables, Embeddings
 from .nearest import nearest
 from .passes import Passes
+from .patching import replaced
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
@@ -32,129 +35,130 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
 class PixelTimesteps:
     """Gives the pixels of a UNet's batch their own timesteps while :meth:`use` is active.
 
-    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, two on every ResBlock, and those
-    of :class:`Passes`. Nothing is stored on the modules; :meth:`detach` removes every hook.
+    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, one on every ResBlock, and those
+    of :class:`Passes`; and every ``emb_layers`` has another ``forward``. :meth:`detach` takes all of it away.
     """
 
     def __init__(self, unet: nn.Module):
         parts.check(unet)
         self._unet = unet
         self._passes = Passes(unet)
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._blocks = [Block(block.emb_layers) for block in parts.res_blocks(unet)]
+        self._tables = BlockTables(unet.time_embed, self._blocks)
+        self._places = _Places()
+        self._attached = ExitStack()
         self._call: _Call | None = None
-        self._known_cells: dict[tuple, Tensor] = {}
 
     def attach(self) -> None:
-        unet = self._unet
+        unet, attached = self._unet, self._attached
+        attached.callback(self._passes.detach)
         self._passes.attach()
-        self._handles.append(unet.time_embed.register_forward_hook(self._after_time_embed))
+        attached.callback(unet.time_embed.register_forward_hook(self._after_time_embed).remove)
         if isinstance(getattr(unet, "label_emb", None), nn.Module):
-            self._handles.append(unet.label_emb.register_forward_hook(self._after_label_emb))
-        for block in parts.res_blocks(unet):
-            self._handles.append(block.in_layers[-1].register_forward_hook(self._after_in_layers))
-            self._handles.append(block.emb_layers.register_forward_hook(self._after_emb_layers))
+            attached.callback(unet.label_emb.register_forward_hook(self._after_label_emb).remove)
+        for module, block in zip(parts.res_blocks(unet), self._blocks, strict=True):
+            attached.callback(module.in_layers[-1].register_forward_hook(self._after_in_layers).remove)
+            attached.enter_context(replaced(module.emb_layers, "forward", partial(self._embed, block)))
 
     def detach(self) -> None:
-        self._passes.detach()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._attached.close()
+        self._tables.clear()
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor] = ()) -> Iterator[None]:
         """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
 
         ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
-        ``index``: int64 ``[N, 1, H, W]``.
+        ``index``: int64 ``[N, 1, H, W]``. ``coming``: the ``timesteps`` of calls to come, if known.
         """
-        self._call = _Call(timesteps, index, self._cells)
+        self._call = _Call(timesteps, index, coming, self._places)
         try:
             yield
         finally:
             self._call = None
 
-    def _cells(self, full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
-        """The pixels of a latent of size ``full`` that a block of ``size`` takes, int64 ``[h·w]``; made once a run."""
-        if (full, size) not in self._known_cells:
-            rows, columns = nearest(size[0], full[0]), nearest(size[1], full[1])
-            self._known_cells[full, size] = (rows[:, None] * full[1] + columns).flatten().to(device)
-        return self._known_cells[full, size]
-
     def _after_time_embed(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         call = self._call
-        if call is None or call.time is not None or len(call.timesteps) < 2:
+        if call is None or call.embeddings is not None or call.embedding or len(call.timesteps) < 2:
             return
+        call.embedding = True  # the module is called again from here
         # The UNet's own embedding serves the first level; ours the others, in the same precision.
-        call.time = output  # also keeps the call below from coming back here
-        embedding = timestep_embedding(call.timesteps[1:], args[0].shape[1])
-        call.levels = module(embedding.to(args[0].dtype))
+        embed = partial(timestep_embedding, channels=args[0].shape[1])
+        call.embeddings = self._tables.embeddings(
+            call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
+        )
+        call.embedding = False
 
     def _after_label_emb(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self._call is not None:
-            self._call.label = output
+        if self._call is not None and self._call.embeddings is not None:
+            self._call.embeddings.label = output
 
     def _after_in_layers(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         if self._call is not None:
             self._call.size = output.shape[-2:]
 
-    def _after_emb_layers(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+    def _embed(self, block: Block, emb: Tensor) -> Tensor:
+        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or its own ``[N, C]``."""
         call = self._call
-        if call is None or call.levels is None or call.busy or not self._passes.own:
-            return None
-        call.busy = True
-        # Every block begins with the same activation of the same table: it is worth making once.
-        usual = len(module) == 2 and isinstance(module[0], nn.SiLU)
-        lagging = module[1](call.activated(module[0])) if usual else module(call.table())
-        call.busy = False
-        return call.spread(output, lagging)
+        if call is None or call.embeddings is None or not self._passes.own:
+            return block.forward(emb)
+        return _spread(self._tables.table(block, emb, call.embeddings), call.columns(len(emb)), len(emb), call.size)
+
+
+def _spread(table: Tensor, columns: Tensor, n: int, size: tuple[int, int]) -> Tensor:
+    """Columns of ``table [C, L]`` for every pixel, ``[n, C, h, w]``; ``columns``: ``[n·h·w]``.
+
+    Either way leaves each channel's pixels side by side in memory, as the feature map has them.
+    """
+    if table.is_cuda:  # in the feature map's very order, to which it is added in less time
+        c = len(table)
+        return table.expand(n, -1, -1).gather(2, columns.view(n, 1, -1).expand(-1, c, -1)).view(n, c, *size)
+    return table.index_select(1, columns).view(-1, n, *size).transpose(0, 1)
 
 
 class _Call:
     """One call of the UNet: what is known of it so far."""
 
-    def __init__(self, timesteps: Tensor, index: Tensor, cells: Callable[..., Tensor]):
-        self.timesteps, self.index, self._cells = timesteps, index, cells
-        self.time: Tensor | None = None
-        self.levels: Tensor | None = None
-        self.label: Tensor | None = None
-        self.size = index.shape[-2:]
-        self.busy = False
-        self._table: Tensor | None = None
-        self._activated: Tensor | None = None
+    def __init__(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor], places: _Places):
+        self.timesteps, self.coming = timesteps, coming
+        self.embeddings: Embeddings | None = None
+        self.embedding = False
+        self.size = tuple(index.shape[-2:])
+        self._index, self._places = index, places
         self._all: Tensor | None = None
-        self._rows: dict[tuple[int, int], Tensor] = {}
+        self._columns: dict[tuple[int, int], Tensor] = {}
 
-    def table(self) -> Tensor:
-        """The whole embedding of the lagging levels: time, and per row what the model adds to it (SDXL's label)."""
-        if self._table is None:
-            self._table = self.levels
-            if self.label is not None:
-                self._table = (self.levels[None] + self.label[:, None]).flatten(0, 1)
-        return self._table
-
-    def activated(self, activation: nn.Module) -> Tensor:
-        """``activation`` of :meth:`table`."""
-        if self._activated is None:
-            self._activated = activation(self.table())
-        return self._activated
-
-    def rows(self) -> Tensor:
-        """For every pixel of a block of the present size the column of its table, int64 ``[N·h·w]``."""
+    def columns(self, n: int) -> Tensor:
+        """For every pixel of the present block the column of its table (:mod:`block_tables`), ``[n·h·w]``."""
         size = tuple(self.size)
-        if size not in self._rows:
+        if size not in self._columns:
             if self._all is None:
-                level = self.index[:, 0]
-                own = torch.arange(len(level), device=level.device)[:, None, None]
-                others = len(level) - 1 + (own * len(self.levels) if self.label is not None else 0)
-                self._all = torch.where(level == 0, own, others + level).flatten(1)
-            cells = self._cells(tuple(self.index.shape[-2:]), size, self.index.device)
-            self._rows[size] = self._all.index_select(1, cells).flatten()
-        return self._rows[size]
+                self._all = self.embeddings.columns(self._index).flatten()
+            self._columns.update(self._places.taken(self._all, n, tuple(self._index.shape[-2:]), size))
+        return self._columns[size]
 
-    def spread(self, own: Tensor, lagging: Tensor) -> Tensor:
-        """The rows' own output ``[N, C]`` and the lagging levels' ``[rows, C]``, gathered to ``[N, C, h, w]``."""
-        n, (h, w) = len(self.index), self.size
-        # Gathering columns leaves each channel's pixels side by side in memory, as the feature map has them.
-        table = torch.cat([own.t(), lagging.t()], dim=1)
-        return table.index_select(1, self.rows()).view(-1, n, h, w).transpose(0, 1)
+
+class _Places:
+    """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple, list[tuple[int, int]]] = {}
+        self._places: dict[tuple, Tensor] = {}
+
+    def taken(self, all: Tensor, n: int, full: tuple[int, int], size: tuple[int, int]) -> dict[tuple, Tensor]:
+        """Of ``all [n·H·W]`` what blocks of ``size`` take, and blocks of every size met before with such a latent."""
+        sizes = self._sizes.setdefault((n, full), [])
+        if size not in sizes:
+            sizes.append(size)
+            cells = [_cells(full, size, all.device) for size in sizes]
+            rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
+            self._places[n, full] = torch.cat([(rows + cell).flatten() for cell in cells])
+        taken = all.index_select(0, self._places[n, full])
+        return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))
+
+
+def _cells(full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
+    """The pixels of a latent of size ``full`` that a block of ``size`` takes, int64 ``[h·w]``."""
+    rows, columns = nearest(size[0], full[0], device), nearest(size[1], full[1], device)
+    return (rows[:, None] * full[1] + columns).flatten()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from . import unet as parts
-from .nearest import resize
+from .attention_sum import AttentionSum
+from .nearest import Resize
 from .passes import Passes
 
 Weights = Callable[[Hashable, int], Tensor]
@@ -35,6 +37,8 @@ class TokenMaps:
         self._query: Tensor | None = None
         self._here = self.size
         self._records: list[_Rows] = []
+        self._known: tuple[list, list[Tensor], Tensor] | None = None
+        self._resize = Resize(*self.size)
 
     def attach(self) -> None:
         self._passes.attach()
@@ -50,6 +54,7 @@ class TokenMaps:
             handle.remove()
         self._handles.clear()
         self.clear()
+        self._known = None
 
     def clear(self) -> None:
         """Forget everything recorded so far."""
@@ -68,15 +73,18 @@ class TokenMaps:
         finally:
             self._call = self._query = None
 
-    def take(self) -> dict[Hashable, Tensor]:
-        """Mean over heads and layers of every recorded row, ``[T, h, w]`` each; the record is empty afterwards."""
-        maps = {}
-        for record in self._records:
-            if record.sum is not None:
-                mean = (record.sum / record.layers).transpose(1, 2).unflatten(-1, self.size)
-                maps.update(zip(record.rows, mean, strict=True))
+    def take(self) -> tuple[list[Hashable], Tensor]:
+        """The names of the recorded rows, and the mean of each over heads and layers, ``[rows, T, h, w]``.
+
+        The record is empty afterwards.
+        """
+        seen = [record for record in self._records if record.sum.heads]
+        rows = [row for record in seen for row in record.rows]
+        means = [record.sum.mean().transpose(1, 2).unflatten(-1, self.size) for record in seen]
         self.clear()
-        return maps
+        if not means:
+            return [], torch.empty(0, 0, *self.size)
+        return rows, means[0] if len(means) == 1 else torch.cat(means)
 
     def _before_transformer(self, module: nn.Module, args: tuple) -> None:
         self._here = tuple(args[0].shape[-2:])
@@ -91,14 +99,23 @@ class TokenMaps:
             call = self._call
             if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
-            weights = call.weights(output.shape[1], output.device)
-            maps = token_maps(query[call.at], output[call.at], layer.heads, parts.scale(layer), weights)
-            if self._here != self.size:
-                maps = resize(maps.transpose(1, 2).unflatten(-1, self._here), *self.size).flatten(2).transpose(1, 2)
-            call.sum = maps if call.sum is None else call.sum + maps
-            call.layers += 1
+            resize = None if self._here == self.size else partial(self._at_usual_size, self._here)
+            weights = self._weights_of(call, output.shape[1], output.device)
+            call.sum.add(query[call.at], output[call.at], layer.heads, parts.scale(layer), weights, resize)
 
         return hook
+
+    def _at_usual_size(self, here: tuple[int, int], maps: Tensor) -> Tensor:
+        """``maps [rows, pixels, T]`` of a layer of size ``here``."""
+        return self._resize(maps.transpose(1, 2).unflatten(-1, here)).flatten(2).transpose(1, 2)
+
+    def _weights_of(self, call: _Rows, context: int, device: torch.device) -> Tensor:
+        """``[rows, context, T]``; they seldom change from layer to layer, or from step to step."""
+        weights = [call.weights(row, context) for row in call.rows]
+        key = [*map(id, weights), device]
+        if self._known is None or key != self._known[0]:
+            self._known = key, weights, torch.stack(weights).to(device)
+        return self._known[2]
 
 
 class _Rows:
@@ -107,40 +124,5 @@ class _Rows:
     def __init__(self, at: list[int], rows: list[Hashable], weights: Weights):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.rows = rows
-        self.sum: Tensor | None = None
-        self.layers = 0
-        self._weights = weights
-        self._stacked: Tensor | None = None
-
-    def weights(self, context: int, device: torch.device) -> Tensor:
-        """``[rows, context, T]``."""
-        if self._stacked is None or self._stacked.shape[1] != context:
-            self._stacked = torch.stack([self._weights(row, context) for row in self.rows]).to(device)
-        return self._stacked
-
-
-@torch.no_grad()
-def token_maps(query: Tensor, key: Tensor, heads: int, scale: float, weights: Tensor) -> Tensor:
-    """``softmax(q·kᵀ·scale)`` over all tokens, mean over heads, weighted sum over tokens: ``[rows, pixels, T]``.
-
-    ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context, T]``.
-    """
-    with _full_precision(query.device):
-        q, k = _heads(query, heads), _heads(key, heads)
-        attention = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale).softmax(dim=-1)
-        return attention.unflatten(0, (-1, heads)).mean(dim=1) @ weights.to(q.dtype)
-
-
-def _heads(projected: Tensor, heads: int) -> Tensor:
-    """``[rows, n, heads·d]`` → ``[rows·heads, n, d]`` in full precision, in one copy."""
-    split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
-    precision = torch.promote_types(projected.dtype, torch.float32)
-    return split.to(precision, memory_format=torch.contiguous_format).flatten(0, 1)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager:
-    """No autocast inside; half precision overflows in q·kᵀ of SD 2.x. Devices that have no autocast need nothing."""
-    if device.type in ("cuda", "cpu", "xpu"):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+        self.rows, self.weights = rows, weights
+        self.sum = AttentionSum()

@@ -14,6 +14,7 @@ from .clock import Relation
 from .host import Row
 from .maps import TokenMaps
 from .masks import everywhere, relate
+from .nearest import Resize
 from .prompts import PromptTargets
 from .settings import Settings
 
@@ -86,6 +87,8 @@ class TargetRegions:
         self._static: Relation | None = None
         self.maps: Tensor | None = None
         self._index = cache(partial(torch.tensor, device=device))  # sent to the device once
+        self._to_latent = Resize(*self._size)
+        self._present_k: tuple[Tensor, Tensor] | None = None
 
     def attach(self) -> None:
         self._maps.attach()
@@ -105,7 +108,7 @@ class TargetRegions:
         self._seen = torch.zeros(self._images, len(self.concavities), device=self._device)
         # Before the first map exists every pixel counts as related, of the images that hold a target.
         present = self._targets.present(step, self._device)
-        self._before = everywhere(torch.where(present, self._k, -1.0).amax(dim=1), *self._size)
+        self._before = everywhere(self._concavities(present).amax(dim=1), *self._size)
 
     @property
     def latest(self) -> Relation:
@@ -154,18 +157,18 @@ class TargetRegions:
 
     def _read(self) -> Relation | None:
         """The relation that this step's token maps give; None in a rehearsal, which only adds them up."""
-        recorded = self._maps.take()
+        rows, maps = self._maps.take()
         present = self._targets.present(self._step, self._device)
-        if not recorded:
+        if not rows:
             self.problems.add(
                 "no token maps could be read (another extension changes the size inside the model?), "
                 "so nothing was related in some steps"
             )
             return self._nothing()
-        # An image's AND parts share its targets: their weights add up to the mean over all tokens.
-        images = self._index(tuple(image for image, _ in recorded))
-        maps = torch.stack(list(recorded.values()))
-        maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, images, maps)
+        images = tuple(image for image, _ in rows)
+        if images != tuple(range(self._images)):
+            # An image's AND parts share its targets: their weights add up to the mean over all tokens.
+            maps = maps.new_zeros(self._images, *maps.shape[1:]).index_add(0, self._index(images), maps)
         if self.choice is not None:
             self.choice.see(maps, self._targets.present(self._step))
         if self.rehearsing:
@@ -183,7 +186,13 @@ class TargetRegions:
         return maps * self.choice.chosen[:, :, None, None], present & self.choice.chosen
 
     def _relate(self, maps: Tensor, present: Tensor) -> Relation:
-        return relate(maps, present, self._k, self._settings.threshold, *self._size)
+        return relate(maps, self._concavities(present), self._settings.threshold, self._to_latent)
+
+    def _concavities(self, present: Tensor) -> Tensor:
+        """``[B, T]``, negative where an image does not hold the target."""
+        if self._present_k is None or self._present_k[0] is not present:  # it seldom changes from step to step
+            self._present_k = present, torch.where(present, self._k, -1.0)
+        return self._present_k[1]
 
     def _nothing(self) -> Relation:
         return everywhere(torch.full((self._images,), -1.0, device=self._device), *self._size)

@@ -184,17 +184,17 @@ class Run:
                 before = []
                 self._begin(descent)
             self._number, self._i, self._recorded = number, i, not self._regions.wants(number)
-            step = Step(self, number, self._sigma_map(i), tuple(before), risen_from if i == 0 else None)
+            self._now = self._next or self._sigma_map(0)
+            step = Step(self, number, self._now, tuple(before), risen_from if i == 0 else None)
             yield step
             before.append(step.sigma)
 
     def _begin(self, descent: Descent) -> None:
         schedule, regions = descent.schedule, self._regions
         self._descent = descent
-        self._clock = make_clock(
-            schedule.advances, self._shape, self.settings.curve, regions.concavities, self._device
-        )
+        self._clock = make_clock(schedule.advances, self._shape, self.settings.curve, regions.concavities, self._device)
         self._tables = self._known_levels() if isinstance(self._clock, CountingClock) else None
+        self._next: SigmaMap | None = None
         for _ in range(schedule.lead):
             self._clock.advance(regions.latest)
 
@@ -286,7 +286,7 @@ class Run:
     def _these(self, rows: Sequence[Row], unread: Sequence[Row], tokens: int | None = None) -> Iterator[Rows]:
         images = self._images(tuple(image for image, _ in rows))
         with ExitStack() as stack:
-            stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images]))
+            stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images], self._coming()))
             if self._recording:
                 stack.enter_context(self._regions.record(unread, self.host.step(), tokens))
             yield Rows(self._sigma.map[images], self.lagging[images])
@@ -310,7 +310,8 @@ class Run:
         self._observe(relation)
         self._relation = relation
         self._clock.advance(relation)
-        return self._sigma_map(self._i + 1)
+        self._next = self._sigma_map(self._i + 1)
+        return self._next
 
     @property
     def last(self) -> bool:
@@ -327,8 +328,7 @@ class Run:
 
     def _observe(self, relation: Relation | None) -> None:
         if self._observers and not self.rehearsing:
-            sigma, maps = self._sigma_map(self._i), self._regions.maps
-            seen = Seen(self._number, self.evaluations, sigma, relation, maps)
+            seen = Seen(self._number, self.evaluations, self._now, relation, self._regions.maps)
             for observer in self._observers:
                 observer(seen)
 
@@ -346,9 +346,19 @@ class Run:
         return sigmas.to(self._device, self._dtype), schedule.timestep(sigmas).to(self._device)
 
     def _sigma_map(self, i: int, clock: Clock | None = None) -> SigmaMap:
-        progress = (clock or self._clock).progress
-        sigmas, timesteps = self._tables[i] if self._tables is not None else self._levels(progress.levels)
-        return SigmaMap(self._descent.scalars[i], sigmas, progress.index, timesteps)
+        clock = clock or self._clock
+        if self._tables is not None:
+            (sigmas, timesteps), index = self._tables[i], clock.index
+        else:
+            progress = clock.progress
+            (sigmas, timesteps), index = self._levels(progress.levels), progress.index
+        return SigmaMap(self._descent.scalars[i], sigmas, index, timesteps)
+
+    def _coming(self) -> list[Tensor]:
+        """The timesteps of the evaluations after this step's own, if the present one is that and they are known."""
+        if self._tables is None or self._sigma.timesteps is not self._now.timesteps:
+            return []
+        return [timesteps for _, timesteps in self._tables[self._i + 1 :]]
 
 
 @dataclass(frozen=True)

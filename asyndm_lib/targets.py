@@ -39,6 +39,11 @@ def tagged(prompt: str) -> str:
     return ", ".join(_TAG.findall(prompt))
 
 
+def named_targets(listed: str, prompt: str) -> tuple[Target, ...]:
+    """The targets of a list and of a prompt's tags together; see :func:`parse_targets`."""
+    return parse_targets(", ".join(filter(None, (listed, tagged(prompt)))))
+
+
 def parse_targets(text: str) -> tuple[Target, ...]:
     """Read a target list; an empty one, or one of blanks and commas, gives ``()``.
 

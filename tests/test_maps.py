@@ -8,8 +8,10 @@ from stand_ins import AttendingUNet, hooks_on, tiny_unet
 from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
+from asyndm_lib import attention_sum
+from asyndm_lib.attention_sum import AttentionSum
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.maps import TokenMaps, token_maps
+from asyndm_lib.maps import TokenMaps
 from asyndm_lib.nearest import resize
 from asyndm_lib.unet import halved, token_map_layers
 
@@ -39,6 +41,13 @@ def weights(row: int, context: int) -> Tensor:
     """Another few tokens for every row and target."""
     random = torch.Generator().manual_seed(row)
     return torch.rand(154, TARGETS, generator=random)[:context]
+
+
+def taken_from(maps: TokenMaps) -> dict:
+    """Row → map."""
+    rows, means = maps.take()
+    assert len(rows) == len(means)
+    return dict(zip(rows, means, strict=True))
 
 
 class Projections:
@@ -87,7 +96,7 @@ def test_maps_are_the_softmax_of_the_wanted_level_head_by_head(size, expected, c
     maps.attach()
     with maps.record([None, 5], weights):
         unet(**inputs(2, *size, context))
-    taken = maps.take()
+    taken = taken_from(maps)
     assert list(taken) == [5]
     assert maps.size == expected
     assert taken[5].shape == (TARGETS, *expected)
@@ -105,7 +114,7 @@ def test_only_the_named_rows_are_recorded_each_with_its_own_weights():
     for rows in ([None, 0, None, 7, 2], [0, 7, 2, None, None], [4, None, None, None, 1]):
         with maps.record(rows, weights):
             unet(**given)
-        taken = maps.take()
+        taken = taken_from(maps)
         assert sorted(taken) == sorted(row for row in rows if row is not None)
         for at, row in enumerate(rows):
             if row is not None:
@@ -121,11 +130,11 @@ def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
     given = inputs(4, 16, 24, 77)
     with maps.record([0, 1, 2, None], weights):
         unet(**given)
-    together = maps.take()
+    together = taken_from(maps)
     for rows, at in (([0], [0]), ([1, 2], [1, 2]), ([None], [3])):
         with maps.record(rows, weights):
             unet(**{name: value[at] for name, value in given.items()})
-    sliced = maps.take()
+    sliced = taken_from(maps)
     assert sorted(sliced) == [0, 1, 2]
     for row in range(3):
         torch.testing.assert_close(sliced[row], together[row], rtol=1e-5, atol=1e-7)
@@ -134,7 +143,7 @@ def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
         unet(**{name: value[:1] for name, value in given.items()})
     with maps.record([1], weights):
         unet(**longer)
-    mixed = maps.take()
+    mixed = taken_from(maps)
     torch.testing.assert_close(mixed[0], together[0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(
         mixed[1].flatten(1).double(), projections.slowly(8 * 12, 0, weights(1, 154)), rtol=1e-4, atol=1e-6
@@ -151,7 +160,7 @@ def test_calls_of_another_context_within_one_record_have_its_weights():
         for context in (77, 154):
             unet(**inputs(1, 16, 24, context))
             slow.append(projections.slowly(8 * 12, 0, weights(0, context)))
-    torch.testing.assert_close(maps.take()[0].flatten(1).double(), sum(slow) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(taken_from(maps)[0].flatten(1).double(), sum(slow) / 2, rtol=1e-4, atol=1e-6)
     maps.detach()
 
 
@@ -161,7 +170,7 @@ def test_a_target_that_is_every_token_has_a_map_of_ones():
     maps.attach()
     with maps.record([0], lambda row, context: torch.ones(context, 1)):
         unet(**inputs(1, 16, 24, 77))
-    torch.testing.assert_close(maps.take()[0], torch.ones(1, 8, 12))
+    torch.testing.assert_close(taken_from(maps)[0], torch.ones(1, 8, 12))
     maps.detach()
 
 
@@ -172,15 +181,15 @@ def test_taking_empties_the_record():
     for _ in range(2):
         with maps.record([3], weights):
             unet(**inputs(1, 16, 24, 77))
-        once = maps.take()[3]
-        assert maps.take() == {}
+        once = taken_from(maps)[3]
+        assert taken_from(maps) == {}
     with maps.record([3], weights):
         unet(**inputs(1, 16, 24, 77))
-    assert torch.equal(maps.take()[3], once)
+    assert torch.equal(taken_from(maps)[3], once)
     with maps.record([3], weights):
         unet(**inputs(1, 16, 24, 77))
     maps.clear()
-    assert maps.take() == {}
+    assert taken_from(maps) == {}
     maps.detach()
 
 
@@ -195,7 +204,7 @@ def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
     with pytest.raises(KeyboardInterrupt), maps.record([0], weights):
         raise KeyboardInterrupt
     unet(**given)
-    assert maps.take() == {}
+    assert taken_from(maps) == {}
     maps.detach()
 
 
@@ -208,7 +217,7 @@ def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
     maps.attach()
     with maps.record([0], weights):
         unet(**inputs(1, *size, 77))
-    taken = maps.take()[0]
+    taken = taken_from(maps)[0]
     here = halved(size[0], 2), halved(size[1], 2)
     slow = resize(projections.slowly(here[0] * here[1], 0, weights(0, 77)).unflatten(1, here), 8, 12)
     torch.testing.assert_close(taken.double(), slow, rtol=1e-4, atol=1e-6)
@@ -224,7 +233,7 @@ def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     maps.attach()
     with maps.record([0], weights):
         unet(**inputs(1, 16, 24, 77))
-    assert maps.take() == {}
+    assert taken_from(maps) == {}
     maps.detach()
 
 
@@ -235,12 +244,12 @@ def test_a_batch_of_somebody_else_within_the_call_is_not_read():
     maps.attach()
     with maps.record([None, 5], weights):
         unet(**given)
-    alone = maps.take()[5]
+    alone = taken_from(maps)[5]
     send_another_first(unet)
     for _ in range(2):
         with maps.record([None, 5], weights):
             unet(**given)
-        assert torch.equal(maps.take()[5], alone)
+        assert torch.equal(taken_from(maps)[5], alone)
     maps.detach()
 
 
@@ -252,7 +261,7 @@ def test_the_unets_output_is_the_same_to_the_bit_while_recording():
     maps.attach()
     with maps.record([0, None, 1], weights):
         assert torch.equal(unet(**given), plain)
-    assert len(maps.take()) == 2
+    assert len(taken_from(maps)) == 2
     assert torch.equal(unet(**given), plain)
     maps.detach()
     assert torch.equal(unet(**given), plain)
@@ -314,11 +323,33 @@ def test_half_precision_is_computed_in_single():
     random = torch.Generator().manual_seed(6)
     q = torch.randn(1, 20, 16, generator=random).half() * 300  # q·kᵀ leaves half precision's range
     k = torch.randn(1, 77, 16, generator=random).half() * 300
+
+    def mean(query: Tensor, key: Tensor) -> Tensor:
+        sum = AttentionSum()
+        sum.add(query, key, 2, 1.0, torch.eye(77)[None])
+        return sum.mean()
+
     with torch.autocast("cpu", torch.bfloat16):
-        out = token_maps(q, k, 2, 1.0, torch.eye(77)[None])
+        out = mean(q, k)
     assert out.dtype == torch.float32
     assert torch.isfinite(out).all()
-    torch.testing.assert_close(out, token_maps(q.float(), k.float(), 2, 1.0, torch.eye(77)[None]), rtol=0, atol=0)
+    torch.testing.assert_close(out, mean(q.float(), k.float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("memory", [0, 5 * 20 * 77 * 4 * 2, 2**30])
+def test_many_layers_at_once_or_one_by_one_have_the_same_mean(memory, monkeypatch):
+    monkeypatch.setattr(attention_sum, "MEMORY", memory)
+    random = torch.Generator().manual_seed(7)
+    weights = torch.rand(1, 77, 3, generator=random)
+    sum, expected = AttentionSum(), []
+    for heads in [2] * 11 + [4, 2]:
+        q, k = (torch.randn(1, n, 16, generator=random) for n in (20, 77))
+        sum.add(q, k, heads, 0.5, weights)
+        q_h, k_h = (t.view(-1, heads, 16 // heads).transpose(0, 1) for t in (q[0], k[0]))
+        expected += list((q_h @ k_h.transpose(1, 2) * 0.5).softmax(-1) @ weights[0])
+        q.zero_()  # an attention back end may scale its query in place
+    assert sum.heads == len(expected)
+    torch.testing.assert_close(sum.mean()[0], torch.stack(expected).mean(dim=0))
 
 
 def test_a_model_without_cross_attention_is_unsupported():

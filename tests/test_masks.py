@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm_lib.masks import everywhere, relate
-from asyndm_lib.nearest import nearest, resize
+from asyndm_lib.clock import Relation
+from asyndm_lib.masks import everywhere
+from asyndm_lib.masks import relate as relate_by_concavity
+from asyndm_lib.nearest import Resize, nearest, resize
 
 THERE = torch.ones(1, 1, dtype=torch.bool)
 # mean 2.5
@@ -17,6 +19,13 @@ MAP = torch.tensor([[[[1.0, 2.0], [2.5, 4.5]]]])
 
 def f64(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def relate(
+    maps: torch.Tensor, present: torch.Tensor, concavities: torch.Tensor, threshold: float, height: int, width: int
+) -> Relation:
+    """``present``: bool ``[B, T]``. ``concavities``: ``[T]``."""
+    return relate_by_concavity(maps, torch.where(present, concavities, -1.0), threshold, Resize(height, width))
 
 
 @pytest.mark.parametrize(
@@ -40,14 +49,14 @@ def test_the_mask_is_the_or_of_all_targets_with_the_largest_concavity_that_holds
     maps = torch.tensor([[[[9.0, 9.0, 0.0, 0.0]], [[0.0, 9.0, 9.0, 0.0]], [[9.0, 0.0, 0.0, 0.0]]]])
     relation = relate(maps, torch.ones(1, 3, dtype=torch.bool), f64(0.3, 0.7, 0.0), 1.0, 1, 4)
     assert relation.related.flatten().tolist() == [True, True, True, False]
-    assert relation.concavity.flatten().tolist() == [0.3, 0.7, 0.7, 0.0]
+    assert relation.concavity[relation.related].tolist() == [0.3, 0.7, 0.7]
     assert relation.concavity.dtype == torch.float64
 
 
 def test_a_target_of_concavity_0_relates_its_pixels_with_0():
     relation = relate(MAP, THERE, f64(0.0), 1.0, 2, 2)
     assert relation.related.flatten().tolist() == [False, False, True, True]
-    assert (relation.concavity == 0).all()
+    assert (relation.concavity[relation.related] == 0).all()
 
 
 def test_the_mean_is_each_images_and_each_targets_own():
@@ -62,7 +71,7 @@ def test_an_absent_target_relates_nothing_in_the_images_that_do_not_hold_it():
     present = torch.tensor([[True, False], [False, True], [False, False]])
     relation = relate(maps, present, f64(0.3, 0.7), 1.0, 1, 4)
     assert relation.related.flatten(1).tolist() == [[True] + [False] * 3, [False] * 3 + [True], [False] * 4]
-    assert relation.concavity.flatten(1).tolist() == [[0.3, 0, 0, 0], [0, 0, 0, 0.7], [0] * 4]
+    assert relation.concavity[relation.related].tolist() == [0.3, 0.7]
 
 
 def test_an_absent_target_relates_nothing_even_where_its_map_is_all_zero():
@@ -106,4 +115,4 @@ def test_everywhere_relates_every_pixel_of_the_images_whose_concavity_is_not_neg
     assert relation.related.shape == relation.concavity.shape == (3, 1, 2, 3)
     assert relation.related.flatten(1).all(dim=1).tolist() == [True, False, True]
     assert not relation.related[1].any()
-    assert relation.concavity[:, 0, 0, 0].tolist() == [0.3, 0.0, 0.0]
+    assert relation.concavity[:, 0, 0, 0].tolist() == [0.3, -1.0, 0.0]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm_lib.errors import AsynDMError, TargetError
-from asyndm_lib.targets import MAX_LENGTH, MAX_TARGETS, Target, parse_targets, tagged
+from asyndm_lib.targets import MAX_LENGTH, MAX_TARGETS, Target, named_targets, parse_targets, tagged
 
 GOOD = {
     "": [],
@@ -204,3 +204,11 @@ def test_a_target_is_shown_as_it_is_written():
 )
 def test_tags_in_a_prompt(prompt, found):
     assert parse_targets(tagged(prompt)) == found
+
+
+def test_a_list_and_a_prompts_tags_make_targets_together():
+    prompt = "a cat and a <asyn:red heart:0.5>"
+    assert named_targets("cat", prompt) == (Target("cat"), Target("red heart", concavity=0.5))
+    assert named_targets("", prompt) == (Target("red heart", concavity=0.5),)
+    assert named_targets("cat", "a cat") == (Target("cat"),)
+    assert len(named_targets("z" * MAX_LENGTH, "a cat")) == 1, "what joins them counts among the characters"

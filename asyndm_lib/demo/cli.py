@@ -12,6 +12,18 @@ from typing import NoReturn
 MODEL = Path(__file__).parent / "model" / "emoji.safetensors"
 """The embedded model; the defaults of the size and the CFG scale are those it was trained for."""
 
+BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
+BENCH_SAMPLERS = (
+    "sample_euler",
+    "sample_euler_ancestral",
+    "sample_heun",
+    "sample_dpmpp_2m",
+    "sample_dpmpp_sde",
+    "sample_dpmpp_2m_sde",
+    "sample_dpmpp_3m_sde",
+)
+"""Those that need no more than sigmas and noise."""
+
 MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
 
 
@@ -65,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("webui", type=Path, metavar="WEBUI_FOLDER", help="the folder that holds webui.py")
     one.set_defaults(run=_install_model)
+    _add_bench(commands)
     return top
 
 
@@ -120,6 +133,32 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     one.set_defaults(run=_generate)
 
 
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    from ..samplers import LABELS
+
+    one = commands.add_parser(
+        "bench",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        help="measure what AsynDM costs in time and memory",
+        description="Run whole sampling loops, k-diffusion's own and ours with masks and clocks made anew in every "
+        "step, in turn on the same model, and print the ratios. On a GPU the models are UNets of full size with random "
+        "weights, in half precision; on a CPU it is the embedded model. Any of --models, --samplers, --batch, --length "
+        "and --targets replaces the usual choice of cases.",
+    )
+    add = one.add_argument
+    add("--models", nargs="+", choices=BENCH_MODELS, metavar="NAME", help=", ".join(BENCH_MODELS))
+    samplers = [label for label in LABELS if LABELS[label][0] in BENCH_SAMPLERS]
+    add("--samplers", nargs="+", choices=samplers, metavar="NAME", help=", ".join(samplers))
+    add("--batch", nargs="+", type=_whole(1, MAX_BATCH), metavar="N", help="pictures at once")
+    add("--length", nargs="+", type=_whole(3, MAX_STEPS), metavar="N", help="steps")
+    add("--targets", nargs="+", type=_whole(1, 8), metavar="N", help="target words")
+    add("--rounds", type=_whole(1, 100), default=5, metavar="N", help="how often both loops are timed")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
+    add("--out", type=Path, default=Path("out/bench.json"), metavar="FILE", help="the figures as JSON")
+    one.set_defaults(run=_bench)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     return _checked(int, low, high, "a whole number")
 
@@ -152,6 +191,16 @@ def _generate(options: argparse.Namespace) -> None:
         raise Failure(f"ldm and k-diffusion cannot be imported here: {type(error).__name__}: {error}") from error
     try:
         generate(options)
+    except AsynDMError as error:
+        raise Failure(str(error)) from error
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from ..bench.command import bench
+    from ..errors import AsynDMError
+
+    try:
+        bench(options)
     except AsynDMError as error:
         raise Failure(str(error)) from error
 

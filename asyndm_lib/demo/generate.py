@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import AsynDMError, SettingsError, TargetError
+from ..errors import AsynDMError, TargetError
 from ..film import Film
 from ..hosts.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.ldm_checkpoint import load
 from ..settings import EVERYWHERE, Settings
 from ..targets import parse_targets
+from .device import device_of
 from .sheet import Block, Picture, draw
 
 MOMENTS = 6
@@ -32,7 +32,7 @@ def generate(options: argparse.Namespace) -> None:
     settings = Settings(**{f.name: getattr(options, f.name) for f in EVERYWHERE})
     seeds = range(options.seed, options.seed + options.batch)
     request = Request(seeds=seeds, **{f.name: getattr(options, f.name) for f in fields(Request) if f.name != "seeds"})
-    device = _device(options.device)
+    device = device_of(options.device)
     _check_writable(options.out, options.images)
     checkpoint = load(options.checkpoint, options.config, device)
     host = Embedded(checkpoint)
@@ -91,20 +91,6 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
             print(f"seed {seed}: chose {', '.join(words)}")
             pictures.append(Picture(variant.name, f"lagging, chosen by itself: {', '.join(words)}", own))
     return pictures
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise SettingsError(f"--device {name!r:.40} is unknown; it must be cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"--device {name!r}: torch finds no such GPU")
-    return device
 
 
 def _check_writable(out: Path, images: Path | None) -> None:

@@ -9,33 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..patching import replaced
 from ..run import Rows
 from ..schedule import alpha
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """``owner.name`` is ``value`` inside the ``with``; what this object or its class had comes back."""
-    had, before = name in vars(owner), vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-@contextmanager
-def kept(values: dict[str, Any]) -> Iterator[None]:
-    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced there stays."""
-    before = set(values)
-    try:
-        yield
-    finally:
-        for key in values.keys() - before:
-            del values[key]
 
 
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:

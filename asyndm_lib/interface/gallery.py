@@ -11,7 +11,7 @@ from modules import images, shared
 from PIL import Image
 
 from ..film import Film
-from ..hosts.per_pixel import replaced
+from ..patching import replaced
 from ..prompts import PromptTargets
 from ..settings import EVERYWHERE, Settings
 from . import messages, sheet

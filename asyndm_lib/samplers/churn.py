@@ -40,9 +40,9 @@ class Churn:
             return x, step.sigma
         if not self._always and not (self._within(step.sigma.map).any() or self._within(step.sigma.scalar)):
             return x, step.sigma
-        noise = self._run.host.randn_like(x) * self._s_noise
+        noise = self._run.host.randn_like(x)
         sigma_hat = step.sigma.apply(self._raised)
-        return step.per_pixel(partial(_churn, x, noise), step.sigma, sigma_hat), sigma_hat
+        return step.per_pixel(partial(_churn, x, noise * self._s_noise), step.sigma, sigma_hat), sigma_hat
 
     def _raised(self, sigma: Tensor) -> Tensor:
         return torch.where(self._within(sigma), sigma * (self._gamma + 1), sigma)

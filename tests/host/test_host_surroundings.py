@@ -31,10 +31,11 @@ PREVIEWS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _options_restored(host, reference):
-    before = host.get("/sdapi/v1/options")
+    servers = (host, reference.server)
+    before = [server.get("/sdapi/v1/options") for server in servers]
     yield
-    for server in (host, reference.server):
-        server.post("/sdapi/v1/options", before)
+    for server, options in zip(servers, before, strict=True):
+        server.post("/sdapi/v1/options", options)
 
 
 @pytest.fixture(scope="module")

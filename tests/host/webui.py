@@ -94,6 +94,8 @@ class WebUI:
                 *("--data-dir", folder, HOST.models, shared / "models", "--embeddings-dir", shared / "embeddings"),
                 *HOST.begins_with(shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
                 *("--server-name", "127.0.0.1", "--port", str(self.port)),
+                # Gradio 4 serves a page no files outside the data folder.
+                *(("--gradio-allowed-path", webui.resolve()) if HOST.forge else ()),
             ],
             cwd=webui,
             env={**os.environ, **ENVIRONMENT, "TMPDIR": str(folder / "tmp")},

@@ -13,6 +13,7 @@ from modules import shared
 from torch import Tensor
 
 from ...host import Host, Row
+from ...patching import replaced
 from ...run import Rows, Run
 from ...samplers.timesteps import denoised_of
 from ...schedule import alpha
@@ -20,7 +21,7 @@ from ...settings import Settings
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of, on
 from ..common.rehearsal import rehearsal
-from ..per_pixel import at_single_pixels, eps_of_v, replaced, scalings
+from ..per_pixel import at_single_pixels, eps_of_v, scalings
 from .models import check_model
 from .text import prompt_targets
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...drawing import enlarged, outlined
+from ...patching import replaced
 from ...run import Seen
-from ..per_pixel import replaced
 
 LEAST = 4
 """Pixels of the preview for one of the latent: the quick previews have only one, on which an outline would hide all."""

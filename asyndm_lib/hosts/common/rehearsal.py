@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..per_pixel import replaced
+from ...patching import replaced
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ...automatic import named_or_candidates
 from ...errors import SettingsError
 from ...prompts import PromptTargets, Scheduled, Tokenize
 from ...settings import Settings
-from ...targets import Target, parse_targets, tagged
+from ...targets import Target, named_targets, tagged
 from ...tokens import Token
 
 MAX_BRACKETS = 200
@@ -89,7 +89,7 @@ def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTarg
     # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
     first = p.iteration * p.batch_size
     typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
-    named = [parse_targets(f"{settings.targets}, {tagged(prompt)}") for prompt in typed]
+    named = [named_targets(settings.targets, prompt) for prompt in typed]
     if hires and p.hr_prompts == p.prompts:
         chosen = [p.asyndm_chosen.get(first + image, ()) for image in range(len(prompts))]
         named = [own or tuple(map(Target, words)) for own, words in zip(named, chosen, strict=True)]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ...host import Host
+from ...patching import replaced
 from ...run import Run
 from ...settings import Settings
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of, on
 from ..common.rehearsal import rehearsal
-from ..per_pixel import replaced
 from . import own_samplers
 from .models import check_model, unet_of
 from .preconditioning import preconditioned

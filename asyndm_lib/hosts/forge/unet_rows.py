@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...errors import Unsupported
 from ...host import Row
+from ...patching import replaced
 from ...run import Run
-from ..per_pixel import replaced
 
 WRAPPER = "model_function_wrapper"
 APART = "another extension takes the picture apart{name}; switch it or AsynDM off"

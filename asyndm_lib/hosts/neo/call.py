@@ -12,7 +12,6 @@ from torch import Tensor
 from ...run import Run
 from ..common.noise_levels import Levels
 from ..forge import call
-from ..per_pixel import kept
 from .noise_levels import levels_of
 
 
@@ -29,7 +28,7 @@ class Call(call.Call):
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:
-        with super().patched(run), kept(self._extra_args):
+        with super().patched(run), _no_more_than_now(self._extra_args):
             if self._guided_twice:
                 # As the host's own functions do it: by an extra option of the model call, without which guidance of 1
                 # would leave the unconditional picture out.
@@ -42,3 +41,14 @@ class Call(call.Call):
     def _guided(self, args: dict[str, Any]) -> Tensor:
         self._uncond = args["uncond_denoised"]
         return args["denoised"]
+
+
+@contextmanager
+def _no_more_than_now(values: dict[str, Any]) -> Iterator[None]:
+    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced there stays (a refiner's)."""
+    before = set(values)
+    try:
+        yield
+    finally:
+        for key in values.keys() - before:
+            del values[key]

@@ -10,8 +10,8 @@ def unet():
 
 def _patchers():
     """The UNets with their patches that the host keeps."""
-    sd_model = shared.sd_model
-    objects = (sd_model.forge_objects, sd_model.forge_objects_original, sd_model.forge_objects_after_applying_lora)
+    names = ("forge_objects", "forge_objects_original", "forge_objects_after_applying_lora")
+    objects = [getattr(shared.sd_model, name, None) for name in names]  # there is no model before the first picture
     patchers = [o.unet for o in objects if o is not None]
     return patchers + [loaded.model for loaded in memory_management.current_loaded_models]
 

@@ -1,0 +1,28 @@
+"""``python -m asyndm_lib bench``."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+
+from ..demo.device import device_of
+from .report import HEAD, Case, line, machine, measured, save, usual_cases
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure the cases that ``options`` name, print a line as soon as each is known, and write the JSON file."""
+    device = device_of(options.device)
+    chosen = (options.models, options.samplers, options.batch, options.length, options.targets)
+    first = Case("SD 1.5" if device.type == "cuda" else "embedded", "Euler", 1, 20)
+    usual = ([first.model], [first.sampler], [first.batch], [first.steps], [first.targets])
+    cases = usual_cases(device)
+    if any(chosen):
+        cases = [Case(*values) for values in product(*(own or one for own, one in zip(chosen, usual, strict=True)))]
+    print(", ".join(f"{name} {value}" for name, value in machine(device).items()), flush=True)
+    print(HEAD, flush=True)
+    rows = []
+    for row in measured(cases, options.rounds, device):
+        rows.append(row)
+        print(line(row), flush=True)
+        save(rows, device, options.out)  # what is measured is kept if the next case fails
+    print(f"written to {options.out}")

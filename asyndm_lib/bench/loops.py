@@ -1,0 +1,113 @@
+"""A whole sampling loop, k-diffusion's own and ours, on the same model and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import k_diffusion.sampling
+import torch
+from k_diffusion.external import DiscreteEpsDDPMDenoiser
+from torch import Tensor
+
+from ..host import Descent, Host
+from ..hosts.per_pixel import scalings
+from ..prompts import PromptTargets
+from ..run import Run
+from ..samplers import LABELS, SAMPLERS
+from ..schedule import Schedule
+from ..settings import Settings
+from ..targets import parse_targets
+from ..tokens import Token
+from .models import Model
+
+CFG = 7.0
+WORDS = ("cat", "dog", "bird", "tree", "house", "boat", "cloud", "lamp")
+
+
+class _Denoiser(DiscreteEpsDDPMDenoiser):
+    """A UNet as k-diffusion sees it, under autocast on a GPU as the WebUIs run it."""
+
+    def get_eps(self, x: Tensor, t: Tensor, **conditioning: Any) -> Tensor:
+        with torch.autocast("cuda", torch.float16) if x.is_cuda else nullcontext():
+            return self.inner_model(x, t, **conditioning).float()
+
+
+class Loop:
+    """``plain()`` and ``asyndm()`` give the final latents of the same start.
+
+    With everything on: masks of ``targets`` target words made anew in every step, new clocks every step, CFG.
+    """
+
+    def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
+        self._batch, self._words = batch, WORDS[:targets]
+        betas = torch.linspace(0.00085**0.5, 0.0120**0.5, 1000, dtype=torch.float64) ** 2
+        self._denoiser = _Denoiser(model.unet, (1 - betas).cumprod(0).float(), quantize=False).to(device)
+        self._name, self._options = LABELS[sampler]
+        self.sigmas = self._denoiser.get_sigmas(steps)
+        random = torch.Generator().manual_seed(1)
+        shape = (batch, 4, model.size, model.size)
+        self._x = torch.randn(shape, generator=random).to(device) * self.sigmas[0]
+        dtype = next(model.unet.parameters()).dtype
+        self._conditioning = {"context": torch.randn(2 * batch, 77, model.context, generator=random).to(device, dtype)}
+        if model.label is not None:
+            self._conditioning["y"] = torch.randn(2 * batch, model.label, generator=random).to(device, dtype)
+        self._run: Run | None = None
+
+    @torch.no_grad()
+    def plain(self) -> Tensor:
+        """k-diffusion's own loop."""
+        function = getattr(k_diffusion.sampling, self._name)
+        return function(self._guided, self._x, self.sigmas, disable=True, **self._sampler_options())
+
+    @torch.no_grad()
+    def asyndm(self) -> Tensor:
+        """Ours."""
+        maps = self._denoiser.sigma_to_t, self._denoiser.t_to_sigma
+        images = range(self._batch)
+        host = Host(
+            unet=self._denoiser.inner_model,
+            descents=[Descent(Schedule(self.sigmas[:-1], *maps), list(self.sigmas))],
+            predict=lambda x, sigma: self._guided(x, sigma * x.new_ones(len(x))),
+            rows=[(image, 0) for image in images] + [(image, None) for image in images],
+            step=lambda: 0,
+            unconditional=lambda: self._x,
+            randn_like=torch.randn_like,
+            callback=None,
+            progress=iter,
+            rehearsal=nullcontext,
+        )
+        named, prompt = ", ".join(self._words), " ".join(self._words)
+        targets = PromptTargets(parse_targets(named), [[[(0, prompt)]]] * self._batch, _tokenize)
+        with Run(host, Settings(targets=named, mask_timing="fresh"), targets, self._x) as self._run:
+            try:
+                return self._run.sample(SAMPLERS[self._name], self._x, **self._sampler_options())
+            finally:
+                self._run = None
+
+    def _sampler_options(self) -> dict[str, Any]:
+        if "sde" not in self._name:
+            return self._options
+        low, high = self.sigmas[-2], self.sigmas[0]
+        noise = k_diffusion.sampling.BrownianTreeNoiseSampler(self._x, low, high, seed=[0] * self._batch)
+        return {**self._options, "noise_sampler": noise}
+
+    def _guided(self, x: Tensor, sigma: Tensor) -> Tensor:
+        both, levels = torch.cat([x, x]), torch.cat([sigma, sigma])
+        if self._run is None:
+            out = self._denoiser(both, levels, **self._conditioning)
+        else:
+            with self._run.rows(len(both)) as here, scalings(self._denoiser, here):
+                out = self._denoiser(both, levels, **self._conditioning)
+        conditional, unconditional = out.chunk(2)
+        return unconditional + (conditional - unconditional) * CFG
+
+
+def _tokenize(text: str) -> list[Token]:
+    """One token a word, after the start token."""
+    return [Token(word, at, True) for at, word in enumerate(text.split(), start=1)]
+
+
+Way = Callable[[], Tensor]
+"""One of a loop's two."""

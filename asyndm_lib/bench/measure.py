@@ -1,0 +1,110 @@
+"""Time, memory, and calls of one way through a sampling loop."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Loop = Callable[[], object]
+
+_FREE = frozenset(
+    (
+        *("_reshape_alias", "_unsafe_view", "alias", "as_strided", "chunk", "detach", "expand", "permute", "reshape"),
+        *("select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unflatten"),
+        *("unsafe_split", "unsqueeze", "view", "lift", "lift_fresh", "scalar_tensor"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "is_same_size", "promote_types"),
+    )
+)
+"""Operations that compute nothing: views, empty memory, questions."""
+
+_WAITS = frozenset(["_local_scalar_dense", "is_nonzero", "nonzero", "unique_dim", "_unique2", "equal", "masked_select"])
+"""Operations for whose result the CPU waits."""
+
+
+class Operations(TorchDispatchMode):
+    """Counts PyTorch's operations inside the ``with``: each computing one is a launch on a GPU, or more.
+
+    ``computing``: by name. ``waits``: those for which the CPU would wait for a GPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computing: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.__name__.split(".")[0]
+        if name in _WAITS:
+            self.waits[name] += 1
+        elif name not in _FREE:
+            self.computing[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(loop: Loop) -> Operations:
+    """Those of one loop."""
+    with Operations() as counted:
+        loop()
+    return counted
+
+
+def launches(loop: Loop) -> tuple[int, int]:
+    """Kernel launches of one loop, and how often the CPU waits for the GPU in it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        loop()
+    names = [event.name for event in profiled.events()]
+    started = sum(name.startswith(("cudaLaunchKernel", "cuLaunchKernel")) for name in names)
+    # The profiler waits for the device once, at its end.
+    return started, sum(name.endswith("Synchronize") for name in names) - 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``seconds``: of each round. ``peak``: bytes above what is held before, at most; None on a CPU."""
+
+    seconds: list[float]
+    peak: int | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def interleaved(loops: list[Loop], rounds: int, device: torch.device) -> list[Cost]:
+    """Each of ``loops`` once to warm up, then ``rounds`` times in turn, so that what else goes on meets all alike."""
+    for loop in loops:
+        loop()
+    measured: list[list[tuple[float, int | None]]] = [[] for _ in loops]
+    for number in range(rounds):
+        # Whoever goes first has it a little cooler.
+        for at in range(len(loops)) if number % 2 == 0 else reversed(range(len(loops))):
+            measured[at].append(_once(loops[at], device))
+    return [Cost([seconds for seconds, _ in runs], _most(peak for _, peak in runs)) for runs in measured]
+
+
+def _most(peaks: Any) -> int | None:
+    known = [peak for peak in peaks if peak is not None]
+    return max(known, default=None)
+
+
+def _once(loop: Loop, device: torch.device) -> tuple[float, int | None]:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        loop()
+        return time.perf_counter() - start, None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    loop()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,145 @@
+"""The models that are timed: UNets of full size with random weights (speed does not depend on them)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there
+    from ldm.modules.attention import CrossAttention, SpatialTransformer
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from ldm.modules.diffusionmodules.util import timestep_embedding
+
+from ..demo.cli import MODEL
+from ..unet import cross_attentions
+
+SD15 = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "attention_resolutions": [4, 2, 1],
+    "num_res_blocks": 2,
+    "channel_mult": [1, 2, 4, 4],
+    "num_heads": 8,
+    "use_spatial_transformer": True,
+    "transformer_depth": 1,
+    "context_dim": 768,
+    "use_checkpoint": False,
+    "legacy": False,
+}
+SD21 = {
+    **SD15,
+    "num_heads": -1,
+    "num_head_channels": 64,
+    "use_linear_in_transformer": True,
+    "context_dim": 1024,
+}
+SDXL = {**SD21, "attention_resolutions": [4, 2], "channel_mult": [1, 2, 4], "context_dim": 2048}
+SDXL_DEPTHS = {640: 2, 1280: 10}
+SDXL_LABEL = 2816
+
+
+@dataclass(frozen=True)
+class Model:
+    """``unet``, called with ``x [N, 4, size, size]``, timesteps ``[N]``, ``context [N, 77, context]``, ``y``.
+
+    ``label``: the width of ``y``; None where the UNet takes none.
+    """
+
+    name: str
+    unet: nn.Module
+    size: int
+    context: int
+    label: int | None = None
+
+
+class SdxlUNet(UNetModel):
+    """SDXL's UNet of ldm's parts, which know neither a depth for each level nor labels that are vectors."""
+
+    def __init__(self) -> None:
+        super().__init__(**SDXL)
+        for parent in list(self.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, SpatialTransformer):
+                    setattr(parent, name, _deeper(child))
+        width = self.time_embed[-1].out_features
+        self.label_emb = nn.Sequential(nn.Linear(SDXL_LABEL, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor) -> Tensor:
+        """As ldm's, with ``y [N, 2816]``."""
+        sinusoidal = timestep_embedding(timesteps, self.model_channels).to(self.dtype)
+        emb = self.time_embed(sinusoidal) + self.label_emb(y)
+        h, skipped = x.to(self.dtype), []
+        for block in self.input_blocks:
+            h = block(h, emb, context)
+            skipped.append(h)
+        h = self.middle_block(h, emb, context)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skipped.pop()], dim=1), emb, context)
+        return self.out(h)
+
+
+def _deeper(transformer: SpatialTransformer) -> SpatialTransformer:
+    channels = transformer.in_channels
+    heads = channels // SD21["num_head_channels"]
+    return SpatialTransformer(
+        channels,
+        heads,
+        channels // heads,
+        depth=SDXL_DEPTHS[channels],
+        context_dim=SDXL["context_dim"],
+        use_linear=True,
+        use_checkpoint=False,
+    )
+
+
+def embedded(device: torch.device, path: Path = MODEL) -> Model:
+    """The embedded model, with its own weights."""
+    from ..hosts.ldm_checkpoint import load
+
+    unet = load(path, None, device).unet
+    attention = next(attention for attention, _ in cross_attentions(unet))
+    return Model("embedded", unet, 32, attention.to_k.in_features)
+
+
+def _random(name: str, make: Callable[[], nn.Module], size: int, context: int, label: int | None = None) -> Callable:
+    def model(device: torch.device) -> Model:
+        torch.manual_seed(0)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float16)
+        try:
+            with device:
+                unet = make().eval()
+        finally:
+            torch.set_default_dtype(before)
+        unet.dtype = torch.float16
+        return Model(name, unet, size, context, label)
+
+    return model
+
+
+MODELS: dict[str, Callable[[torch.device], Model]] = {
+    "embedded": embedded,
+    "SD 1.5": _random("SD 1.5", lambda: UNetModel(**SD15), 64, 768),
+    "SD 2.1": _random("SD 2.1", lambda: UNetModel(**SD21), 64, 1024),
+    "SD 2.1 768": _random("SD 2.1 768", lambda: UNetModel(**SD21), 96, 1024),
+    "SDXL": _random("SDXL", SdxlUNet, 128, 2048, SDXL_LABEL),
+}
+"""``MODELS[name](device)``; all but the embedded one in half precision."""
+
+
+def scaled_dot_product(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
+    """``CrossAttention.forward`` by PyTorch's fused attention, as the WebUIs have it."""
+    context = x if context is None else context
+    projected = self.to_q(x), self.to_k(context), self.to_v(context)
+    q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)
+    out = nn.functional.scaled_dot_product_attention(q, k, v)
+    return self.to_out(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,130 @@
+"""The cases that are measured, and their table."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from ..patching import replaced
+from .loops import Loop
+from .measure import interleaved, launches, operations
+from .models import MODELS, CrossAttention, scaled_dot_product
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    model: str
+    sampler: str
+    batch: int
+    steps: int
+    targets: int = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a case costs: the plain loop's median seconds, and ours as ratios to it round by round.
+
+    ``ratios``: the quartiles. ``peak``: MiB of the plain loop above the weights, and ``memory`` the ratio of ours.
+    ``calls``: per step, plain and ours: kernel launches on a GPU, PyTorch's operations on a CPU. ``waits``: in a loop.
+    """
+
+    case: Case
+    plain: float
+    time: float
+    ratios: tuple[float, float]
+    peak: float | None
+    memory: float | None
+    calls: tuple[float, float]
+    waits: tuple[int, int]
+
+
+def usual_cases(device: torch.device) -> list[Case]:
+    """Batch sizes of every model, then samplers and lengths of two at batch 1, then many targets."""
+    if device.type != "cuda":
+        return [Case("embedded", "Euler", batch, 20) for batch in (1, 4)]
+    base = Case("SD 1.5", "Euler", 1, 20)
+    sizes = [replace(base, model=model, batch=batch) for model in list(MODELS)[1:] for batch in (1, 4, 8)]
+    ways = product(("SD 1.5", "SDXL"), ("Euler", "DPM++ 2M", "DPM++ SDE"), (20, 50))
+    others = [Case(model, sampler, 1, steps) for model, sampler, steps in ways]
+    # One by one by model, each of which is made once.
+    cases = list(dict.fromkeys([*sizes, *others, replace(base, batch=8, steps=50), replace(base, targets=8)]))
+    return sorted(cases, key=lambda case: list(MODELS).index(case.model))
+
+
+def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[Row]:
+    """Each case's row. ``rounds``: of both loops, in turn."""
+    name, model = None, None
+    with replaced(CrossAttention, "forward", scaled_dot_product):
+        for case in cases:
+            if case.model != name:
+                model = None  # gone before the next one comes
+                name, model = case.model, MODELS[case.model](device)
+            yield _row(case, Loop(model, case.sampler, case.batch, case.steps, device, case.targets), rounds, device)
+
+
+def _row(case: Case, loop: Loop, rounds: int, device: torch.device) -> Row:
+    plain, ours = interleaved([loop.plain, loop.asyndm], rounds, device)
+    ratios = sorted(b / a for a, b in zip(plain.seconds, ours.seconds, strict=True))
+    quartiles = torch.tensor(ratios, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    if device.type == "cuda":
+        counts = [launches(loop.plain), launches(loop.asyndm)]
+    else:
+        counted = [operations(loop.plain), operations(loop.asyndm)]
+        counts = [(o.computing.total(), o.waits.total()) for o in counted]
+    return Row(
+        case=case,
+        plain=plain.median,
+        time=quartiles[1],
+        ratios=(quartiles[0], quartiles[2]),
+        peak=None if plain.peak is None else plain.peak / 2**20,
+        memory=None if plain.peak is None else ours.peak / plain.peak,
+        calls=(counts[0][0] / case.steps, counts[1][0] / case.steps),
+        waits=(counts[0][1], counts[1][1]),
+    )
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+
+
+HEAD = (
+    "| model | sampler | batch | steps | targets | plain, s | time | quartiles | memory | calls a step | waits |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def line(row: Row) -> str:
+    """One of the table's."""
+    case = row.case
+    memory = "" if row.memory is None else f"{row.memory:.3f} of {row.peak:.0f} MiB"
+    cells = [
+        case.model,
+        case.sampler,
+        case.batch,
+        case.steps,
+        case.targets,
+        f"{row.plain:.2f}",
+        f"**{row.time:.3f}**",
+        f"{row.ratios[0]:.3f}-{row.ratios[1]:.3f}",
+        memory,
+        f"{row.calls[0]:.0f} → {row.calls[1]:.0f}",
+        f"{row.waits[0]} → {row.waits[1]}",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def save(rows: list[Row], device: torch.device, path: Path) -> None:
+    """Everything measured, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = {**machine(device), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
