@@ -45,7 +45,7 @@ class Call(call.Call):
 
 @contextmanager
 def _no_more_than_now(values: dict[str, Any]) -> Iterator[None]:
-    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced there stays (a refiner's)."""
+    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced stays, a refiner's."""
     before = set(values)
     try:
         yield
