@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 from family import NEO
@@ -10,24 +11,28 @@ from materials import FLOW
 from requests_table import MASK, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both
 
+from asyndm_lib.samplers.neo import LABELS, SAMPLERS
+
 NOT_FOR_FLOWS = ("DDIM", "PLMS")
 
 
 def rows() -> Iterator[Row]:
     def row(name: str, settings: Any = None, kind: str = "txt2img", **request: Any) -> Row:
-        return Row(f"flow, {name}", {**SMALL, **request}, settings, kind=kind, checkpoint=FLOW)
+        return Row(f"flow, {name}", {**SMALL, "steps": 4, **request}, settings, kind=kind, checkpoint=FLOW)
 
     for sampler in (*NEO.samplers, "DPM++ 2s a RF"):
         if sampler in NOT_FOR_FLOWS:
             without = {"unchanged": True, "without": True, "messages": ("not for rectified flow models",)}
             yield Row(f"flow, {sampler}", {**SMALL, "sampler_name": sampler}, checkpoint=FLOW, **without)
-        else:
+        elif "flow" in signature(SAMPLERS[LABELS[sampler]]).parameters:
             yield from both(row(sampler, sampler_name=sampler))
+        else:
+            yield row(sampler, sampler_name=sampler)
     yield from both(row("static, Euler a", STATIC, sampler_name="Euler a"))
     yield row("whole picture, DPM++ 2M", {"whole_picture": True}, sampler_name="DPM++ 2M")
     yield row("AND, batch size 2", prompt="a cat AND a dog:0.6", batch_size=2)
     yield row("CFG 1", cfg_scale=1)
-    yield from both(row("hires fix", **HIRES))
+    yield from both(row("hires fix", **{**HIRES, "steps": 4}))
     start = {**START, "denoising_strength": 0.7}
     yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
     yield from both(row("inpainting", kind="img2img", **{**start, **MASK, "width": 96, "height": 96}))
