@@ -87,7 +87,8 @@ def sample(name, x, noise, pixels, options):
 def _sample(name, x, noise, ways, options):
     function = FUNCTIONS.get(name) or getattr(k_diffusion.sampling, name)
     usual = k_diffusion.sampling.torch, k_diffusion.sampling.get_sigmas_karras
-    unipc = {f"uni_pc_{key}": options.pop(key) for key in ("order", "variant", "lower_order_final") if key in options}
+    of_options = () if engine.NEO else ("order", "variant", "lower_order_final")
+    unipc = {f"uni_pc_{key}": options.pop(key) for key in of_options if key in options}
     usual_options = {key: getattr(shared.opts, key) for key in unipc}
     hijack = Torch(noise, -ways[0].log() if name == "sample_dpm_fast" else None)
     try:
