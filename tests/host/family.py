@@ -111,6 +111,7 @@ FORGE = Family(
         "option hypertile_enable_unet": "Forge has no HyperTile any more",
         "option lora_functional": "Forge has one way to apply a LoRA",
         "option sd_lora": "Forge has no LoRA of the options",
+        "option sd_vae_encode_method": "Forge's TAESD wants a download",
         "option fp8_storage": "Forge has its own way to keep weights in eight bits",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",

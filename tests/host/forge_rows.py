@@ -9,9 +9,9 @@ from materials import CONTROL
 from requests_table import FILLER, PROMPT, SMALL, START, Row, drawing, in_base64
 from sampler_rows import HIRES, STATIC, both
 
-_CONTROL = {"enabled": True, "image": in_base64(drawing()), "module": "None", "model": CONTROL, "weight": 1.0}
+CONTROL_UNIT = {"enabled": True, "image": in_base64(drawing()), "module": "None", "model": CONTROL, "weight": 1.0}
 EXTENSIONS: dict[str, tuple[str, list[Any]]] = {
-    "ControlNet": ("controlnet", [_CONTROL]),
+    "ControlNet": ("controlnet", [CONTROL_UNIT]),
     "FreeU": ("freeu integrated (sd 1.x, sd 2.x, sdxl)", [True, 1.3, 1.4, 0.9, 0.6, 0.0, 1.0]),
     "Kohya HR fix": ("kohya hrfix integrated", [True, 3, 2.0, 0.0, 0.6, True, "bicubic", "bicubic"]),
     "PAG": ("perturbedattentionguidance integrated", [True, 3.0, 0.0, 0.0, 1.0]),

@@ -3,7 +3,8 @@
 import pictures
 import pytest
 from family import HOST
-from forge_rows import rows
+from forge_rows import CONTROL_UNIT, rows
+from materials import CONTROL
 from requests_table import BASE, Row, switched_on
 from row_check import ROUNDING, check
 
@@ -11,6 +12,13 @@ pytestmark = [
     pytest.mark.skipif(not HOST.forge, reason=f"{HOST.name} has no built-in extensions of Forge"),
     pytest.mark.usefixtures("nothing_left", "quiet"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _control_model(host):
+    """ControlNet knows its models by a name with a hash."""
+    models = host.get("/controlnet/model_list")["model_list"]
+    CONTROL_UNIT["model"] = next(name for name in models if name.startswith(CONTROL))
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
