@@ -78,7 +78,7 @@ def _features(row: Any) -> Iterator[str]:
     yield f"checkpoint {str(request.get('refiner_checkpoint')).removeprefix('tiny-')}"
     yield from (f"option {name}" for name in row.options)
     yield f"script {request.get('script_name')}"
-    yield from (f"extension {name}" for name in request.get("alwayson_scripts", {}))
+    yield from (f"extension {name}, {row.kind}" for name in request.get("alwayson_scripts", {}))
     yield f"sampler {request.get('sampler_name')}"
     yield f"sampler {request.get('hr_sampler_name')}"
     yield f"scheduler {request.get('scheduler')}"
@@ -129,6 +129,7 @@ _NEOS_SCHEDULES = (
     *("linear_quadratic", "kl_optimal", "ddim", "align_your_steps", "beta", "turbo", "bong_tangent", "flow_match"),
     "flux2",
 )
+_KINDS = ("txt2img", "img2img")
 _ELSEWHERE = (
     *("freeu integrated (sd 1.x, sd 2.x, sdxl)", "kohya hrfix integrated", "perturbedattentionguidance integrated"),
     *("selfattentionguidance integrated (sd 1.x, sd 2.x, sdxl)", "dynamicthresholding (cfg-fix) integrated"),
@@ -158,8 +159,8 @@ NEO = Family(
         **{f"sampler {name}": f"Forge Neo has no sampler {name}" for name in {*_SAMPLERS, "DPM adaptive"} - {*_NEOS}},
         **{f"scheduler {name}": f"Forge Neo has no schedule {name}" for name in {*_SCHEDULES} - {*_NEOS_SCHEDULES}},
         **{f"option {name}": f"Forge Neo has no option {name}" for name in _GONE},
-        **{f"extension {name}": f"Forge Neo does not bring {name.removesuffix(' integrated')}" for name in _ELSEWHERE},
-        "extension multidiffusion integrated": "Forge Neo has MultiDiffusion for img2img only",
+        **{f"extension {name}, {kind}": f"Forge Neo does not bring {name}" for name in _ELSEWHERE for kind in _KINDS},
+        "extension multidiffusion integrated, txt2img": "Forge Neo has MultiDiffusion for img2img only",
         "checkpoint sd2-v": "Forge Neo does not know Stable Diffusion 2",
     },
 )

@@ -40,9 +40,13 @@ def rows() -> Iterator[Row]:
     yield from both(row("hires fix", **{**HIRES, "steps": 4}))
     start = {**START, "denoising_strength": 0.7}
     yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
-    yield from both(row("inpainting", kind="img2img", **{**start, **MASK, "width": 96, "height": 96}))
+    yield from both(row("inpainting", kind="img2img", **start, **MASK))
     for sampler in ("Euler CFG++", "Euler a CFG++", "DPM++ 2M CFG++"):
         yield from both(Row(f"{sampler}, CFG 1", {**SMALL, "sampler_name": sampler, "cfg_scale": 1}))
         yield Row(f"{sampler}, CFG 1.5", {**SMALL, "sampler_name": sampler, "cfg_scale": 1.5}, STATIC)
+    tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
+    apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
+    request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
+    yield Row("MultiDiffusion, img2img", request, kind="img2img", **apart)
     alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
     yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)
