@@ -33,8 +33,9 @@ class Family:
     ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
     message. ``hires``: what a request with hires fix needs beside its own fields, if it has it not. ``instead``: values
     in requests for which it has others. ``dropped``: options of how many models it keeps, which it has not and needs
-    not. ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the
-    reason.
+    not. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last
+    argument. ``multiple``: to which it rounds the sizes of pictures. ``lacks``: features by name, and why they are not
+    there; rows and tests that need one are skipped with the reason.
     """
 
     name: str
@@ -48,12 +49,19 @@ class Family:
     refused: Mapping[str, str] = field(default_factory=lambda: {"DPM adaptive": "chooses its own steps"})
     instead: Mapping[tuple[str, str], str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    axes: Mapping[str, int] = field(default_factory=dict)
+    plot_numbers: tuple[int, ...] = (0,)
+    multiple: int = 1
     hires: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def begins_with(self, checkpoint: Path) -> tuple[Any, ...]:
         """The flags by which it is given its first checkpoint, if not by its options."""
         return ("--ckpt", checkpoint) if self.models == "--models-dir" else ()
+
+    def size(self, *sides: int) -> tuple[int, ...]:
+        """That of a picture for which ``sides`` were asked."""
+        return tuple(max((side + self.multiple // 2) // self.multiple, 1) * self.multiple for side in sides)
 
     def asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request`` as this WebUI wants it."""
@@ -92,6 +100,7 @@ A1111 = Family(
     # "Automatic" attention is InvokeAI's on a CPU, half as fast.
     {"cross_attention_optimization": "sdp - scaled dot product"},
     not_one_step=_SDE_OF_ONE_STEP,
+    axes={"Steps": 4, "Sampler": 9, "Checkpoint name": 11},
 )
 
 _NO_HYPERNETWORKS = "Forge has no hypernetworks"
@@ -102,6 +111,7 @@ FORGE = Family(
     forge=True,
     samplers=(*_SAMPLERS, "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
+    axes={"Steps": 4, "Sampler": 10, "Checkpoint name": 12},
     hires={"hr_additional_modules": ["Use same choices"], "hr_cfg": 5},
     lacks={
         "hypernetworks": _NO_HYPERNETWORKS,
@@ -113,6 +123,7 @@ FORGE = Family(
         "option sd_lora": "Forge has no LoRA of the options",
         "option sd_vae_encode_method": "Forge's TAESD wants a download",
         "option fp8_storage": "Forge has its own way to keep weights in eight bits",
+        "script prompts from file or textbox": "Forge's own grid of this script differs from call to call",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",
         "unCLIP": "Forge does not read the kind of a checkpoint from its YAML",
@@ -153,6 +164,9 @@ NEO = Family(
     refused={"DPM++ 2s a RF": "for rectified flow models only"},
     instead={("hr_upscaler", "Latent"): "None", ("hr_upscaler", "Lanczos"): "None"},
     dropped=("sd_checkpoints_limit",),
+    axes={"Steps": 2, "Sampler": 12, "Checkpoint name": 15},
+    plot_numbers=(0, 0),
+    multiple=64,
     hires=FORGE.hires,
     lacks={
         **FORGE.lacks,

@@ -9,7 +9,7 @@ from materials import CONTROL
 from requests_table import FILLER, PROMPT, SMALL, START, Row, drawing, in_base64
 from sampler_rows import HIRES, STATIC, both
 
-CONTROL_UNIT = {"enabled": True, "image": in_base64(drawing()), "module": "None", "model": CONTROL, "weight": 1.0}
+CONTROL_UNIT = {"image": in_base64(drawing()), "module": "None", "model": CONTROL, "save_detected_map": False}
 EXTENSIONS: dict[str, tuple[str, list[Any]]] = {
     "ControlNet": ("controlnet", [CONTROL_UNIT]),
     "FreeU": ("freeu integrated (sd 1.x, sd 2.x, sdxl)", [True, 1.3, 1.4, 0.9, 0.6, 0.0, 1.0]),

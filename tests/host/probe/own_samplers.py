@@ -48,9 +48,8 @@ class Model:
 
     def __init__(self, sigma_of, alphas_cumprod=None, flow=False):
         self._sigma_of = sigma_of
-        self.inner_model = types.SimpleNamespace(
-            inner_model=types.SimpleNamespace(alphas_cumprod=alphas_cumprod), predictor=Predictor(flow)
-        )
+        of = types.SimpleNamespace(alphas_cumprod=alphas_cumprod)
+        self.inner_model = types.SimpleNamespace(inner_model=of, predictor=Predictor(flow))
 
     def __call__(self, x, t, model_options=None):
         out = self._guided(x, t)
