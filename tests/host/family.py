@@ -34,8 +34,8 @@ class Family:
     message. ``hires``: what a request with hires fix needs beside its own fields, if it has it not. ``instead``: values
     in requests for which it has others. ``dropped``: options of how many models it keeps, which it has not and needs
     not. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last
-    argument. ``multiple``: to which it rounds the sizes of pictures. ``lacks``: features by name, and why they are not
-    there; rows and tests that need one are skipped with the reason.
+    argument. ``multiple``: to which it rounds the sizes of pictures. ``page``: what its page begins with.
+    ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Family:
     axes: Mapping[str, int] = field(default_factory=dict)
     plot_numbers: tuple[int, ...] = (0,)
     multiple: int = 1
+    page: Mapping[str, Any] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
@@ -167,6 +168,8 @@ NEO = Family(
     axes={"Steps": 2, "Sampler": 12, "Checkpoint name": 15},
     plot_numbers=(0, 0),
     multiple=64,
+    # It pastes no text into a field that has no value yet, as the prompts have at the first start.
+    page={f"{tab}/{name}/value": "" for tab in _KINDS for name in ("Prompt", "Negative Prompt")},
     hires=FORGE.hires,
     lacks={
         **FORGE.lacks,
