@@ -21,8 +21,10 @@ class AttentionSum:
     ``heads``: how many there were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int):
+        """``layers``: how many there are going to be."""
         self.heads = 0
+        self._layers = layers
         self._sum: Tensor | None = None
         self._waiting: _Layers | None = None
 
@@ -44,7 +46,7 @@ class AttentionSum:
         kind = (query.shape, key.shape, heads, scale, id(weights), resize is None)
         if self._waiting is None or self._waiting.kind != kind:
             self._work_out()
-            self._waiting = _Layers(kind, query, key, heads, scale, weights, resize)
+            self._waiting = _Layers(self._layers, kind, query, key, heads, scale, weights, resize)
         self._waiting.put(query, key)
         if self._waiting.full:
             self._work_out()
@@ -65,6 +67,7 @@ class _Layers:
 
     def __init__(
         self,
+        most: int,
         kind: object,
         query: Tensor,
         key: Tensor,
@@ -78,7 +81,7 @@ class _Layers:
         (rows, pixels, width), context = query.shape, key.shape[1]
         precision = torch.promote_types(query.dtype, torch.float32)
         one = rows * heads * pixels * context * 4
-        count = min(LAYERS, max(1, MEMORY // one))
+        count = max(1, min(LAYERS, most, MEMORY // one))
         shape = count, rows, heads
         self._q = query.new_empty((*shape, pixels, width // heads), dtype=precision)
         self._k = query.new_empty((*shape, context, width // heads), dtype=precision)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 TOGETHER = 128
 """Tables of up to this many columns are made for all blocks at once; longer ones, which cost memory, block by block."""
 
-AHEAD = 64
+AHEAD = 32
 """So many lagging levels are embedded together, as far as coming calls have them."""
 
 
@@ -77,6 +77,8 @@ class BlockTables:
         self._blocks = [block for block in blocks if block.usual]
         self._parameters = [p for block in self._blocks for p in block.parameters()]
         self._time_parameters = list(time_embed.parameters())
+        # Of inference tensors nobody can tell whether they were written to.
+        self._watched = not any(p.is_inference() for p in [*self._parameters, *self._time_parameters])
         self._chunk: _Chunk | None = None
 
     def clear(self) -> None:
@@ -85,10 +87,10 @@ class BlockTables:
 
     def embeddings(self, timesteps: Tensor, coming: Sequence[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
         """Of ``timesteps[1:]``; ``embed``: ``[L]`` → ``[L, E]``. ``coming``: the timesteps of later calls, if known."""
-        chunk, state = self._chunk, _state(self._time_parameters)
-        if chunk is None or chunk.state is None or chunk.state != state or id(timesteps) not in chunk.starts:
+        chunk, state = self._chunk, _state(self._time_parameters) if self._watched else None
+        if chunk is None or chunk.state != state or id(timesteps) not in chunk.starts:
             tables = [timesteps]
-            for table in coming:
+            for table in coming if self._watched else ():
                 if sum(map(len, tables)) + len(table) > AHEAD:
                     break
                 tables.append(table)
@@ -124,8 +126,8 @@ class BlockTables:
 
     def _ahead(self, blocks: Sequence[Block], of: Embeddings) -> Tensor:
         """As :meth:`_now`, with the chunk's other calls, as long as nobody changes the parameters."""
-        chunk, state = of.chunk, _state(self._parameters)
-        if chunk.projected is None or chunk.projected_state is None or chunk.projected_state != state:
+        chunk, state = of.chunk, _state(self._parameters) if self._watched else None
+        if chunk.projected is None or chunk.projected_state != state:
             activated = blocks[0].activate(chunk.levels)
             chunk.projected = torch.cat([block.project(activated) for block in blocks], dim=1)
             chunk.projected_state = state
@@ -148,8 +150,6 @@ class _Chunk:
         self.projected_state: object = None
 
 
-def _state(parameters: Sequence[Tensor]) -> object:
-    """What changes whenever one of ``parameters`` is written to; None if that cannot be told."""
-    if any(p.is_inference() for p in parameters):
-        return None
+def _state(parameters: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """What changes whenever one of ``parameters`` is written to."""
     return [(p.data_ptr(), p._version) for p in parameters]

@@ -43,8 +43,8 @@ class PixelTimesteps:
         parts.check(unet)
         self._unet = unet
         self._passes = Passes(unet)
-        self._blocks = [Block(block.emb_layers) for block in parts.res_blocks(unet)]
-        self._tables = BlockTables(unet.time_embed, self._blocks)
+        self._blocks = [(module, Block(module.emb_layers)) for module in parts.res_blocks(unet)]
+        self._tables = BlockTables(unet.time_embed, [block for _, block in self._blocks])
         self._places = _Places()
         self._attached = ExitStack()
         self._call: _Call | None = None
@@ -56,7 +56,7 @@ class PixelTimesteps:
         attached.callback(unet.time_embed.register_forward_hook(self._after_time_embed).remove)
         if isinstance(getattr(unet, "label_emb", None), nn.Module):
             attached.callback(unet.label_emb.register_forward_hook(self._after_label_emb).remove)
-        for module, block in zip(parts.res_blocks(unet), self._blocks, strict=True):
+        for module, block in self._blocks:
             attached.callback(module.in_layers[-1].register_forward_hook(self._after_in_layers).remove)
             attached.enter_context(replaced(module.emb_layers, "forward", partial(self._embed, block)))
 

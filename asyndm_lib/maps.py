@@ -66,7 +66,7 @@ class TokenMaps:
         """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
-            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights)
+            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights, len(self._layers))
             self._records.append(self._call)
         try:
             yield
@@ -100,7 +100,9 @@ class TokenMaps:
             if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
                 return
             resize = None if self._here == self.size else partial(self._at_usual_size, self._here)
-            weights = self._weights_of(call, output.shape[1], output.device)
+            weights = call.stacked.get(output.shape[1])
+            if weights is None:
+                weights = call.stacked[output.shape[1]] = self._weights_of(call, output.shape[1], output.device)
             call.sum.add(query[call.at], output[call.at], layer.heads, parts.scale(layer), weights, resize)
 
         return hook
@@ -110,7 +112,7 @@ class TokenMaps:
         return self._resize(maps.transpose(1, 2).unflatten(-1, here)).flatten(2).transpose(1, 2)
 
     def _weights_of(self, call: _Rows, context: int, device: torch.device) -> Tensor:
-        """``[rows, context, T]``; they seldom change from layer to layer, or from step to step."""
+        """``[rows, context, T]``; they seldom change from step to step."""
         weights = [call.weights(row, context) for row in call.rows]
         key = [*map(id, weights), device]
         if self._known is None or key != self._known[0]:
@@ -121,8 +123,9 @@ class TokenMaps:
 class _Rows:
     """The recorded rows of one call of the UNet, and what was seen of them so far."""
 
-    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights):
+    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights, layers: int):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
         self.rows, self.weights = rows, weights
-        self.sum = AttentionSum()
+        self.sum = AttentionSum(layers)
+        self.stacked: dict[int, Tensor] = {}

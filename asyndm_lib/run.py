@@ -41,12 +41,15 @@ class Seen:
 
 Observer = Callable[[Seen], None]
 
+REMEMBERED = 4
+"""So many steps before the present one a sampler can look at the noise levels of."""
+
 
 @dataclass
 class Step:
     """One interval of the schedule, from its (first) model evaluation to the next noise level.
 
-    ``i``: counted over all descents. ``before``: the sigma maps of the steps before it in its descent.
+    ``i``: counted over all descents. ``before``: the sigma maps of the last steps before it in its descent.
     ``risen_from``: where a further descent begins, the host's sigma at the end of the one before, else None.
     """
 
@@ -181,13 +184,13 @@ class Run:
             descent, i = places[number]
             if i == 0:
                 risen_from = self._descent.scalars[-1] if number else None
-                before = []
+                before = ()
                 self._begin(descent)
             self._number, self._i, self._recorded = number, i, not self._regions.wants(number)
             self._now = self._next or self._sigma_map(0)
-            step = Step(self, number, self._now, tuple(before), risen_from if i == 0 else None)
+            step = Step(self, number, self._now, before, risen_from if i == 0 else None)
             yield step
-            before.append(step.sigma)
+            before = (*before[1 - REMEMBERED :], step.sigma)
 
     def _begin(self, descent: Descent) -> None:
         schedule, regions = descent.schedule, self._regions

@@ -21,20 +21,24 @@ def check(unet: nn.Module) -> None:
     missing = ", ".join(name for name in names if not hasattr(unet, name))
     if missing:
         raise Unsupported(f"this model ({type(unet).__name__}) is not a UNet that AsynDM knows: it has no {missing}")
+    compiled = getattr(unet, "_compiled_call_impl", None) or hasattr(unet, "_orig_mod")
+    if compiled or hasattr(unet.forward, "_torchdynamo_orig_callable"):
+        # What torch.compile has traced, and a CUDA graph has recorded, runs no hooks of its layers.
+        raise Unsupported("the model is compiled (torch.compile), and its layers cannot be reached; switch that off")
 
 
 def res_blocks(unet: nn.Module) -> list[nn.Module]:
     """The blocks that the timestep embedding enters, through their ``emb_layers``."""
-    return [module for module in unet.modules() if hasattr(module, "emb_layers") and hasattr(module, "in_layers")]
+    return [module for module in unet.modules() if _has(module, "emb_layers") and _has(module, "in_layers")]
 
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
-        attentions = [m.attn2 for m in block.modules() if hasattr(m, "attn2") and hasattr(m.attn2, "to_k")]
-        yield from ((attention, factor) for attention in attentions)
-        kinds = [type(module).__name__ for module in block.modules()]
+        modules = list(block.modules())
+        yield from ((m.attn2, factor) for m in modules if _has(m, "attn2") and _has(m.attn2, "to_k"))
+        kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
             factor *= 2
         elif "Upsample" in kinds:
@@ -59,8 +63,13 @@ def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.
 def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
     wanted = {id(layer) for layer in layers}
-    spatial = [module for module in unet.modules() if hasattr(module, "transformer_blocks")]
-    return [module for module in spatial if any(id(part) in wanted for part in module.modules())]
+    spatial = [module for module in unet.modules() if _has(module, "transformer_blocks")]
+    return [module for module in spatial if any(id(part.attn2) in wanted for part in module.transformer_blocks)]
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether ``name`` is one of its modules; ``hasattr`` takes long to find that it is none, and there are many."""
+    return name in module._modules
 
 
 def scale(attention: nn.Module) -> float:

@@ -382,3 +382,19 @@ def test_the_timestep_embedding_is_ldms_to_the_bit(channels):
 def test_another_kind_of_model_is_unsupported_and_named():
     with pytest.raises(Unsupported, match=r"Linear.*time_embed"):
         PixelTimesteps(nn.Linear(2, 2))
+
+
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch cannot compile")
+@pytest.mark.parametrize("how", ["around it", "in place", "its forward"])
+def test_a_compiled_model_is_unsupported_and_says_so(how):
+    unet = tiny_unet()
+    if how == "around it":
+        unet = torch.compile(unet)
+    elif how == "in place":
+        if not hasattr(unet, "compile"):
+            pytest.skip("modules of this torch cannot compile in place")
+        unet.compile()
+    else:
+        unet.forward = torch.compile(unet.forward)
+    with pytest.raises(Unsupported, match=r"compiled \(torch.compile\)"):
+        PixelTimesteps(unet)

@@ -325,7 +325,7 @@ def test_half_precision_is_computed_in_single():
     k = torch.randn(1, 77, 16, generator=random).half() * 300
 
     def mean(query: Tensor, key: Tensor) -> Tensor:
-        sum = AttentionSum()
+        sum = AttentionSum(1)
         sum.add(query, key, 2, 1.0, torch.eye(77)[None])
         return sum.mean()
 
@@ -341,7 +341,7 @@ def test_many_layers_at_once_or_one_by_one_have_the_same_mean(memory, monkeypatc
     monkeypatch.setattr(attention_sum, "MEMORY", memory)
     random = torch.Generator().manual_seed(7)
     weights = torch.rand(1, 77, 3, generator=random)
-    sum, expected = AttentionSum(), []
+    sum, expected = AttentionSum(13), []
     for heads in [2] * 11 + [4, 2]:
         q, k = (torch.randn(1, n, 16, generator=random) for n in (20, 77))
         sum.add(q, k, heads, 0.5, weights)

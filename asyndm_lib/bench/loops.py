@@ -64,7 +64,7 @@ class Loop:
     @torch.no_grad()
     def asyndm(self) -> Tensor:
         """Ours."""
-        maps = self._denoiser.sigma_to_t, self._denoiser.t_to_sigma
+        maps = self._on_device(self._denoiser.sigma_to_t), self._on_device(self._denoiser.t_to_sigma)
         images = range(self._batch)
         host = Host(
             unet=self._denoiser.inner_model,
@@ -85,6 +85,11 @@ class Loop:
                 return self._run.sample(SAMPLERS[self._name], self._x, **self._sampler_options())
             finally:
                 self._run = None
+
+    def _on_device(self, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """``map`` of the denoiser, for values that are anywhere."""
+        table = self._denoiser.log_sigmas
+        return lambda values: map(values.to(table.device, table.dtype).flatten()).reshape(values.shape)
 
     def _sampler_options(self) -> dict[str, Any]:
         if "sde" not in self._name:
@@ -107,7 +112,3 @@ class Loop:
 def _tokenize(text: str) -> list[Token]:
     """One token a word, after the start token."""
     return [Token(word, at, True) for at, word in enumerate(text.split(), start=1)]
-
-
-Way = Callable[[], Tensor]
-"""One of a loop's two."""

@@ -43,7 +43,9 @@ SD21 = {
     "context_dim": 1024,
 }
 SDXL = {**SD21, "attention_resolutions": [4, 2], "channel_mult": [1, 2, 4], "context_dim": 2048}
-SDXL_DEPTHS = {640: 2, 1280: 10}
+SDXL_DEPTHS = {2: 2, 4: 10}
+"""Transformer blocks where there are so many times the channels of the first level."""
+
 SDXL_LABEL = 2816
 
 
@@ -64,12 +66,14 @@ class Model:
 class SdxlUNet(UNetModel):
     """SDXL's UNet of ldm's parts, which know neither a depth for each level nor labels that are vectors."""
 
-    def __init__(self) -> None:
-        super().__init__(**SDXL)
+    def __init__(self, **size: int) -> None:
+        """``size``: what differs from SDXL's own."""
+        super().__init__(**{**SDXL, **size})
         for parent in list(self.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, SpatialTransformer):
-                    setattr(parent, name, _deeper(child))
+                    depth = SDXL_DEPTHS[child.in_channels // self.model_channels]
+                    setattr(parent, name, _deeper(child, depth, self.num_head_channels))
         width = self.time_embed[-1].out_features
         self.label_emb = nn.Sequential(nn.Linear(SDXL_LABEL, width), nn.SiLU(), nn.Linear(width, width))
 
@@ -78,6 +82,7 @@ class SdxlUNet(UNetModel):
         sinusoidal = timestep_embedding(timesteps, self.model_channels).to(self.dtype)
         emb = self.time_embed(sinusoidal) + self.label_emb(y)
         h, skipped = x.to(self.dtype), []
+        context = [context] * max(SDXL_DEPTHS.values())  # one for each block of a transformer
         for block in self.input_blocks:
             h = block(h, emb, context)
             skipped.append(h)
@@ -87,18 +92,10 @@ class SdxlUNet(UNetModel):
         return self.out(h)
 
 
-def _deeper(transformer: SpatialTransformer) -> SpatialTransformer:
-    channels = transformer.in_channels
-    heads = channels // SD21["num_head_channels"]
-    return SpatialTransformer(
-        channels,
-        heads,
-        channels // heads,
-        depth=SDXL_DEPTHS[channels],
-        context_dim=SDXL["context_dim"],
-        use_linear=True,
-        use_checkpoint=False,
-    )
+def _deeper(transformer: SpatialTransformer, depth: int, head: int) -> SpatialTransformer:
+    channels, context = transformer.in_channels, transformer.transformer_blocks[0].attn2.to_k.in_features
+    options = {"depth": depth, "context_dim": [context] * depth, "use_linear": True, "use_checkpoint": False}
+    return SpatialTransformer(channels, channels // head, head, **options)
 
 
 def embedded(device: torch.device, path: Path = MODEL) -> Model:

@@ -59,9 +59,8 @@ def _uneven(x: Tensor, slopes: Sequence[Tensor], to: Tensor, *levels: Tensor) ->
     h = to - levels[0]
     # From level to level, the newest step first.
     widths = [newer - older for newer, older in pairwise(levels)]
-    weights = _weights(h, *widths)
-    total = sum(weight * slope for weight, slope in zip(weights[1:], slopes[1:], strict=True))
-    moved = x + h * (weights[0] * slopes[0] + total)
+    slope = sum(weight * slope for weight, slope in zip(_weights(h, *widths), slopes, strict=True))
+    moved = x + h * slope
     # A curve may hold a pixel still for a step (piecewise linear with k = 1): it goes by its newest slope then.
     held = torch.zeros_like(h, dtype=torch.bool)
     for width in widths:

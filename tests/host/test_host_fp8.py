@@ -1,6 +1,7 @@
 """Weights kept in eight bits, by the host's options; on a CPU it then computes in bfloat16."""
 
 import pytest
+from family import HOST
 from reference import Reference
 from row_check import check
 from test_host_memory import ROWS
@@ -9,6 +10,8 @@ MODES = {
     "fp8": {"fp8_storage": "Enable", "cache_fp16_weight": False},
     "fp8, LoRA in fp16": {"fp8_storage": "Enable", "cache_fp16_weight": True},
 }
+
+pytestmark = pytest.mark.skipif("option fp8_storage" in HOST.lacks, reason=HOST.lacks.get("option fp8_storage", ""))
 
 
 @pytest.fixture(scope="module", params=MODES)

@@ -1,6 +1,7 @@
 """The host's flags and options that change where and how it keeps the model: a pair of hosts for each flag."""
 
 import pytest
+from family import HOST
 from materials import HYPERNETWORK, LORA
 from reference import Reference
 from requests_table import PROMPT, SMALL, Row, drawing, in_base64
@@ -20,6 +21,8 @@ ROWS = (
     Row("still", {"sampler_name": "Euler a", **SMALL}, {"targets": "cat", "concavity": 0.0}, unchanged=True),
     Row("v", {"sampler_name": "DDIM", **SMALL}, checkpoint="sd1-v"),
 )
+
+pytestmark = pytest.mark.skipif("memory flags" in HOST.lacks, reason=HOST.lacks.get("memory flags", ""))
 
 
 @pytest.fixture(scope="module", params=["--medvram", "--lowvram", "--opt-channelslast"])

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from family import HOST
 from model_rows import rows
 from requests_table import BASE, Row, switched_on
 from row_check import check
@@ -30,6 +31,7 @@ def unclip(host, folder):
     host.post("/sdapi/v1/refresh-checkpoints")
 
 
+@pytest.mark.skipif("unCLIP" in HOST.lacks, reason=HOST.lacks.get("unCLIP", ""))
 @pytest.mark.usefixtures("nothing_left")
 def test_a_refiner_that_cannot_go_on(unclip, host, reference):
     """The first steps are made by then: the job ends with the reason."""

@@ -45,6 +45,7 @@ def test_stop_at_a_step(what, job, timing, host, reference):
 @pytest.mark.usefixtures("nothing_left")
 def test_an_exception_inside_the_model(job, timing, host, reference):
     request = {**BASE, **JOBS[job]}
+    host.make(BASE)  # the probe sits on the model that is loaded when it is armed
     host.post("/asyndm-probe/arm", {"what": "raise", "at": 4})
     answer = host.make(switched_on(request, SETTINGS[timing]))
 

@@ -5,6 +5,7 @@ import time
 
 import pictures
 import pytest
+from family import HOST
 from requests_table import BASE, switched_on
 from webui import OPTIONS
 
@@ -43,6 +44,7 @@ def with_sdp(host):
     return host.make(switched_on(BASE))
 
 
+@pytest.mark.skipif("attention options" in HOST.lacks, reason=HOST.lacks.get("attention options", ""))
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_attention(attention, host, reference, with_sdp):
     option = {"cross_attention_optimization": attention}

@@ -93,8 +93,9 @@ def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Level
 
     timesteps, img2img = options.pop("timesteps"), options.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
-    if opts.uni_pc_order > steps:
-        raise Unsupported(f"UniPC's order, {opts.uni_pc_order}, is more than its {steps} steps; lower it in Settings")
+    order = int(opts.uni_pc_order)  # a WebUI's page or API may have stored it as 3.0
+    if order > steps:
+        raise Unsupported(f"UniPC's order, {order}, is more than its {steps} steps; lower it in Settings")
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     own = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod)
     start = timesteps[-1] / 1000 + 1 / 1000 if img2img else own.T
@@ -115,7 +116,7 @@ def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Level
     knots = (times.double().cpu() * count - 1).clamp(0, count - 1)
     schedule = _knots(knots, to_sigma, _rounded(to_t) if whole else to_t)
     options.update(
-        order=opts.uni_pc_order,
+        order=order,
         variant=opts.uni_pc_variant,
         lower_order_final=opts.uni_pc_lower_order_final,
         marginals=[

@@ -1,0 +1,100 @@
+"""What the method adds to a step, counted in PyTorch's operations: on a GPU each is at least one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+from asyndm_lib.bench import models
+from asyndm_lib.bench.loops import Loop
+from asyndm_lib.bench.measure import Operations, operations
+from asyndm_lib.bench.report import Case, line, measured, save
+from asyndm_lib.patching import replaced
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fused_attention() -> Iterator[None]:
+    with replaced(models.CrossAttention, "forward", models.scaled_dot_product):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> models.Model:
+    """Stable Diffusion 1.5's UNet, with a tenth of the channels."""
+    torch.manual_seed(0)
+    unet = UNetModel(**{**models.SD15, "model_channels": 32, "num_heads": 4, "context_dim": 16}).eval()
+    return models.Model("tiny", unet, 16, 16)
+
+
+def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int] = (6, 12), **options: int) -> tuple:
+    """Operations per step of the plain loop and of ours, and the CPU's waits; what is done once a run left out."""
+    short, long = (Loop(model, sampler, 1, steps, CPU, **options) for steps in lengths)
+
+    def rate(way: str) -> tuple[float, float]:
+        few, many = operations(getattr(short, way)), operations(getattr(long, way))
+        steps = lengths[1] - lengths[0]
+        pairs = (few.computing, many.computing), (few.waits, many.waits)
+        return tuple((b.total() - a.total()) / steps for a, b in pairs)
+
+    return rate("plain"), rate("asyndm")
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("Euler", 65), ("DPM++ 2M", 108)])
+def test_a_step_adds_few_operations_and_no_wait(sampler, most, model):
+    (plain, waits), (ours, our_waits) = a_step(model, sampler)
+    assert plain > 600
+    assert 0 < ours - plain <= most
+    assert our_waits <= waits
+
+
+def test_many_targets_cost_no_more_operations(model):
+    few, many = (a_step(model, targets=targets)[1] for targets in (1, 8))
+    assert few == many
+
+
+def test_a_long_schedule_costs_hardly_more_a_step(model):
+    """There a pixel can be at any of up to 60 timesteps; in a short one at 12."""
+    (plain, _), (ours, _) = a_step(model)
+    (plain_late, _), (ours_late, _) = a_step(model, lengths=(40, 60))
+    assert plain_late == plain
+    # The tables of few steps fit together then, and each takes a linear layer a block.
+    assert ours_late - ours <= 32
+
+
+def test_views_are_not_operations_and_questions_are_waits():
+    x = torch.arange(6.0)
+    with Operations() as counted:
+        x.view(2, 3).t()[1:].unsqueeze(0).expand(4, -1, -1)
+    assert counted.computing.total() == counted.waits.total() == 0
+    with Operations() as counted:
+        (x + 1).sum().item()
+    assert counted.computing == {"add": 1, "sum": 1}
+    assert counted.waits == {"_local_scalar_dense": 1}
+
+
+def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, tmp_path):
+    monkeypatch.setitem(models.MODELS, "SD 1.5", lambda device: model)
+    cases = [Case("SD 1.5", "Euler", 1, 3), Case("SD 1.5", "DPM++ SDE", 2, 3, targets=3)]
+    rows = list(measured(cases, 2, CPU))
+    assert [row.case for row in rows] == cases
+    for row in rows:
+        assert row.ratios[0] <= row.time <= row.ratios[1]
+        assert row.calls[1] > row.calls[0] > 600
+        assert line(row).count("|") == 12
+    save(rows, CPU, tmp_path / "there" / "bench.json")
+    assert '"sampler": "DPM++ SDE"' in (tmp_path / "there" / "bench.json").read_text()
+
+
+def test_the_sdxl_stand_in_takes_labels_and_has_sdxls_depths():
+    with torch.device("meta"):
+        full = models.SdxlUNet()
+    assert 2.56e9 < sum(p.numel() for p in full.parameters()) < 2.58e9
+    unet = models.SdxlUNet(model_channels=32, num_head_channels=16, context_dim=16).eval()
+    assert sum(name.endswith("attn2") for name, _ in unet.named_modules()) == 70
+    (_, _), (ours, _) = a_step(models.Model("tiny", unet, 16, 16, models.SDXL_LABEL), lengths=(3, 5))
+    assert ours > 1500
