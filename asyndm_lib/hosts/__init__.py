@@ -14,6 +14,14 @@ from types import ModuleType
 
 def webui() -> ModuleType:
     """The adapter of the WebUI that we are loaded into."""
+    return import_module(_adapter(), __name__)
+
+
+def _adapter() -> str:
     # Forge and its relatives keep A1111's module names, but not what is behind them.
-    forge = find_spec("modules_forge") is not None
-    return import_module(".forge" if forge else ".a1111", __name__)
+    if find_spec("modules_forge") is None:
+        return ".a1111"
+    if find_spec("backend") is None:
+        return ".unknown"  # reForge, Forge Classic: another engine
+    neo = import_module("modules_forge.forge_version").version == "neo"
+    return ".neo" if neo else ".forge"

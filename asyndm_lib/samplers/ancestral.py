@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, minimum
+from torch import Tensor, fmin
 
 from ..host import NoiseSampler
 from ..run import Run
@@ -12,7 +12,8 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tenso
     """The noise level to step down to, and how much noise to add to arrive at ``sigma_next``; element by element."""
     if not eta:
         return sigma_next, 0.0
-    up = minimum(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
+    # From an infinite noise level (a flow's first one over its signal) there is no ratio: all is noise again.
+    up = fmin(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
     return (sigma_next**2 - up**2) ** 0.5, up
 
 

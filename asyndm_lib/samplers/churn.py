@@ -13,26 +13,42 @@ from ..sigma_map import SigmaMap
 
 
 class Churn:
-    """``s_churn`` adds noise where ``s_tmin <= sigma <= s_tmax``. Draws noise at every step, as k-diffusion does."""
+    """``s_churn`` adds noise where ``s_tmin <= sigma <= s_tmax``.
+
+    ``always``: draw noise at every step, as k-diffusion does; Forge Neo does only where it adds some.
+    """
 
     def __init__(
-        self, run: Run, *, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = inf, s_noise: float = 1.0
+        self,
+        run: Run,
+        *,
+        s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = inf,
+        s_noise: float = 1.0,
+        always: bool = True,
     ):
-        self._run, self._s_noise = run, s_noise
+        self._run, self._s_noise, self._always = run, s_noise, always
         self._s_tmin, self._s_tmax = s_tmin, s_tmax
         self._gamma = min(s_churn / run.evaluations, 2**0.5 - 1)
 
     def __call__(self, step: Step, x: Tensor) -> tuple[Tensor, SigmaMap]:
         """``x`` with its noise added, and the noise levels that it then has."""
-        noise = self._run.host.randn_like(x)
         if self._gamma <= 0:
+            if self._always:
+                self._run.host.randn_like(x)
             return x, step.sigma
+        if not self._always and not (self._within(step.sigma.map).any() or self._within(step.sigma.scalar)):
+            return x, step.sigma
+        noise = self._run.host.randn_like(x)
         sigma_hat = step.sigma.apply(self._raised)
         return step.per_pixel(partial(_churn, x, noise * self._s_noise), step.sigma, sigma_hat), sigma_hat
 
     def _raised(self, sigma: Tensor) -> Tensor:
-        within = (self._s_tmin <= sigma) & (sigma <= self._s_tmax)
-        return torch.where(within, sigma * (self._gamma + 1), sigma)
+        return torch.where(self._within(sigma), sigma * (self._gamma + 1), sigma)
+
+    def _within(self, sigma: Tensor) -> Tensor:
+        return (self._s_tmin <= sigma) & (sigma <= self._s_tmax)
 
 
 def _churn(x: Tensor, noise: Tensor, sigma: Tensor, sigma_hat: Tensor) -> Tensor:

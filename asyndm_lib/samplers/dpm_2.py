@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from .churn import Churn
 from .euler import euler_step
 
 
-def dpm_2(run: Run, x: Tensor, **noise: float) -> Tensor:
+def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
     """``x [B, C, H, W]`` at the first sigma → the final latent. ``noise``: see :class:`churn.Churn`."""
     churn = Churn(run, **noise)
     for step in run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from ..run import Run
 from .churn import Churn
 
 
-def euler(run: Run, x: Tensor, **noise: float) -> Tensor:
+def euler(run: Run, x: Tensor, **noise: Any) -> Tensor:
     """``x [B, C, H, W]`` at the first sigma → the final latent. ``noise``: see :class:`churn.Churn`."""
     churn = Churn(run, **noise)
     for step in run:

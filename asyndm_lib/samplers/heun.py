@@ -19,7 +19,7 @@ from .churn import Churn
 from .euler import euler_step
 
 
-def heun(run: Run, x: Tensor, **noise: float) -> Tensor:
+def heun(run: Run, x: Tensor, **noise: Any) -> Tensor:
     """``x [B, C, H, W]`` at the first sigma → the final latent. ``noise``: see :class:`churn.Churn`."""
     churn = Churn(run, **noise)
     for step in run:

@@ -17,18 +17,29 @@ _NODES = (-(3**-0.5), 3**-0.5)
 """Gauss's, on [-1, 1]: with two of them the integral of a polynomial up to the third degree is exact."""
 
 
-def lms(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+def lms(
+    run: Run,
+    x: Tensor,
+    *,
+    coefficients: Sequence[Sequence[Tensor]] | None = None,
+    ends_at_prediction: bool = False,
+) -> Tensor:
     """``x [B, C, H, W]`` at the first sigma → the final latent, by the slopes at the last four noise levels.
 
     ``coefficients``: the host's own scalars for every step, the newest slope's first, where its rounding (it
-    integrates numerically) is to be met to the bit.
+    integrates numerically) is to be met to the bit. ``ends_at_prediction``: the last step extrapolates nothing, as in
+    Forge Neo.
     """
     slopes: list[Tensor] = []
     for step in run:
         denoised = step.predict(x)
         slopes = [step.per_pixel(partial(_slope, x, denoised), step.sigma), *slopes[: ORDER - 1]]
         step.callback(x, denoised)
-        levels = [step.advance(), step.sigma, *reversed(step.before[1 - ORDER :])]
+        to = step.advance()
+        if ends_at_prediction and to.scalar == 0:
+            x = denoised
+            continue
+        levels = [to, step.sigma, *reversed(step.before[1 - ORDER :])]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
         maps = weights([level.map for level in levels])
         pairs = [PixelMap(scalar, map) for scalar, map in zip(own, maps, strict=True)]

@@ -6,7 +6,7 @@ of up to ``order``. ``x`` is in variance-preserving scale and the model gives ep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import combinations
@@ -45,6 +45,20 @@ def unipc(
     go down in order towards the end. ``marginals`` (``N + 1``): the host's own scalars (0-d) at every
     noise level, where its rounding is to be met to the bit.
     """
+    return unipc_of(run, x, Step.predict, order, variant, lower_order_final, marginals, late=True)
+
+
+def unipc_of(
+    run: Run,
+    x: Tensor,
+    noise_in: Callable[[Step, Tensor], Tensor],
+    order: int,
+    variant: str,
+    lower_order_final: bool,
+    marginals: Sequence[Marginals] | None,
+    late: bool,
+) -> Tensor:
+    """:func:`unipc` with ``noise_in(step, x)`` for the model. ``late``: the host's callback is a step behind."""
     levels: list[tuple[PixelMap, ...]] = []
     pictures: list[Tensor] = []  # predicted at ``levels``
 
@@ -60,14 +74,17 @@ def unipc(
     for step in run:
         if step.i == 0:
             levels.append(_marginal_maps(step.sigma, at(marginals, 0)))
-        picture = step.per_pixel(partial(_picture, x, step.predict(x)), *levels[-1][:2])
+        picture = step.per_pixel(partial(_picture, x, noise_in(step, x)), *levels[-1][:2])
         if step.i > 0:
             start = solved(step, start, step.i, picture)
+        if late and step.i > 0:
             step.callback(start, picture, number=step.i - 1)
+        elif not late and step.i + 1 < run.evaluations:
+            step.callback(start, picture)
         pictures.append(picture)
         levels.append(_marginal_maps(step.advance(), at(marginals, step.i + 1)))
         x = solved(step, start, step.i + 1, None)
-    step.callback(x, None)
+    step.callback(x, None if late else picture)
     return x
 
 

@@ -11,7 +11,8 @@ from typing import Any
 FOLDER = os.environ.get("ASYNDM_WEBUI")
 
 _SKIPPING = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check")
-_COMMON = (*_SKIPPING, "--skip-version-check", "--no-download-sd-model", "--do-not-download-clip", "--no-hashing")
+_COMMON = (*_SKIPPING, "--skip-version-check", "--no-hashing")
+_NO_DOWNLOADS = ("--no-download-sd-model", "--do-not-download-clip")
 _SAMPLERS = (
     *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
     *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"),
@@ -27,10 +28,13 @@ _SDE_OF_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 class Family:
     """A kind of WebUI.
 
-    ``flags``: how it is started. ``options``: of its configuration, beside the common ones. ``forge``: knows
-    checkpoints by their weights (:mod:`tiny_checkpoints.forge`). ``not_one_step``: samplers whose own functions fail
-    with one step. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img.
-    ``hires``: what a request with hires fix needs beside its own fields, if it has it not.
+    ``flags``: how it is started; ``models``: the flag for its folder of models. ``options``: of its configuration,
+    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`).
+    ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
+    message. ``hires``: what a request with hires fix needs beside its own fields, if it has it not. ``instead``: values
+    in requests for which it has others. ``dropped``: options of how many models it keeps, which it has not and needs
+    not. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last
+    argument. ``multiple``: to which it rounds the sizes of pictures. ``page``: what its page begins with.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -41,13 +45,35 @@ class Family:
     samplers: tuple[str, ...] = _SAMPLERS
     schedules: tuple[str, ...] = _SCHEDULES
     not_one_step: tuple[str, ...] = ()
+    models: str = "--models-dir"
+    refused: Mapping[str, str] = field(default_factory=lambda: {"DPM adaptive": "chooses its own steps"})
+    instead: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
+    plot_numbers: tuple[int, ...] = (0,)
+    multiple: int = 1
+    page: Mapping[str, Any] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
+    def begins_with(self, checkpoint: Path) -> tuple[Any, ...]:
+        """The flags by which it is given its first checkpoint, if not by its options."""
+        return ("--ckpt", checkpoint) if self.models == "--models-dir" else ()
+
+    def size(self, *sides: int) -> tuple[int, ...]:
+        """That of a picture for which ``sides`` were asked."""
+        return tuple(max((side + self.multiple // 2) // self.multiple, 1) * self.multiple for side in sides)
+
     def asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request`` as this WebUI wants it."""
-        return {**(self.hires if request.get("enable_hr") else {}), **request}
+        asked = {**(self.hires if request.get("enable_hr") else {}), **request}
+        for (key, value), other in self.instead.items():
+            if asked.get(key) == value:
+                asked[key] = other
+        if "override_settings" in asked:
+            options = asked["override_settings"]
+            asked["override_settings"] = {name: options[name] for name in options if name not in self.dropped}
+        return asked
 
     def lacking(self, row: Any) -> str | None:
         """Why ``row`` (a :class:`requests_table.Row`) cannot be asked of it; None if it can."""
@@ -61,29 +87,32 @@ def _features(row: Any) -> Iterator[str]:
     yield f"checkpoint {str(request.get('refiner_checkpoint')).removeprefix('tiny-')}"
     yield from (f"option {name}" for name in row.options)
     yield f"script {request.get('script_name')}"
+    yield from (f"extension {name}, {row.kind}" for name in request.get("alwayson_scripts", {}))
     yield f"sampler {request.get('sampler_name')}"
+    yield f"sampler {request.get('hr_sampler_name')}"
+    yield f"scheduler {request.get('scheduler')}"
     if "<hypernet:" in request.get("prompt", ""):
         yield "hypernetworks"
 
 
 A1111 = Family(
     "A1111",
-    (*_COMMON, "--use-cpu", "all", "--no-half"),
+    (*_COMMON, *_NO_DOWNLOADS, "--use-cpu", "all", "--no-half"),
     # "Automatic" attention is InvokeAI's on a CPU, half as fast.
     {"cross_attention_optimization": "sdp - scaled dot product"},
     not_one_step=_SDE_OF_ONE_STEP,
-    axes={"Sampler": 9, "Checkpoint name": 11},
+    axes={"Steps": 4, "Sampler": 9, "Checkpoint name": 11},
 )
 
 _NO_HYPERNETWORKS = "Forge has no hypernetworks"
 FORGE = Family(
     "Forge",
-    (*_COMMON, "--skip-install", "--always-cpu", "--attention-pytorch"),
+    (*_COMMON, *_NO_DOWNLOADS, "--skip-install", "--always-cpu", "--attention-pytorch"),
     {"live_previews_enable": False},
     forge=True,
     samplers=(*_SAMPLERS, "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
-    axes={"Sampler": 10, "Checkpoint name": 12},
+    axes={"Steps": 4, "Sampler": 10, "Checkpoint name": 12},
     hires={"hr_additional_modules": ["Use same choices"], "hr_cfg": 5},
     lacks={
         "hypernetworks": _NO_HYPERNETWORKS,
@@ -103,9 +132,63 @@ FORGE = Family(
     },
 )
 
+_NEOS = (
+    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "Euler a", "Euler", "ER SDE", "LCM", "LMS", "Heun"),
+    *("DPM2", "Res Multistep", "Kohaku LoNyu Yog", "Restart", "UniPC", "DDIM", "PLMS"),
+    *("DPM++ 2M CFG++", "Euler a CFG++", "Euler CFG++"),
+)
+_NEOS_SCHEDULES = (
+    *("automatic", "karras", "exponential", "polyexponential", "normal", "simple", "uniform", "sgm_uniform"),
+    *("linear_quadratic", "kl_optimal", "ddim", "align_your_steps", "beta", "turbo", "bong_tangent", "flow_match"),
+    "flux2",
+)
+_KINDS = ("txt2img", "img2img")
+_ELSEWHERE = (
+    *("freeu integrated (sd 1.x, sd 2.x, sdxl)", "kohya hrfix integrated", "perturbedattentionguidance integrated"),
+    *("selfattentionguidance integrated (sd 1.x, sd 2.x, sdxl)", "dynamicthresholding (cfg-fix) integrated"),
+    *("stylealign integrated", "never oom integrated"),
+)
+_GONE = (
+    *("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "use_old_scheduling", "enable_quantization"),
+    *("use_old_karras_scheduler_sigmas", "uni_pc_order", "uni_pc_variant", "uni_pc_skip_type"),
+    *("uni_pc_lower_order_final", "hires_fix_refiner_pass", "refiner_switch_by_sample_steps"),
+    *("no_dpmpp_sde_batch_determinism", "use_downcasted_alpha_bar"),
+)
+NEO = Family(
+    "Forge Neo",
+    (*_COMMON, "--skip-install", "--cpu", "--use-pytorch-cross-attention"),
+    {"live_previews_enable": False, "show_progress_type": "RGB", "VERSION_UID": "PY313"},
+    forge=True,
+    samplers=_NEOS,
+    schedules=_NEOS_SCHEDULES,
+    not_one_step=("UniPC",),
+    models="--model-ref",
+    refused={"DPM++ 2s a RF": "for rectified flow models only"},
+    instead={("hr_upscaler", "Latent"): "None", ("hr_upscaler", "Lanczos"): "None"},
+    dropped=("sd_checkpoints_limit",),
+    axes={"Steps": 2, "Sampler": 12, "Checkpoint name": 15},
+    plot_numbers=(0, 0),
+    multiple=64,
+    # It pastes no text into a field that has no value yet, as the prompts have at the first start.
+    page={f"{tab}/{name}/value": "" for tab in _KINDS for name in ("Prompt", "Negative Prompt")},
+    hires=FORGE.hires,
+    lacks={
+        **FORGE.lacks,
+        **{f"sampler {name}": f"Forge Neo has no sampler {name}" for name in {*_SAMPLERS, "DPM adaptive"} - {*_NEOS}},
+        **{f"scheduler {name}": f"Forge Neo has no schedule {name}" for name in {*_SCHEDULES} - {*_NEOS_SCHEDULES}},
+        **{f"option {name}": f"Forge Neo has no option {name}" for name in _GONE},
+        **{f"extension {name}, {kind}": f"Forge Neo does not bring {name}" for name in _ELSEWHERE for kind in _KINDS},
+        "extension multidiffusion integrated, txt2img": "Forge Neo has MultiDiffusion for img2img only",
+        "checkpoint sd2-v": "Forge Neo does not know Stable Diffusion 2",
+    },
+)
+
 
 def _family() -> Family:
-    return FORGE if (Path(FOLDER or "") / "modules_forge").is_dir() else A1111
+    folder = Path(FOLDER or "")
+    if not (folder / "modules_forge").is_dir():
+        return A1111
+    return NEO if (folder / "modules_forge" / "packages").is_dir() else FORGE
 
 
 HOST = _family()

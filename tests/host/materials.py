@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from family import HOST
+from family import HOST, NEO
 from tiny_checkpoints.kinds import WIDTHS
 from webui import REPOSITORY, python_of
 
@@ -25,6 +25,8 @@ INVERSIONS = (
     }
 )
 """The same word for each family: its tensors and their widths. The WebUI takes the one that fits the model."""
+FLOW = "sdxl-rectified"
+"""A checkpoint that Forge Neo takes for a flow model, by its name."""
 LORA, HYPERNETWORK, CONTROL = "asyndmlora", "asyndmhyper", "tiny-control"
 
 
@@ -50,6 +52,9 @@ def make(webui: Path, folder: Path) -> None:
     _networks(webui, folder / "models")
     if HOST.forge:
         _control_model(folder / "models")
+    if HOST is NEO:
+        for path in checkpoints.glob("tiny-sdxl.*"):
+            path.with_stem(f"tiny-{FLOW}").hardlink_to(path)
     for name, tensors in INVERSIONS.items():
         (folder / "embeddings" / name).mkdir(parents=True)
         _inversion(folder / "embeddings" / name / f"{INVERSION}.safetensors", tensors)

@@ -98,7 +98,8 @@ class Row:
         if "hr_resize_x" in request:
             return request["hr_resize_x"], request["hr_resize_y"]
         scale = request.get("hr_scale", 1) if request.get("enable_hr") else 1
-        return int(request["width"] * scale), int(request["height"] * scale)
+        width, height = HOST.size(request["width"], request["height"])
+        return int(width * scale), int(height * scale)
 
 
 BASE = {
@@ -133,7 +134,7 @@ def plot(axes: list[Any], request: dict[str, Any], **values: str) -> dict[str, A
     of ``x``, ``y`` or ``z`` a label and its text: ``x=("Seed", "1, 2")``."""
     given = [values.get(name, ("Nothing", "")) for name in "xyz"]
     args = [entry for label, text in given for entry in (axes.index(label), text, [])]
-    args += [False, True, False, True, False, False, False, 0, True]
+    args += [False, True, False, True, False, False, False, *HOST.plot_numbers, True]
     return {**request, "script_name": "x/y/z plot", "script_args": args}
 
 
@@ -452,9 +453,9 @@ def _scripts() -> Iterator[Row]:
     lines = f'in the sun\n--prompt "a cat" --steps 4 --sampler_name DDIM --n_iter 2\nby night <lora:{LORA}:1>'
     yield row("prompts from file or textbox", [True, False, "end", lines], "txt2img")
     # The kinds of axes are numbered; then: no legend, single pictures too, …, values as text.
-    steps, samplers = (4, "4, 6", []), (HOST.axes["Sampler"], "Euler a, DDIM", [])
+    steps, samplers = (HOST.axes["Steps"], "4, 6", []), (HOST.axes["Sampler"], "Euler a, DDIM", [])
     checkpoints, none = (HOST.axes["Checkpoint name"], "tiny-sd1, tiny-sd1-v", []), (0, "", [])
-    flags = [False, True, False, False, False, False, False, 0, True]
+    flags = [False, True, False, False, False, False, False, *HOST.plot_numbers, True]
     yield row("x/y/z plot", [*steps, *samplers, *none, *flags], "txt2img")
     yield row("x/y/z plot, checkpoints", [*checkpoints, *none, *none, *flags], "txt2img")
     yield row("loopback", [3, 0.4, "Aggressive", "None"], "img2img")

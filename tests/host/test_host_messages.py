@@ -2,6 +2,7 @@
 
 import pictures
 import pytest
+from family import HOST
 from requests_table import BASE, arguments, switched_on, with_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -127,14 +128,16 @@ def test_what_the_host_cannot_send_back(settings, host, reference):
 
 
 @pytest.mark.usefixtures("quiet")
-def test_unsupported_sampler(host, reference):
-    request = {**BASE, "sampler_name": "DPM adaptive", "steps": 4}
+@pytest.mark.parametrize(("name", "said"), HOST.refused.items())
+def test_unsupported_sampler(name, said, host, reference):
+    request = {**BASE, "sampler_name": name, "steps": 4}
     answer = host.make(switched_on(request))
 
     assert answer.status == 200
     assert answer.pictures == reference(request).result().pictures
     (message,) = answer.messages
-    assert "'DPM adaptive' chooses its own steps" in message
+    assert repr(name) in message
+    assert said in message
     assert WITHOUT in message
 
 

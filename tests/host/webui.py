@@ -79,6 +79,8 @@ class WebUI:
         for name, source in {**ALWAYS, **extensions}.items():
             (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
         (folder / "config.json").write_text(json.dumps(OPTIONS))
+        if HOST.page:
+            (folder / "ui-config.json").write_text(json.dumps(HOST.page))
         self.log_path = folder.with_suffix(".log")
         self.headers = {"Content-Type": "application/json"}
         if "--api-auth" in flags:
@@ -92,8 +94,8 @@ class WebUI:
         self._process = subprocess.Popen(
             [
                 *(python_of(webui), "launch.py", *flags),
-                *("--data-dir", folder, "--models-dir", shared / "models", "--embeddings-dir", shared / "embeddings"),
-                *("--ckpt", shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
+                *("--data-dir", folder, HOST.models, shared / "models", "--embeddings-dir", shared / "embeddings"),
+                *HOST.begins_with(shared / "models" / "Stable-diffusion" / OPTIONS["sd_model_checkpoint"]),
                 *("--server-name", "127.0.0.1", "--port", str(self.port)),
                 # Gradio 4 serves a page no files outside the data folder.
                 *(("--gradio-allowed-path", webui.resolve()) if HOST.forge else ()),

@@ -7,7 +7,7 @@ changes is the update formula between two model calls, and the noise level that 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ from ...film import Film
 from ...host import Host
 from ...prompts import PromptTargets
 from ...run import Run
-from ...samplers import LABELS, SAMPLERS
 from ...settings import Settings
 from .live_view import LiveView
 
@@ -41,16 +40,22 @@ class Call(Protocol):
         """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
 
 
+Samplers = Mapping[str, Callable[..., Tensor]]
+"""Ours by the names of the host's sampler functions."""
+
 MakeCall = Callable[[Any, Settings, str, Any, Tensor, dict[str, Any]], Call]
 """``(p, settings, name, model, x, options)``: the host's call ``(model, x, **options)`` of the function ``name``."""
 
 
-def check_sampler(p: Any) -> None:
-    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call cannot run on maps."""
-    if _function_name(p.sampler) not in SAMPLERS:
+def check_sampler(p: Any, samplers: Samplers, labels: Iterable[str]) -> None:
+    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call is none of ``samplers``.
+
+    ``labels``: how the host calls those.
+    """
+    if _function_name(p.sampler) not in samplers:
         name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
         why = "chooses its own steps" if name == "DPM adaptive" else "is not one that AsynDM knows"
-        here = [label for label in LABELS if label in sd_samplers.all_samplers_map]
+        here = [label for label in labels if label in sd_samplers.all_samplers_map]
         raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(here)}")
 
 
@@ -60,6 +65,7 @@ def _function_name(sampler: Any) -> str:
 
 def attach(
     make_call: MakeCall,
+    samplers: Samplers,
     p: Any,
     settings: Settings,
     targets: PromptTargets | None,
@@ -96,7 +102,7 @@ def attach(
             return original(model, x, **options)
         with run, call.patched(run), live.shown() if live else nullcontext():
             try:
-                x = run.sample(SAMPLERS[name], x, **call.options)
+                x = run.sample(samplers[name], x, **call.options)
             finally:
                 chose(run.chosen)
         for problem in sorted(run.problems):

@@ -9,7 +9,6 @@ import k_diffusion.sampling
 import numpy as np
 import torch
 from modules import shared
-from modules.models.diffusion.uni_pc import uni_pc
 from torch import Tensor
 
 from ...errors import Unsupported
@@ -90,6 +89,8 @@ def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any], whole:
 
 def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Levels:
     """UniPC: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
+    from modules.models.diffusion.uni_pc import uni_pc  # not every host has it there
+
     timesteps, img2img = options.pop("timesteps"), options.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
     order = int(opts.uni_pc_order)  # a WebUI's page or API may have stored it as 3.0

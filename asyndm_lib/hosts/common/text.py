@@ -46,7 +46,7 @@ def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Token
     else:
         try:
             schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-                flat, steps, use_old_scheduling=_old_scheduling()
+                flat, steps, **_scheduling()
             )
         except RecursionError:
             raise SettingsError("the prompt's brackets are nested too deeply") from None
@@ -83,7 +83,7 @@ def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTarg
         steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
     indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
     schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-        flat, **steps, use_old_scheduling=_old_scheduling()
+        flat, **steps, **_scheduling()
     )
     parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
     # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
@@ -96,8 +96,10 @@ def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTarg
     return named_or_candidates(named, parts, tokenize)
 
 
-def _old_scheduling() -> bool:
-    return getattr(shared.opts, "use_old_scheduling", False)
+def _scheduling() -> dict[str, bool]:
+    """The host's option for how prompt editing counts steps, where it has one."""
+    old = getattr(shared.opts, "use_old_scheduling", None)
+    return {} if old is None else {"use_old_scheduling": old}
 
 
 def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[Token]]:

@@ -16,7 +16,7 @@ from ...patching import replaced
 from ...run import Run
 from ...settings import Settings
 from ..common.inpainting import blending
-from ..common.noise_levels import Map, levels_of, on
+from ..common.noise_levels import Levels, Map, levels_of, on
 from ..common.rehearsal import rehearsal
 from . import own_samplers
 from .models import check_model, unet_of
@@ -38,9 +38,7 @@ class Call:
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         self._variance_preserving = "timesteps" in options
-        predictor = p.sd_model.forge_objects.unet.model.predictor
-        own_samplers.complete(name, x, options)
-        levels = levels_of(name, model, x, options, functools.partial(_maps, predictor), whole=True)
+        levels = self._levels(name, x, options)
         self.options = options
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
@@ -52,13 +50,21 @@ class Call:
             predict=predict,
             rows=(),  # the UNet's wrapper names them
             step=lambda: model.step,
-            unconditional=lambda: model.last_noise_uncond,
+            unconditional=self._unconditional,
             # The host hangs its seeded random numbers into k-diffusion's module.
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
             rehearsal=self._rehearsal,
         )
+
+    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
+        predictor = self._p.sd_model.forge_objects.unet.model.predictor
+        own_samplers.complete(name, x, options)
+        return levels_of(name, self._model, x, options, functools.partial(_maps, predictor), whole=True)
+
+    def _unconditional(self) -> Tensor:
+        return self._model.last_noise_uncond
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 FORGE = find_spec("modules_forge") is not None
+NEO = FORGE and find_spec("modules_forge.packages") is not None
 
 if FORGE:
     from forge_engine import little_memory, loaded, patched_options, places, unet, without_model
@@ -11,4 +12,4 @@ else:
 
     little_memory = None
 
-__all__ = ["FORGE", "little_memory", "loaded", "patched_options", "places", "unet", "without_model"]
+__all__ = ["FORGE", "NEO", "little_memory", "loaded", "patched_options", "places", "unet", "without_model"]

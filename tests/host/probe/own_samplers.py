@@ -5,15 +5,21 @@ import types
 import engine
 import k_diffusion.sampling
 import torch
-from modules import sd_samplers_extra, sd_samplers_lcm, sd_samplers_timesteps_impl, shared
+from modules import sd_samplers_extra, sd_samplers_timesteps_impl, shared
 
-FUNCTIONS = {
-    "restart_sampler": sd_samplers_extra.restart_sampler,
-    "sample_lcm": sd_samplers_lcm.sample_lcm,
-    **{name: getattr(sd_samplers_timesteps_impl, name) for name in ("ddim", "ddim_cfgpp", "plms", "unipc")},
-}
+FUNCTIONS = {"restart_sampler": sd_samplers_extra.restart_sampler}
+for name in ("ddim", "ddim_cfgpp", "plms", "unipc"):
+    if hasattr(sd_samplers_timesteps_impl, name):
+        FUNCTIONS[name] = getattr(sd_samplers_timesteps_impl, name)
 
-if engine.FORGE:
+if engine.NEO:
+    FUNCTIONS["sample_unipc"] = sd_samplers_extra.sample_unipc
+else:
+    from modules import sd_samplers_lcm
+
+    FUNCTIONS["sample_lcm"] = sd_samplers_lcm.sample_lcm
+
+if engine.FORGE and not engine.NEO:
     from backend.modules import k_diffusion_extra
 
     FUNCTIONS["sample_ddpm"] = k_diffusion_extra.sample_ddpm
@@ -40,16 +46,35 @@ class Model:
 
     cond_scale_miltiplier, need_last_noise_uncond, last_noise_uncond = 1.0, False, None
 
-    def __init__(self, sigma_of, alphas_cumprod=None):
+    def __init__(self, sigma_of, alphas_cumprod=None, flow=False):
         self._sigma_of = sigma_of
         of = types.SimpleNamespace(alphas_cumprod=alphas_cumprod)
-        self.inner_model = types.SimpleNamespace(inner_model=of, predictor=None)
+        self.inner_model = types.SimpleNamespace(inner_model=of, predictor=Predictor(flow))
 
-    def __call__(self, x, t):
+    def __call__(self, x, t, model_options=None):
+        out = self._guided(x, t)
+        for function in (model_options or {}).get("sampler_post_cfg_function", []):
+            function({"denoised": out, "uncond_denoised": self.last_noise_uncond})
+        return out
+
+    def _guided(self, x, t):
         sigma = self._sigma_of(t)[:, None, None, None]
         out = torch.tanh(x / (1 + sigma)) + 0.1 * torch.sin(3 * x / (sigma**2 + 1) ** 0.5)
         self.last_noise_uncond = 0.8 * out + 0.1 * torch.cos(x)
         return out
+
+
+class Predictor:
+    """What Forge Neo's functions ask of the model: whether it is a flow, and how noise is added."""
+
+    def __init__(self, flow):
+        self.prediction_type = "const" if flow else "epsilon"
+
+    def noise_scaling(self, sigma, noise, picture):
+        return sigma * noise + (1.0 - sigma if self.prediction_type == "const" else 1.0) * picture
+
+    def percent_to_sigma(self, percent):
+        return 1.0 - percent
 
 
 def sample(name, x, noise, pixels, options):
@@ -61,7 +86,8 @@ def sample(name, x, noise, pixels, options):
 def _sample(name, x, noise, ways, options):
     function = FUNCTIONS.get(name) or getattr(k_diffusion.sampling, name)
     usual = k_diffusion.sampling.torch, k_diffusion.sampling.get_sigmas_karras
-    unipc = {f"uni_pc_{key}": options.pop(key) for key in ("order", "variant", "lower_order_final") if key in options}
+    of_options = () if engine.NEO else ("order", "variant", "lower_order_final")
+    unipc = {f"uni_pc_{key}": options.pop(key) for key in of_options if key in options}
     usual_options = {key: getattr(shared.opts, key) for key in unipc}
     hijack = Torch(noise, -ways[0].log() if name == "sample_dpm_fast" else None)
     try:
@@ -73,8 +99,10 @@ def _sample(name, x, noise, ways, options):
             model, options["timesteps"] = _on_a_table(ways[0], name)
             options |= {"extra_args": {}, "callback": lambda state: None}
         else:
-            model = Model(lambda sigma: sigma)
+            model = Model(lambda sigma: sigma, flow=options.pop("flow", False))
             options |= _schedule(name, ways)
+            if engine.NEO:
+                options["extra_args"] = {}
         return function(model, x, disable=True, **options)
     finally:
         k_diffusion.sampling.torch, k_diffusion.sampling.get_sigmas_karras = usual

@@ -4,6 +4,7 @@ import collections
 import functools
 import gc
 import inspect
+from importlib.util import find_spec
 
 import engine
 import gradio as gr
@@ -20,7 +21,6 @@ from modules import (
     sd_samplers_timesteps_impl,
     shared,
 )
-from modules.models.diffusion.uni_pc import uni_pc
 
 PACKAGE = "asyndm_lib"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
@@ -80,7 +80,7 @@ class Probe(scripts.Script):
 
 def slow(sampler, k):
     """Give the host's own sampler the schedule of AsynDM's whole picture: every pixel on one quadratic clock."""
-    if sampler.funcname is sd_samplers_timesteps_impl.unipc:
+    if sampler.funcname is getattr(sd_samplers_timesteps_impl, "unipc", None):
         return  # see slow_time_steps()
     if hasattr(sampler, "get_sigmas"):
         usual, wrap = sampler.get_sigmas, sampler.model_wrap
@@ -114,17 +114,17 @@ def along_the_clock(timesteps, k):
     return torch.stack([torch.lerp(timesteps[n], timesteps[n + 1], u - n) for n, u in zip(low, progress, strict=True)])
 
 
-usual_time_steps = uni_pc.UniPC.get_time_steps
-
-
-def slow_time_steps(self, *args, **kwargs):
+def slow_time_steps(usual, self, *args, **kwargs):
     """Of UniPC, which makes its own."""
-    times = usual_time_steps(self, *args, **kwargs)
+    times = usual(self, *args, **kwargs)
     k = slowed["concavity"]
     return torch.cat([along_the_clock(times[:-1], k), times[-1:]]) if k else times
 
 
-uni_pc.UniPC.get_time_steps = slow_time_steps
+if find_spec("modules.models") is not None:  # elsewhere UniPC goes by sigmas
+    from modules.models.diffusion.uni_pc import uni_pc
+
+    uni_pc.UniPC.get_time_steps = functools.partialmethod(slow_time_steps, uni_pc.UniPC.get_time_steps)
 
 
 def modules_of_models():
@@ -191,7 +191,8 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.get("/asyndm-probe/version")
     def version():
-        return {"tag": launch_utils.git_tag(), "commit": launch_utils.commit_hash(), "torch": torch.__version__}
+        commit = getattr(launch_utils, "commit_hash", lambda: "unknown")()
+        return {"tag": launch_utils.git_tag(), "commit": commit, "torch": torch.__version__}
 
     @app.get("/asyndm-probe/rows")
     def rows():

@@ -3,4 +3,7 @@
 import backend.loader
 from modules.paths import models_path
 
-backend.loader.dir_path = models_path
+if hasattr(backend.loader, "HF"):
+    backend.loader.HF = f"{models_path}/huggingface"
+else:
+    backend.loader.dir_path = models_path

@@ -1,0 +1,23 @@
+"""Forge Neo: Forge with samplers of its own, and flow models on SDXL's UNet."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ...samplers.neo import LABELS, SAMPLERS
+from ..common.attaching import attach as attach_call
+from ..common.attaching import check_sampler, detach
+from ..forge.models import check_model
+from ..forge.text import prompt_targets, typed_prompt
+from .call import Call
+
+__all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
+
+attach = functools.partial(attach_call, Call, SAMPLERS)
+
+
+def check(p: Any) -> None:
+    """Raise :class:`Unsupported` if the sampler or the model of ``p``'s coming sampling call cannot run on maps."""
+    check_model(p.sd_model)  # first: a sampler may be one that only its model has
+    check_sampler(p, SAMPLERS, LABELS)

@@ -1,0 +1,54 @@
+"""One call of Forge Neo's sampler function, where it is not as Forge's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from backend.patcher.base import set_model_options_post_cfg_function
+from torch import Tensor
+
+from ...run import Run
+from ..common.noise_levels import Levels
+from ..forge import call
+from .noise_levels import levels_of
+
+
+class Call(call.Call):
+    """As Forge's. The CFG++ samplers get the unconditional picture, which the others have no use for."""
+
+    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
+        self._guided_twice = name.endswith("_cfg_pp")
+        self._uncond: Tensor | None = None
+        return levels_of(name, self._model, x, options, self._p.sd_model.forge_objects.unet.model.predictor)
+
+    def _unconditional(self) -> Tensor:
+        return self._uncond
+
+    @contextmanager
+    def patched(self, run: Run) -> Iterator[None]:
+        with super().patched(run), _no_more_than_now(self._extra_args):
+            if self._guided_twice:
+                # As the host's own functions do it: by an extra option of the model call, without which guidance of 1
+                # would leave the unconditional picture out.
+                options = dict(self._extra_args.get("model_options", {}))
+                self._extra_args["model_options"] = set_model_options_post_cfg_function(
+                    options, self._guided, disable_cfg1_optimization=True
+                )
+            yield
+
+    def _guided(self, args: dict[str, Any]) -> Tensor:
+        self._uncond = args["uncond_denoised"]
+        return args["denoised"]
+
+
+@contextmanager
+def _no_more_than_now(values: dict[str, Any]) -> Iterator[None]:
+    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced stays, a refiner's."""
+    before = set(values)
+    try:
+        yield
+    finally:
+        for key in values.keys() - before:
+            del values[key]

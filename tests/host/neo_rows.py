@@ -1,0 +1,52 @@
+"""The rows of what Forge Neo has alone: flow models on SDXL's UNet, and samplers that are for these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
+from family import NEO
+from materials import FLOW
+from requests_table import MASK, SMALL, START, Row
+from sampler_rows import HIRES, STATIC, both
+
+from asyndm_lib.samplers.neo import LABELS, SAMPLERS
+
+NOT_FOR_FLOWS = ("DDIM", "PLMS")
+
+
+def rows() -> Iterator[Row]:
+    def row(name: str, settings: Any = None, kind: str = "txt2img", **request: Any) -> Row:
+        # The host's "automatic" ends a flow twice at 0, where most of its own samplers make nothing of the picture.
+        request = {**SMALL, "steps": 4, "scheduler": "simple", **request}
+        return Row(f"flow, {name}", request, settings, kind=kind, checkpoint=FLOW)
+
+    for sampler in (*NEO.samplers, "DPM++ 2s a RF"):
+        if sampler in NOT_FOR_FLOWS:
+            without = {"unchanged": True, "without": True, "messages": ("not for rectified flow models",)}
+            yield replace(row(sampler, sampler_name=sampler), **without)
+        elif "flow" in signature(SAMPLERS[LABELS[sampler]]).parameters:
+            yield from both(row(sampler, sampler_name=sampler))
+        else:
+            yield row(sampler, sampler_name=sampler)
+    descends = {"unchanged": True, "without": True, "messages": ("does not descend",)}
+    yield replace(row("automatic, Euler", sampler_name="Euler", scheduler="automatic"), **descends)
+    yield from both(row("static, Euler a", STATIC, sampler_name="Euler a"))
+    yield row("whole picture, DPM++ 2M", {"whole_picture": True}, sampler_name="DPM++ 2M")
+    yield row("AND, batch size 2", prompt="a cat AND a dog:0.6", batch_size=2)
+    yield row("CFG 1", cfg_scale=1)
+    yield from both(row("hires fix", **{**HIRES, "steps": 4}))
+    start = {**START, "denoising_strength": 0.7}
+    yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
+    yield from both(row("inpainting", kind="img2img", **start, **MASK))
+    for sampler in ("Euler CFG++", "Euler a CFG++", "DPM++ 2M CFG++"):
+        yield from both(Row(f"{sampler}, CFG 1", {**SMALL, "sampler_name": sampler, "cfg_scale": 1}))
+        yield Row(f"{sampler}, CFG 1.5", {**SMALL, "sampler_name": sampler, "cfg_scale": 1.5}, STATIC)
+    tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
+    apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
+    request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
+    yield Row("MultiDiffusion, img2img", request, kind="img2img", **apart)
+    alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
+    yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)

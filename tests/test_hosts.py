@@ -1,0 +1,34 @@
+"""Which adapter a WebUI gets, by what can be imported in it."""
+
+import importlib
+import sys
+
+import pytest
+
+from asyndm_lib.hosts import _adapter
+
+FILES = {
+    "A1111": ((), ".a1111"),
+    "Forge": (("modules_forge/forge_version.py", "backend/__init__.py"), ".forge"),
+    "Forge Neo": (("modules_forge/forge_version.py", "backend/__init__.py"), ".neo"),
+    "reForge": (("modules_forge/forge_version.py",), ".unknown"),
+}
+VERSIONS = {"Forge": "2.0.1v1.10.1", "Forge Neo": "neo", "reForge": "f1.0"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_adapter(name, tmp_path, monkeypatch):
+    files, expected = FILES[name]
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir()
+        path.write_text(f"version = {VERSIONS[name]!r}\n")
+    for module in [module for module in sys.modules if module.partition(".")[0] in ("modules_forge", "backend")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    try:
+        assert _adapter() == expected
+    finally:
+        for module in ("modules_forge", "modules_forge.forge_version"):
+            sys.modules.pop(module, None)
