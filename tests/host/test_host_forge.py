@@ -7,7 +7,6 @@ from forge_rows import CONTROL_UNIT, rows
 from materials import CONTROL
 from requests_table import BASE, Row, switched_on
 from row_check import check
-from test_host_batches import CLOSE
 
 pytestmark = [
     pytest.mark.skipif(not HOST.forge, reason=f"{HOST.name} has no built-in extensions of Forge"),
@@ -47,7 +46,7 @@ def test_every_part_in_a_call_of_its_own(sampler, prompt, host, little_memory):
     near = max(map(pictures.distance, apart[0], joined[0]))
     far = min(map(pictures.distance, joined[0], host.make(request).pictures[-2:]))
     print(f"apart to joined: {near}, to the usual picture: {far}")
-    assert near < CLOSE < far
+    assert near < 0.01 < far
 
 
 def made(host, request):

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.skipif("option fp8_storage" in HOST.lacks, reason=HOST.
 
 
 @pytest.fixture(scope="module", params=MODES)
-def reference(request, host, _servers):
-    before = host.get("/sdapi/v1/options")
+def reference(request, _servers):
+    before = [server.get("/sdapi/v1/options") for server in _servers]
     for server in _servers:
         server.post("/sdapi/v1/options", MODES[request.param])
     yield Reference(_servers[1])
-    for server in _servers:
-        server.post("/sdapi/v1/options", before)
+    for server, options in zip(_servers, before, strict=True):
+        server.post("/sdapi/v1/options", options)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

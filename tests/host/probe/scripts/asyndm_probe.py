@@ -114,7 +114,7 @@ def along_the_clock(timesteps, k):
     return torch.stack([torch.lerp(timesteps[n], timesteps[n + 1], u - n) for n, u in zip(low, progress, strict=True)])
 
 
-def slow_time_steps(usual, self, *args, **kwargs):
+def slow_time_steps(self, usual, *args, **kwargs):
     """Of UniPC, which makes its own."""
     times = usual(self, *args, **kwargs)
     k = slowed["concavity"]
