@@ -12,6 +12,7 @@ from ldm.modules.diffusionmodules.util import timestep_embedding as ldm_embeddin
 from stand_ins import hooks_on, tiny_unet
 from torch import Tensor, nn
 
+from asyndm_lib import unet as parts
 from asyndm_lib.conditioning import PixelTimesteps, timestep_embedding
 from asyndm_lib.errors import Unsupported
 
@@ -398,3 +399,46 @@ def test_a_compiled_model_is_unsupported_and_says_so(how):
         unet.forward = torch.compile(unet.forward)
     with pytest.raises(Unsupported, match=r"compiled \(torch.compile\)"):
         PixelTimesteps(unet)
+
+
+@pytest.mark.parametrize("changed", ["a block", "the time embedding", "nothing"])
+@pytest.mark.parametrize("kind", ["plain", "labels"])
+def test_calls_to_come_are_prepared_and_know_changed_weights(kind, changed):
+    """A LoRA may be switched in the middle of a run; what was prepared before must not outlive that."""
+    unet = unet_of(kind)
+    given, index = inputs(unet), random_index(4)
+    tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    for at, levels in enumerate(tables):
+        here = {**given, "timesteps": torch.full((3,), levels[0].item())}
+        if at == 1 and changed != "nothing":
+            layer = unet.input_blocks[1][0].emb_layers[1] if changed == "a block" else unet.time_embed[0]
+            with torch.no_grad():
+                layer.weight.mul_(1.5)
+        with pixels.use(levels, index, tables[at + 1 :]):
+            made = unet(**here)
+        pixels.detach()
+        torch.testing.assert_close(made, with_map(unet, levels, index, here), rtol=1e-5, atol=1e-6)
+        pixels.attach()
+    pixels.detach()
+
+
+def test_prepared_calls_cost_no_linear_layers_of_their_own():
+    unet = unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
+    calls = []
+    for block in parts.res_blocks(unet):
+        block.emb_layers[1].register_forward_hook(lambda *call: calls.append(1))
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    counts = []
+    for at, levels in enumerate(tables):
+        calls.clear()
+        with pixels.use(levels, index, tables[at + 1 :]):
+            unet(**given)
+        counts.append(len(calls))
+    pixels.detach()
+    blocks = len(parts.res_blocks(unet))
+    assert counts == [2 * blocks, blocks, blocks]
