@@ -37,7 +37,7 @@ class Detailer(scripts.Script):
         inner = StableDiffusionProcessingImg2Img(
             init_images=[image],
             resize_mode=0,
-            denoising_strength=0.6,
+            denoising_strength=0.9,  # of few steps enough are left for a pixel to lag
             mask_blur=2,
             inpainting_fill=1,
             inpaint_full_res=True,
