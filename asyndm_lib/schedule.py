@@ -13,6 +13,11 @@ def alpha(sigma: Tensor) -> Tensor:
     return 1 / (1 + sigma**2)
 
 
+def on(buffer: Tensor, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``map`` of a host's denoiser, which works where its ``buffer`` is, for any number of values anywhere."""
+    return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)
+
+
 class NoiseLevels:
     """The discrete noise levels of a DDPM and their continuous extension, linear in ``log sigma``.
 

@@ -14,6 +14,7 @@ from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
 from asyndm_lib.bench.report import HEAD, Case, Row, line, measured, save
+from asyndm_lib.hosts.ldm_attention import CrossAttention, scaled_dot_product
 from asyndm_lib.patching import replaced
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", autouse=True)
 def _fused_attention() -> Iterator[None]:
-    with replaced(models.CrossAttention, "forward", models.scaled_dot_product):
+    with replaced(CrossAttention, "forward", scaled_dot_product):
         yield
 
 

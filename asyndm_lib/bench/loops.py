@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,12 +10,13 @@ import torch
 from k_diffusion.external import DiscreteEpsDDPMDenoiser
 from torch import Tensor
 
+from ..demo.training.networks import alphas_cumprod
 from ..host import Descent, Host
 from ..hosts.per_pixel import scalings
 from ..prompts import PromptTargets
 from ..run import Run
 from ..samplers import LABELS, SAMPLERS
-from ..schedule import Schedule
+from ..schedule import Schedule, on
 from ..settings import Settings
 from ..targets import parse_targets
 from ..tokens import Token
@@ -42,8 +42,7 @@ class Loop:
 
     def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
         self._batch, self._words = batch, WORDS[:targets]
-        betas = torch.linspace(0.00085**0.5, 0.0120**0.5, 1000, dtype=torch.float64) ** 2
-        self._denoiser = _Denoiser(model.unet, (1 - betas).cumprod(0).float(), quantize=False).to(device)
+        self._denoiser = _Denoiser(model.unet, alphas_cumprod(), quantize=False).to(device)
         self._name, self._options = LABELS[sampler]
         self.sigmas = self._denoiser.get_sigmas(steps)
         random = torch.Generator().manual_seed(1)
@@ -64,7 +63,8 @@ class Loop:
     @torch.no_grad()
     def asyndm(self) -> Tensor:
         """Ours."""
-        maps = self._on_device(self._denoiser.sigma_to_t), self._on_device(self._denoiser.t_to_sigma)
+        denoiser = self._denoiser
+        maps = (on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
         images = range(self._batch)
         host = Host(
             unet=self._denoiser.inner_model,
@@ -85,11 +85,6 @@ class Loop:
                 return self._run.sample(SAMPLERS[self._name], self._x, **self._sampler_options())
             finally:
                 self._run = None
-
-    def _on_device(self, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """``map`` of the denoiser, for values that are anywhere."""
-        table = self._denoiser.log_sigmas
-        return lambda values: map(values.to(table.device, table.dtype).flatten()).reshape(values.shape)
 
     def _sampler_options(self) -> dict[str, Any]:
         if "sde" not in self._name:

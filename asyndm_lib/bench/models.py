@@ -7,13 +7,12 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there
-    from ldm.modules.attention import CrossAttention, SpatialTransformer
+    from ldm.modules.attention import SpatialTransformer
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
@@ -131,12 +130,3 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
     "SDXL": _random("SDXL", SdxlUNet, 128, 2048, SDXL_LABEL),
 }
 """``MODELS[name](device)``; all but the embedded one in half precision."""
-
-
-def scaled_dot_product(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
-    """``CrossAttention.forward`` by PyTorch's fused attention, as the WebUIs have it."""
-    context = x if context is None else context
-    projected = self.to_q(x), self.to_k(context), self.to_v(context)
-    q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)
-    out = nn.functional.scaled_dot_product_attention(q, k, v)
-    return self.to_out(out.transpose(1, 2).flatten(2))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
+from ..hosts.ldm_attention import CrossAttention, scaled_dot_product
 from ..patching import replaced
 from .loops import Loop
 from .measure import interleaved, launches, operations
-from .models import MODELS, CrossAttention, scaled_dot_product
+from .models import MODELS
 
 
 @dataclass(frozen=True)

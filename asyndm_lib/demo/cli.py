@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ..errors import AsynDMError
+
 MODEL = Path(__file__).parent / "model" / "emoji.safetensors"
 """The embedded model; the defaults of the size and the CFG scale are those it was trained for."""
 
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         return _fail(f"the package {error.name!r} is missing; `make demo` installs all that is needed in .venv")
-    except Failure as error:
+    except (Failure, AsynDMError) as error:
         return _fail(str(error))
     return 0
 
@@ -227,45 +229,28 @@ def _checked(kind: type, low: float, high: float, words: str) -> Callable:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from ..errors import AsynDMError
-
     try:
         from .generate import generate
     except ModuleNotFoundError:
         raise
     except Exception as error:  # a torchvision that does not match torch fails so on import, for one
         raise Failure(f"ldm and k-diffusion cannot be imported here: {type(error).__name__}: {error}") from error
-    try:
-        generate(options)
-    except AsynDMError as error:
-        raise Failure(str(error)) from error
+    generate(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ..errors import AsynDMError
     from ..evaluation.command import evaluate
 
-    try:
-        evaluate(options)
-    except AsynDMError as error:
-        raise Failure(str(error)) from error
+    evaluate(options)
 
 
 def _bench(options: argparse.Namespace) -> None:
     from ..bench.command import bench
-    from ..errors import AsynDMError
 
-    try:
-        bench(options)
-    except AsynDMError as error:
-        raise Failure(str(error)) from error
+    bench(options)
 
 
 def _install_model(options: argparse.Namespace) -> None:
-    from ..errors import AsynDMError
     from .install import install
 
-    try:
-        print(install(MODEL, options.webui))
-    except AsynDMError as error:
-        raise Failure(str(error)) from error
+    print(install(MODEL, options.webui))

@@ -7,17 +7,17 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
-from ldm.modules.attention import CrossAttention
 from torch import Tensor, nn
-from torch.nn.functional import group_norm, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import group_norm, layer_norm
 
 from ..automatic import named_or_candidates
 from ..errors import Unsupported
 from ..host import Descent, Host
 from ..hosts.embedded import TIMESTEPS, Embedded, Request
+from ..hosts.ldm_attention import CrossAttention, scaled_dot_product
 from ..hosts.ldm_checkpoint import Checkpoint
-from ..hosts.per_pixel import replaced
 from ..hosts.text_encoders import CHUNK, encode, tokenize
+from ..patching import replaced
 from ..prompts import PromptTargets
 from ..run import Observer
 from ..samplers import LABELS, SAMPLERS
@@ -176,7 +176,7 @@ def _fast_layers(unet: nn.Module) -> Iterator[None]:
 
     The projections are called as ever. Norms in single precision take a third of the time of such a small model.
     """
-    forwards = {CrossAttention: _attention, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
+    forwards = {CrossAttention: scaled_dot_product, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
     with ExitStack() as stack:
         for module in unet.modules():
             for kind, forward in forwards.items():
@@ -193,10 +193,3 @@ def _group_norm(self: nn.GroupNorm, x: Tensor) -> Tensor:
 def _layer_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-
-
-def _attention(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: None = None) -> Tensor:
-    context = x if context is None else context
-    projected = self.to_q(x), self.to_k(context), self.to_v(context)
-    q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)
-    return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

@@ -16,10 +16,10 @@ from ...host import Host, Row
 from ...patching import replaced
 from ...run import Rows, Run
 from ...samplers.timesteps import denoised_of
-from ...schedule import alpha
+from ...schedule import alpha, on
 from ...settings import Settings
 from ..common.inpainting import blending
-from ..common.noise_levels import Map, levels_of, on
+from ..common.noise_levels import Map, levels_of
 from ..common.rehearsal import rehearsal
 from ..per_pixel import at_single_pixels, eps_of_v, scalings
 from .models import check_model

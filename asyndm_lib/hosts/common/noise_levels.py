@@ -140,8 +140,3 @@ def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tens
 
 def _rounded(map: Map) -> Map:
     return lambda sigma: map(sigma).round()
-
-
-def on(buffer: Tensor, map: Map) -> Map:
-    """``map`` of the host's denoiser, for any number of values anywhere."""
-    return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)

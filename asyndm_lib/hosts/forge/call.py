@@ -14,9 +14,10 @@ from torch import Tensor
 from ...host import Host
 from ...patching import replaced
 from ...run import Run
+from ...schedule import on
 from ...settings import Settings
 from ..common.inpainting import blending
-from ..common.noise_levels import Levels, Map, levels_of, on
+from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal
 from . import own_samplers
 from .models import check_model, unet_of

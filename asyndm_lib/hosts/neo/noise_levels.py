@@ -13,9 +13,9 @@ from ...host import Descent
 from ...samplers.neo import SAMPLERS
 from ...samplers.neo.unipc import LAST_SIGMA
 from ...samplers.unipc import Marginals
-from ...schedule import Schedule
+from ...schedule import Schedule, on
 from ..common import noise_levels
-from ..common.noise_levels import Levels, Map, on
+from ..common.noise_levels import Levels, Map
 
 BELOW_ALL_NOISE = ("sample_dpmpp_sde", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde", "sample_er_sde")
 """Functions that begin a flow a little below sigma 1, which has no half log SNR."""
