@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LAYERS, MEMORY = 8, 32 * 2**20
+LAYERS, MEMORY = 12, 80 * 2**20
 """So many layers, and bytes of their probabilities, are worked out at once.
 
 A call costs as much for a few small layers as for one; with large ones there is nothing to gain, only memory to lose.
@@ -34,63 +34,66 @@ class AttentionSum:
     ``heads``: how many there were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: slice | list[int], weights: Callable[[int, torch.device], Tensor]):
+        """``rows``: those that are read of a call's ``N``. ``weights(context, device)``: ``[rows, context, T]``."""
         self.heads = 0
+        self._rows, self._weights = rows, weights
         self._sum: Tensor | None = None
         self._kind: tuple | None = None
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._most = 0
+        self._queries: list[Tensor] = []
+        self._keys: list[Tensor] = []
 
-    def add(self, query: Tensor, key: Tensor, layer: Layer, weights: Tensor) -> None:
-        """One layer, whose tensors must stay as they are.
+    def add(self, query: Tensor, key: Tensor, layer: Layer) -> None:
+        """One layer, whose tensors must stay as they are until they are worked out.
 
-        ``query``: ``[rows, pixels, heads·d]``. ``key``: ``[rows, context, heads·d]``. ``weights``: ``[rows, context,
-        T]``.
+        ``query``: ``[N, pixels, heads·d]``. ``key``: ``[N, context, heads·d]``.
         """
-        self.heads += layer.heads
-        kind = layer, weights, query.shape, key.shape
-        if self._kind is None or not _alike(kind, self._kind):
-            self._work_out()
+        kind = layer, query.shape, key.shape
+        if kind != self._kind:
+            self.work_out()
             self._kind = kind
-        self._waiting.append((query, key))
-        rows, pixels, _ = query.shape
-        count = len(self._waiting)
-        if count == LAYERS or (count + 1) * rows * layer.heads * pixels * key.shape[1] * query.element_size() > MEMORY:
-            self._work_out()
+            probabilities = layer.heads * query.shape[0] * query.shape[1] * key.shape[1]
+            self._most = min(LAYERS, max(1, MEMORY // (probabilities * query.element_size())))
+        self.heads += layer.heads
+        self._queries.append(query)
+        self._keys.append(key)
+        if len(self._queries) == self._most:
+            self.work_out()
 
     def mean(self) -> Tensor:
         """Over all heads, ``[rows, pixels, T]``."""
-        self._work_out()
+        self.work_out()
         return self._sum / self.heads
 
-    def _work_out(self) -> None:
-        if self._waiting:
-            layer, weights, *_ = self._kind
-            maps = _summed([q for q, _ in self._waiting], [k for _, k in self._waiting], layer, weights)
-            self._waiting.clear()
-            maps = maps if layer.resize is None else layer.resize(maps)
+    def work_out(self) -> None:
+        """Let go of the layers' tensors."""
+        if self._queries:
+            maps = self._of_waiting(self._kind[0])
             self._sum = maps if self._sum is None else self._sum + maps
+            self._queries.clear()
+            self._keys.clear()
 
+    @torch.no_grad()
+    def _of_waiting(self, layer: Layer) -> Tensor:
+        """``[rows, pixels, T]`` of the layers that wait, which have one shape."""
+        query = self._queries[0]
+        layers, context = len(self._queries), self._keys[0].shape[1]
+        weights = self._weights(context, query.device)
+        with _no_autocast(query.device):
+            q, k = self._heads(self._queries, layer), self._heads(self._keys, layer)
+            # [context, pixels]: the other way round a row would be 77 long, for which a GPU's product is slow.
+            scores = torch.baddbmm(q.new_empty(1, 1, 1), k, q.transpose(1, 2), beta=0, alpha=layer.scale)
+            attention = scores.softmax(dim=1).view(layers, len(weights), layer.heads, context, -1)
+            full = torch.promote_types(q.dtype, torch.float32)
+            maps = attention.sum(dim=(0, 2), dtype=full).transpose(1, 2) @ weights.to(full)
+        return maps if layer.resize is None else layer.resize(maps)
 
-def _alike(a: tuple, b: tuple) -> bool:
-    return a[1] is b[1] and a[0] == b[0] and a[2:] == b[2:]
-
-
-@torch.no_grad()
-def _summed(queries: list[Tensor], keys: list[Tensor], layer: Layer, weights: Tensor) -> Tensor:
-    """``[rows, pixels, T]`` of layers of one shape."""
-    rows = len(weights)
-    with _no_autocast(weights.device):
-        q, k = (_heads(projected, layer.heads) for projected in (queries, keys))
-        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=layer.scale)
-        attention = scores.softmax(dim=-1).unflatten(0, (len(queries), rows, layer.heads))
-        full = torch.promote_types(q.dtype, torch.float32)
-        return attention.sum(dim=(0, 2), dtype=full) @ weights.to(full)
-
-
-def _heads(projected: list[Tensor], heads: int) -> Tensor:
-    """Each ``[rows, n, heads·d]`` → ``[layers·rows·heads, n, d]``."""
-    split = torch.cat([one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in projected])
-    return split.to(_precision(split)).flatten(0, 1)
+    def _heads(self, projected: list[Tensor], layer: Layer) -> Tensor:
+        """Each ``[N, n, heads·d]`` → ``[layers·rows·heads, n, d]``."""
+        every = torch.stack(projected) if len(projected) > 1 else projected[0][None]
+        split = every.unflatten(-1, (layer.heads, -1))[:, self._rows].transpose(2, 3).flatten(0, 2)
+        return split.to(_precision(split))
 
 
 def _precision(x: Tensor) -> torch.dtype:

@@ -61,13 +61,15 @@ class Embeddings:
         levels = self.chunk.levels[self.rows]
         return levels if self.label is None else (levels[:, None] + self.label).flatten(0, 1)
 
-    def columns(self, index: Tensor) -> Tensor:
-        """Levels ``[N, 1, H, W]`` → columns of a table: those of the batch's rows, then those of :meth:`lagging`."""
+    def columns(self, index: Tensor, rows: Tensor) -> Tensor:
+        """Levels ``[N, 1, H, W]`` → columns of a table: those of the batch's rows, then those of :meth:`lagging`.
+
+        ``rows``: their numbers, ``[N, 1, 1, 1]``.
+        """
         n = len(index)
-        own = torch.arange(n, device=index.device)[:, None, None, None]
-        return (
-            torch.add(own, index, alpha=n) if self.label is not None else torch.where(index == 0, own, index + (n - 1))
-        )
+        if self.label is not None:
+            return torch.add(rows, index, alpha=n)
+        return torch.where(index == 0, rows, index + (n - 1))
 
 
 class BlockTables:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from . import unet as parts
 from .block_tables import Block, BlockTables, Embeddings
 from .nearest import nearest
 from .passes import Passes
-from .patching import replaced
+from .patching import replaced, watched
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
@@ -32,11 +32,15 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
     return nn.functional.pad(embedding, (0, channels % 2))
 
 
+SPREAD = 8 * 2**20
+"""So many bytes of feature maps are made ahead of the blocks that they are for."""
+
+
 class PixelTimesteps:
     """Gives the pixels of a UNet's batch their own timesteps while :meth:`use` is active.
 
-    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, one on every ResBlock, and those
-    of :class:`Passes`; and every ``emb_layers`` has another ``forward``. :meth:`detach` takes all of it away.
+    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, and those of :class:`Passes`; and in every
+    ResBlock ``emb_layers`` and ``in_layers[-1]`` have another ``forward``. :meth:`detach` takes all of it away.
     """
 
     def __init__(self, unet: nn.Module):
@@ -44,7 +48,9 @@ class PixelTimesteps:
         self._unet = unet
         self._passes = Passes(unet)
         self._blocks = [(module, Block(module.emb_layers)) for module in parts.res_blocks(unet)]
-        self._tables = BlockTables(unet.time_embed, [block for _, block in self._blocks])
+        self._order = [block for _, block in self._blocks]
+        self._tables = BlockTables(unet.time_embed, self._order)
+        self._sizes: dict[Block, tuple[int, int]] = {}  # of the blocks' feature maps in the last call
         self._places = _Places()
         self._attached = ExitStack()
         self._call: _Call | None = None
@@ -57,7 +63,7 @@ class PixelTimesteps:
         if isinstance(getattr(unet, "label_emb", None), nn.Module):
             attached.callback(unet.label_emb.register_forward_hook(self._after_label_emb).remove)
         for module, block in self._blocks:
-            attached.callback(module.in_layers[-1].register_forward_hook(self._after_in_layers).remove)
+            attached.enter_context(watched(module.in_layers[-1], self._after_in_layers))
             attached.enter_context(replaced(module.emb_layers, "forward", partial(self._embed, block)))
 
     def detach(self) -> None:
@@ -94,7 +100,7 @@ class PixelTimesteps:
         if self._call is not None and self._call.embeddings is not None:
             self._call.embeddings.label = output
 
-    def _after_in_layers(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def _after_in_layers(self, output: Tensor) -> None:
         if self._call is not None:
             self._call.size = output.shape[-2:]
 
@@ -103,18 +109,30 @@ class PixelTimesteps:
         call = self._call
         if call is None or call.embeddings is None or not self._passes.own:
             return block.forward(emb)
-        return _spread(self._tables.table(block, emb, call.embeddings), call.columns(len(emb)), len(emb), call.size)
+        size = tuple(call.size)
+        self._sizes[block] = size
+        if emb is not call.emb:
+            call.emb, call.ready = emb, {}
+        ready = call.ready.pop(block, None)
+        return ready if ready is not None and tuple(ready.shape[-2:]) == size else self._spread(block, emb, size)
 
-
-def _spread(table: Tensor, columns: Tensor, n: int, size: tuple[int, int]) -> Tensor:
-    """Columns of ``table [C, L]`` for every pixel, ``[n, C, h, w]``; ``columns``: ``[n·h·w]``.
-
-    Either way leaves each channel's pixels side by side in memory, as the feature map has them.
-    """
-    if table.is_cuda:  # in the feature map's very order, to which it is added in less time
-        c = len(table)
-        return table.expand(n, -1, -1).gather(2, columns.view(n, 1, -1).expand(-1, c, -1)).view(n, c, *size)
-    return table.index_select(1, columns).view(-1, n, *size).transpose(0, 1)
+    def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
+        """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
+        call = self._call
+        blocks, each = [block], [self._tables.table(block, emb, call.embeddings)]
+        tables = call.embeddings.tables
+        most = SPREAD // (len(emb) * size[0] * size[1] * each[0].element_size()) - len(each[0])
+        for other in self._order[self._order.index(block) + 1 :]:
+            if self._sizes.get(other) != size or other not in tables or len(tables[other]) > most:
+                break
+            blocks.append(other)
+            each.append(tables[other])
+            most -= len(tables[other])
+        if len(blocks) == 1:
+            return call.spread(each[0], len(emb))
+        own, *others = call.spread(torch.cat(each), len(emb)).split([len(table) for table in each], dim=1)
+        call.ready.update(zip(blocks[1:], others, strict=True))
+        return own
 
 
 class _Call:
@@ -125,16 +143,32 @@ class _Call:
         self.embeddings: Embeddings | None = None
         self.embedding = False
         self.size = tuple(index.shape[-2:])
+        self.emb: Tensor | None = None
+        self.ready: dict[Block, Tensor] = {}
         self._index, self._places = index, places
         self._all: Tensor | None = None
         self._columns: dict[tuple[int, int], Tensor] = {}
+        self._expanded: dict[tuple, Tensor] = {}
 
-    def columns(self, n: int) -> Tensor:
-        """For every pixel of the present block the column of its table (:mod:`block_tables`), ``[n·h·w]``."""
+    def spread(self, table: Tensor, n: int) -> Tensor:
+        """Columns of ``table [C, L]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
+
+        Either way leaves each channel's pixels side by side in memory, as the feature map has them.
+        """
         size = tuple(self.size)
+        if not table.is_cuda:
+            return table.index_select(1, self._columns_at(size, n)).view(-1, n, *size).transpose(0, 1)
+        # In the feature map's very order, to which it is added in less time.
+        key = len(table), size
+        if key not in self._expanded:
+            self._expanded[key] = self._columns_at(size, n).view(n, 1, *size).expand(-1, len(table), -1, -1)
+        return table[:, :, None].expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
+
+    def _columns_at(self, size: tuple[int, int], n: int) -> Tensor:
+        """For every pixel of a feature map of ``size`` the column of the blocks' tables (:mod:`block_tables`)."""
         if size not in self._columns:
             if self._all is None:
-                self._all = self.embeddings.columns(self._index).flatten()
+                self._all = self.embeddings.columns(self._index, self._places.rows(n, self._index.device)).flatten()
             self._columns.update(self._places.taken(self._all, n, tuple(self._index.shape[-2:]), size))
         return self._columns[size]
 
@@ -143,6 +177,7 @@ class _Places:
     """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
 
     def __init__(self) -> None:
+        self.rows = cache(_numbers)
         self._sizes: dict[tuple, list[tuple[int, int]]] = {}
         self._places: dict[tuple, Tensor] = {}
 
@@ -152,10 +187,15 @@ class _Places:
         if size not in sizes:
             sizes.append(size)
             cells = [_cells(full, size, all.device) for size in sizes]
-            rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
+            rows = self.rows(n, all.device)[:, 0, 0] * (full[0] * full[1])
             self._places[n, full] = torch.cat([(rows + cell).flatten() for cell in cells])
         taken = all.index_select(0, self._places[n, full])
         return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))
+
+
+def _numbers(n: int, device: torch.device) -> Tensor:
+    """Of the rows of a batch, ``[n, 1, 1, 1]``."""
+    return torch.arange(n, device=device)[:, None, None, None]
 
 
 def _cells(full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:

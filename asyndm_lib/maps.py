@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from . import unet as parts
 from .attention_sum import AttentionSum, Layer
 from .nearest import Resize
 from .passes import Passes
+from .patching import watched
 
 Weights = Callable[[Hashable, int], Tensor]
 """``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""
@@ -21,8 +23,8 @@ Weights = Callable[[Hashable, int], Tensor]
 class TokenMaps:
     """Records the token maps of the conditional rows of a UNet's batch while :meth:`record` is active.
 
-    Hooks on ``attn2.to_q`` and ``attn2.to_k`` see the projections that any attention back end uses,
-    and leave them as they are. Only sums over heads and layers are kept, until :meth:`take`.
+    It sees the projections of ``attn2.to_q`` and ``attn2.to_k``, which any attention back end uses,
+    and leaves them as they are. Only sums over heads and layers are kept, until :meth:`take`.
     A layer whose feature map has another size than the model gives it (an extension changes the
     resolution inside) is read at that size.
     """
@@ -32,7 +34,7 @@ class TokenMaps:
         self._layers, self.size = parts.token_map_layers(unet, height, width)
         self._transformers = parts.transformers(unet, self._layers)
         self._passes = Passes(unet)
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._attached = ExitStack()
         self._call: _Rows | None = None
         self._query: Tensor | None = None
         self._here = self.size
@@ -42,18 +44,19 @@ class TokenMaps:
         self._untouched = _Untouched()
 
     def attach(self) -> None:
+        attached = self._attached
+        attached.callback(self._passes.detach)
         self._passes.attach()
         for transformer in self._transformers:
-            self._handles.append(transformer.register_forward_pre_hook(self._before_transformer))
+            attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
         for layer in self._layers:
-            self._handles.append(layer.to_q.register_forward_hook(self._after_query))
-            self._handles.append(layer.to_k.register_forward_hook(self._after_key(layer)))
+            attached.enter_context(watched(layer.to_q, self._after_query))
+            as_usual = Layer(layer.heads, parts.scale(layer))
+            after = self._after_last_key if layer is self._layers[-1] else self._after_key
+            attached.enter_context(watched(layer.to_k, partial(after, as_usual)))
 
     def detach(self) -> None:
-        self._passes.detach()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._attached.close()
         self.clear()
         self._known = None
 
@@ -67,13 +70,14 @@ class TokenMaps:
         """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
-            self._call = _Rows([n for n, _ in kept], [row for _, row in kept], weights)
+            named = [row for _, row in kept]
+            self._call = _Rows([n for n, _ in kept], named, partial(self._weights_of, named, weights))
             self._records.append(self._call)
         try:
             yield
         finally:
             self._call = self._query = None
-            self._untouched.look(done=True)
+            self._untouched.end()
 
     def take(self) -> tuple[list[Hashable], Tensor]:
         """The names of the recorded rows, and the mean of each over heads and layers, ``[rows, T, h, w]``.
@@ -91,26 +95,24 @@ class TokenMaps:
     def _before_transformer(self, module: nn.Module, args: tuple) -> None:
         self._here = tuple(args[0].shape[-2:])
 
-    def _after_query(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def _after_query(self, query: Tensor) -> None:
         if self._call is not None and self._passes.own:
-            self._query = output
+            self._query = query
 
-    def _after_key(self, layer: nn.Module) -> Callable[..., None]:
-        as_usual = Layer(layer.heads, parts.scale(layer))
+    def _after_key(self, as_usual: Layer, key: Tensor) -> None:
+        query, self._query = self._query, None
+        call = self._call
+        if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
+            return
+        here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
+        if not self._untouched.known:
+            query, key = self._untouched.copies(query, key)
+        call.sum.add(query, key, here)
 
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            query, self._query = self._query, None
-            call = self._call
-            if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
-                return
-            weights = call.stacked.get(output.shape[1])
-            if weights is None:
-                weights = call.stacked[output.shape[1]] = self._weights_of(call, output.shape[1], output.device)
-            here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
-            q, k = self._untouched.kept(query, call.at), self._untouched.kept(output, call.at)
-            call.sum.add(q, k, here, weights)
-
-        return hook
+    def _after_last_key(self, as_usual: Layer, key: Tensor) -> None:
+        self._after_key(as_usual, key)
+        if self._call is not None:  # the large feature maps come now: what waits would add to their memory
+            self._call.sum.work_out()
 
     def _from(self, here: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """Maps ``[rows, pixels, T]`` of layers of size ``here`` at the usual size."""
@@ -118,12 +120,12 @@ class TokenMaps:
             self._resizes[here] = lambda maps: _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
         return self._resizes[here]
 
-    def _weights_of(self, call: _Rows, context: int, device: torch.device) -> Tensor:
+    def _weights_of(self, rows: Sequence[Hashable], weights: Weights, context: int, device: torch.device) -> Tensor:
         """``[rows, context, T]``; they seldom change from step to step."""
-        weights = [call.weights(row, context) for row in call.rows]
-        key = [*map(id, weights), device]
+        own = [weights(row, context) for row in rows]
+        key = [*map(id, own), device]
         if self._known is None or key != self._known[0]:
-            self._known = key, weights, torch.stack(weights).to(device)
+            self._known = key, own, torch.stack(own).to(device)
         return self._known[2]
 
 
@@ -135,42 +137,48 @@ def _pixels(maps: Tensor) -> Tensor:
 class _Untouched:
     """Whether the host leaves its projections as they are, so that they need not be copied to be read later.
 
-    An attention back end might scale its query in place. The first model call shows it; until then, and where tensors
-    do not count how often they are written to, a copy is made.
+    An attention back end might scale its query in place. The first model call shows it (:attr:`known`); until then,
+    and if one does, copies are made.
     """
 
     def __init__(self) -> None:
-        self._known: bool | None = None
-        self._seen: list[tuple[Tensor, int]] = []
+        self.known = False
+        self._touched = False
+        self._seen: list[tuple[Tensor, int | Tensor]] = []
+        self._changed: list[Tensor] = []
 
-    def kept(self, projected: Tensor, at: slice | list[int]) -> Tensor:
-        """``projected[at]``, as it is now."""
-        if self._known:
-            return projected[at]
-        if projected.is_inference():
-            self._known = False
-        if self._known is None:
-            if len(self._seen) == 2:  # query and key of the layer before, which is done
-                self.look()
-            self._seen.append((projected, projected._version))
-        return projected[at].clone()
+    def copies(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as they are now."""
+        copies = query.clone(), key.clone()
+        if not self._touched:
+            self._look()  # at those of the layer before, which is done
+            # Inference tensors do not count how often they are written to.
+            now = [c if p.is_inference() else p._version for p, c in zip((query, key), copies, strict=True)]
+            self._seen = list(zip((query, key), now, strict=True))
+        return copies
 
-    def look(self, done: bool = False) -> None:
-        """At what was read last. ``done``: it was a whole call's."""
-        if self._known is None and self._seen:
-            if any(projected._version != version for projected, version in self._seen):
-                self._known = False
-            elif done:
-                self._known = True
-            self._seen.clear()
+    def end(self) -> None:
+        """After a model call."""
+        if self._seen:
+            self._look()
+            self._touched = self._touched or any(map(bool, self._changed))
+            self.known = not self._touched
+            self._changed.clear()
+
+    def _look(self) -> None:
+        for projected, before in self._seen:
+            if isinstance(before, int):
+                self._touched = self._touched or projected._version != before
+            else:
+                self._changed.append((projected != before).any())
+        self._seen = []
 
 
 class _Rows:
     """The recorded rows of one call of the UNet, and what was seen of them so far."""
 
-    def __init__(self, at: list[int], rows: list[Hashable], weights: Weights):
+    def __init__(self, at: list[int], rows: list[Hashable], weights: Callable[[int, torch.device], Tensor]):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
-        self.at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.rows, self.weights = rows, weights
-        self.sum = AttentionSum()
-        self.stacked: dict[int, Tensor] = {}
+        run = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
+        self.rows = rows
+        self.sum = AttentionSum(run, weights)

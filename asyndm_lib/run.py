@@ -287,12 +287,17 @@ class Run:
 
     @contextmanager
     def _these(self, rows: Sequence[Row], unread: Sequence[Row], tokens: int | None = None) -> Iterator[Rows]:
-        images = self._images(tuple(image for image, _ in rows))
+        images = [image for image, _ in rows]
+        index, sigma, lagging = (self._of(images, map) for map in (self._sigma.index, self._sigma.map, self.lagging))
         with ExitStack() as stack:
-            stack.enter_context(self._timesteps.use(self._sigma.timesteps, self._sigma.index[images], self._coming()))
+            stack.enter_context(self._timesteps.use(self._sigma.timesteps, index, self._coming()))
             if self._recording:
                 stack.enter_context(self._regions.record(unread, self.host.step(), tokens))
-            yield Rows(self._sigma.map[images], self.lagging[images])
+            yield Rows(sigma, lagging)
+
+    def _of(self, images: Sequence[int], map: Tensor) -> Tensor:
+        """``map [B, 1, H, W]`` of ``images``, ``[n, 1, H, W]``; of a single one without an operation."""
+        return map.expand(len(images), -1, -1, -1) if len(map) == 1 else map[self._images(tuple(images))]
 
     def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
         """``level(now, to)`` of every pixel; see :meth:`Step.between`."""

@@ -29,15 +29,16 @@ def check(unet: nn.Module) -> None:
 
 def res_blocks(unet: nn.Module) -> list[nn.Module]:
     """The blocks that the timestep embedding enters, through their ``emb_layers``."""
-    return [module for module in unet.modules() if _has(module, "emb_layers") and _has(module, "in_layers")]
+    return [module for module in _parts(unet) if _is_res_block(module)]
 
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
-        modules = list(block.modules())
-        yield from ((m.attn2, factor) for m in modules if _has(m, "attn2") and _has(m.attn2, "to_k"))
+        modules = list(_parts(block))
+        layers = [part for module in modules for part in _layers(module)]
+        yield from ((m.attn2, factor) for m in layers if _has(m, "attn2") and _has(m.attn2, "to_k"))
         kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
             factor *= 2
@@ -63,12 +64,33 @@ def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.
 def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
     wanted = {id(layer) for layer in layers}
-    spatial = [module for module in unet.modules() if _has(module, "transformer_blocks")]
-    return [module for module in spatial if any(id(part.attn2) in wanted for part in module.transformer_blocks)]
+    return [module for module in _parts(unet) if any(id(part.attn2) in wanted for part in _layers(module))]
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """``module`` and those in it, but not what ResBlocks' parts and transformers are made of.
+
+    A run looks for its places once; to visit all of the thousands of modules of SDXL would take longer than a step.
+    """
+    yield module
+    if _is_res_block(module):
+        yield from module.children()
+    elif not _has(module, "transformer_blocks"):
+        for child in module.children():
+            yield from _parts(child)
+
+
+def _is_res_block(module: nn.Module) -> bool:
+    return _has(module, "emb_layers") and _has(module, "in_layers")
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer; of anything else none."""
+    return list(module.transformer_blocks) if _has(module, "transformer_blocks") else []
 
 
 def _has(module: nn.Module, name: str) -> bool:
-    """Whether ``name`` is one of its modules; ``hasattr`` takes long to find that it is none, and there are many."""
+    """Whether ``name`` is one of its modules; ``hasattr`` takes long to find that it is none."""
     return name in module._modules
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import MethodType
 
 import ldm.modules.diffusionmodules.openaimodel as ldm
@@ -12,7 +13,9 @@ from ldm.modules.diffusionmodules.util import timestep_embedding as ldm_embeddin
 from stand_ins import hooks_on, tiny_unet
 from torch import Tensor, nn
 
+from asyndm_lib import conditioning
 from asyndm_lib import unet as parts
+from asyndm_lib.bench.measure import Operations
 from asyndm_lib.conditioning import PixelTimesteps, timestep_embedding
 from asyndm_lib.errors import Unsupported
 
@@ -358,6 +361,49 @@ def test_blocks_of_another_size_take_their_own_pixels(scale):
 
     unet.input_blocks[0] = Resized(unet.input_blocks[0], scale)
     assert torch.equal(with_map(unet, LEVELS, index, given), expected)
+
+
+@pytest.mark.parametrize("memory", [0, 4 * 3 * 2 * 3 * 130, 2**30])
+@pytest.mark.parametrize("kind", ["three levels", "labels"])
+def test_what_is_made_ahead_for_the_next_blocks_is_what_each_would_make(kind, memory, monkeypatch):
+    """Also where the sizes inside are others than in the call before, as an extension makes them."""
+    monkeypatch.setattr(conditioning, "SPREAD", memory)
+    unet, index = unet_of(kind), random_index(4)
+    sizes = [(8, 12), (8, 12), (16, 8), (16, 8), (8, 12)]
+    pixels, given, made = PixelTimesteps(unet), [inputs(unet, 3, *size) for size in sizes], []
+    pixels.attach()
+    for own in given:
+        with pixels.use(LEVELS, index):
+            made.append(unet(**own))
+    pixels.detach()
+    monkeypatch.setattr(conditioning, "SPREAD", 0)
+    for own, out in zip(given, made, strict=True):
+        assert torch.equal(out, with_map(unet, LEVELS, index, own))
+
+
+def test_blocks_after_each_other_are_served_by_one_gather():
+    unet, index, counts = unet_of("three levels"), random_index(4), []
+    pixels, given = PixelTimesteps(unet), inputs(unet)
+    pixels.attach()
+    for _ in range(2):
+        with Operations() as counted, pixels.use(LEVELS, index):
+            unet(**given)
+        counts.append(counted.computing["index_select"])
+    pixels.detach()
+    runs = 1 + sum(a != b for a, b in pairwise(_sizes_of_blocks(unet, given)))
+    assert counts[0] - counts[1] == len(parts.res_blocks(unet)) - runs + 2  # and the pixels of each size are found
+
+
+def _sizes_of_blocks(unet: nn.Module, given: dict) -> list[tuple[int, int]]:
+    sizes: list[tuple[int, int]] = []
+    handles = [
+        block.register_forward_hook(lambda module, args, out: sizes.append(tuple(out.shape[-2:])))
+        for block in parts.res_blocks(unet)
+    ]
+    unet(**given)
+    for handle in handles:
+        handle.remove()
+    return sizes
 
 
 def test_a_failed_call_leaves_the_next_one_right():

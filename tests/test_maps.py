@@ -325,8 +325,8 @@ def test_half_precision_is_computed_in_single():
     k = torch.randn(1, 77, 16, generator=random).half() * 300
 
     def mean(query: Tensor, key: Tensor) -> Tensor:
-        sum = AttentionSum()
-        sum.add(query, key, Layer(2, 1.0), torch.eye(77)[None])
+        sum = AttentionSum(slice(0, 1), lambda context, device: torch.eye(context)[None])
+        sum.add(query, key, Layer(2, 1.0))
         return sum.mean()
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -341,10 +341,10 @@ def test_many_layers_at_once_or_one_by_one_have_the_same_mean(memory, monkeypatc
     monkeypatch.setattr(attention_sum, "MEMORY", memory)
     random = torch.Generator().manual_seed(7)
     weights = torch.rand(1, 77, 3, generator=random)
-    sum, expected = AttentionSum(), []
+    sum, expected = AttentionSum(slice(0, 1), lambda context, device: weights), []
     for heads in [2] * 11 + [4, 2]:
         q, k = (torch.randn(1, n, 16, generator=random) for n in (20, 77))
-        sum.add(q, k, Layer(heads, 0.5), weights)
+        sum.add(q, k, Layer(heads, 0.5))
         q_h, k_h = (t.view(-1, heads, 16 // heads).transpose(0, 1) for t in (q[0], k[0]))
         expected += list((q_h @ k_h.transpose(1, 2) * 0.5).softmax(-1) @ weights[0])
     assert sum.heads == len(expected)
