@@ -111,7 +111,8 @@ class BlockTables:
         if block not in of.tables:
             blocks = self._together(block, emb, of)
             own = [b.project(of.activated) for b in blocks]
-            lagging = self._ahead(blocks, of) if of.label is None and len(blocks) > 1 else self._now(blocks, of)
+            ahead = of.chunk is self._chunk and of.label is None and len(blocks) > 1
+            lagging = self._ahead(blocks, of) if ahead else self._now(blocks, of)
             table = torch.cat([torch.cat(own, dim=1).t(), lagging.t()], dim=1)
             of.tables.update(zip(blocks, table.split([rows.shape[1] for rows in own]), strict=True))
         return of.tables[block]

@@ -162,7 +162,7 @@ class _Call:
         key = len(table), size
         if key not in self._expanded:
             self._expanded[key] = self._columns_at(size, n).view(n, 1, *size).expand(-1, len(table), -1, -1)
-        return table[:, :, None].expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
+        return table.unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
 
     def _columns_at(self, size: tuple[int, int], n: int) -> Tensor:
         """For every pixel of a feature map of ``size`` the column of the blocks' tables (:mod:`block_tables`)."""

@@ -88,7 +88,7 @@ def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, t
     for row in rows:
         assert row.ratios[0] <= row.time <= row.ratios[1]
         assert row.calls[1] > row.calls[0] > 600
-        assert line(row).count("|") == 12
+        assert line(row).count("|") == 13
     save(rows, CPU, tmp_path / "there" / "bench.json")
     assert '"sampler": "DPM++ SDE"' in (tmp_path / "there" / "bench.json").read_text()
 

@@ -247,6 +247,13 @@ def test_the_table_says_shares_and_differences():
     assert f"| {FRESH.name} | +25.0 ± 317.7 | +25.0 ± 317.7 | 2 / 0 | 8 |" in lines
 
 
+def test_a_prompt_on_several_samplers_is_one_prompt():
+    more = replace(BETTER, way="Euler a 20", pairs=[4], exact=[1], ordinary=[3])  # a stop left the second prompt out
+    other = replace(BETTER, set="colours", pairs=[2], exact=[2], ordinary=[1])
+    estimate = results.across_ways([BETTER, more, other])
+    assert estimate == statistics.mean([((4 + 1) - (2 + 3)) / 8, 0, 1 / 2])
+
+
 def test_a_readme_without_marks_is_refused(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# nothing\n")

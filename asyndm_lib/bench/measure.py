@@ -55,18 +55,31 @@ def operations(loop: Loop) -> Operations:
     return counted
 
 
-def launches(loop: Loop) -> tuple[int, int]:
-    """Kernel launches of one loop, and how often the CPU waits for the GPU in it."""
+@dataclass(frozen=True)
+class Launches:
+    """``started``: kernels of one loop. ``waits``: the CPU's for the GPU. ``busy``: seconds in which the GPU works."""
+
+    started: int
+    waits: int
+    busy: float
+
+
+def launches(loop: Loop) -> Launches:
+    """What the GPU is given in one loop."""
     from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         loop()
     # The events as they come: the profiler's own tables of them take minutes.
-    names = [event.name() for event in profiled.profiler.kineto_results.events()]
+    events = profiled.profiler.kineto_results.events()
+    names = [event.name() for event in events]
     started = sum(name.startswith(("cudaLaunchKernel", "cuLaunchKernel")) for name in names)
+    on_gpu = [event for event in events if event.device_type() == torch.profiler.DeviceType.CUDA]
+    # PyTorch tells it in microseconds up to 2.3.
+    busy = sum(e.duration_ns() / 1e3 if hasattr(e, "duration_ns") else e.duration_us() for e in on_gpu)
     # The profiler waits for the device once, at its end.
-    return started, sum(name.endswith("Synchronize") for name in names) - 1
+    return Launches(started, sum(name.endswith("Synchronize") for name in names) - 1, busy / 1e6)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Case:
 class Row:
     """What a case costs: the plain loop's median seconds, and ours as ratios to it round by round.
 
-    ``ratios``: the quartiles. ``peak``: MiB of the plain loop above the weights, and ``memory`` the ratio of ours.
+    ``ratios``: the quartiles. ``busy``: the ratio of the GPU's time at work, whatever it waits for between.
+    ``peak``: MiB of the plain loop above the weights, and ``memory`` the ratio of ours.
     ``calls``: per step, plain and ours: kernel launches on a GPU, PyTorch's operations on a CPU. ``waits``: in a loop.
     """
 
@@ -41,6 +42,7 @@ class Row:
     plain: float
     time: float
     ratios: tuple[float, float]
+    busy: float | None
     peak: float | None
     memory: float | None
     calls: tuple[float, float]
@@ -75,16 +77,19 @@ def _row(case: Case, loop: Loop, rounds: int, device: torch.device) -> Row:
     plain, ours = interleaved([loop.plain, loop.asyndm], rounds, device)
     ratios = sorted(b / a for a, b in zip(plain.seconds, ours.seconds, strict=True))
     quartiles = torch.tensor(ratios, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    ways, busy = (loop.plain, loop.asyndm), None
     if device.type == "cuda":
-        counts = [launches(loop.plain), launches(loop.asyndm)]
+        given = [launches(way) for way in ways]
+        counts, busy = [(one.started, one.waits) for one in given], given[1].busy / given[0].busy
     else:
-        counted = [operations(loop.plain), operations(loop.asyndm)]
+        counted = [operations(way) for way in ways]
         counts = [(o.computing.total(), o.waits.total()) for o in counted]
     return Row(
         case=case,
         plain=plain.median,
         time=quartiles[1],
         ratios=(quartiles[0], quartiles[2]),
+        busy=busy,
         peak=None if plain.peak is None else plain.peak / 2**20,
         memory=None if plain.peak is None else ours.peak / plain.peak,
         calls=(counts[0][0] / case.steps, counts[1][0] / case.steps),
@@ -99,8 +104,8 @@ def machine(device: torch.device) -> dict[str, str]:
 
 
 HEAD = (
-    "| model | sampler | batch | steps | targets | plain, s | time | quartiles | memory | calls a step | waits |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| model | sampler | batch | steps | targets | plain, s | time | quartiles | GPU | memory | calls | waits |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -117,6 +122,7 @@ def line(row: Row) -> str:
         f"{row.plain:.2f}",
         f"**{row.time:.3f}**",
         f"{row.ratios[0]:.3f}-{row.ratios[1]:.3f}",
+        "" if row.busy is None else f"**{row.busy:.3f}**",
         memory,
         f"{row.calls[0]:.0f} → {row.calls[1]:.0f}",
         f"{row.waits[0]} → {row.waits[1]}",

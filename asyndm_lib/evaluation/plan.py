@@ -6,16 +6,20 @@ from .methods import CONCAVE, DM, FRESH, LAGGED, MAIN, PAPER, PEERS_ALONE, PEERS
 from .runner import Round
 
 SEEDS = 16
-"""Pictures of a prompt in the main table."""
+"""Pictures of a prompt in the report."""
 
+_USUAL = (DM, CONCAVE, FRESH)
 FULL = (
     # All of it with few seeds first, so that a stop leaves something of everything.
     Round([PAPER], MAIN, "report", 0, 4),
     Round([PAPER], PEERS_ALONE, "report", 0, 2),
-    Round(USERS, (DM, CONCAVE, FRESH), "report", 0, 2),
+    Round(USERS, _USUAL, "report", 0, 2),
     Round([PAPER], (DM, *VARIANTS), "tuning", 0, 2),
     Round([PAPER], PEERS_TOGETHER, "report", 0, 2),
     Round([PAPER], MAIN, "report", 4, SEEDS),
+    Round(USERS, _USUAL, "report", 2, SEEDS),
+    Round([PAPER], PEERS_ALONE, "report", 2, SEEDS),
+    Round([PAPER], PEERS_TOGETHER, "report", 2, SEEDS),
 )
 
 SMALL_WAY = Way("DPM++ 2M Karras 12", "DPM++ 2M", "karras", 12, 7.0)

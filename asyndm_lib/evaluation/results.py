@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from .methods import DM
 from .prompt_sets import PromptSet
 from .runner import Record, Round
 from .statistics import Estimate, mean, paired
+
+_COUNTS = ("exact", "ordinary", "pairs")
 
 FILE = Path(__file__).parent / "results.json"
 """The committed one."""
@@ -92,10 +95,19 @@ def share(results: Sequence[Result]) -> Estimate:
 
 def difference(results: Sequence[Result]) -> Estimate:
     """How much larger that share is than the ordinary pictures', paired by prompt and seed."""
-    joined = [
-        [value for result in results for value in getattr(result, name)] for name in ("exact", "ordinary", "pairs")
-    ]
+    joined = [[value for result in results for value in getattr(result, name)] for name in _COUNTS]
     return paired(*joined)
+
+
+def across_ways(results: Sequence[Result]) -> Estimate:
+    """:func:`difference`, a prompt's pictures on several samplers taken together, as they are not independent."""
+    together = []
+    for name in dict.fromkeys(result.set for result in results):
+        own = [result for result in results if result.set == name]
+        # A stop leaves the last prompts without pictures, so that a place in these lists is a prompt's number.
+        rows = [zip_longest(*(getattr(result, of) for result in own), fillvalue=0) for of in _COUNTS]
+        together += zip(*(map(sum, row) for row in rows), strict=True)
+    return paired(*map(list, zip(*together, strict=True)))
 
 
 def pictures(results: Sequence[Result]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import AsynDMError
 from .methods import DM, PAPER
-from .results import Result, difference, pictures, share
+from .results import Result, across_ways, difference, pictures, share
 from .statistics import Estimate
 
 BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
@@ -59,8 +59,9 @@ def _ways(results: Sequence[Result]) -> str:
     rows = []
     for method, own in _by(here, "method"):
         cells = [[result for result in own if result.way == name] for name in names]
-        rows.append([method, *(_cell(method, cell) for cell in cells), str(pictures(own))])
-    return _table(["report prompts, all sets, CFG 7", *names, "pictures"], rows)
+        together = percent(share(own)) if method == DM.name else signed(across_ways(own))
+        rows.append([method, *(_cell(method, cell) for cell in cells), together, str(pictures(own))])
+    return _table(["report prompts, all sets, CFG 7", *names, "all of these", "pictures"], rows)
 
 
 def _variants(results: Sequence[Result]) -> str:
