@@ -1,6 +1,7 @@
 """The host's scripts that sample several times or in their own way: what the rows cannot say of them."""
 
 import pytest
+from family import HOST
 from requests_table import BASE, SMALL, drawing, in_base64, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
@@ -40,6 +41,8 @@ def test_a_message_does_not_outlive_its_job(host):
 
 def test_a_script_that_samples_in_its_own_way(host, reference):
     """The "img2img alternative test" does not ask other scripts before it samples: a message says so."""
+    if reason := HOST.lacks.get("script img2img alternative test"):
+        pytest.skip(reason)
     args = [None, True, False, "a cat", "", True, 4, True, 1.0, 0.0, False]
     request = {**START, "script_name": "img2img alternative test", "script_args": args}
     for server in (reference.server, host):
