@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,8 +195,12 @@ def _family() -> Family:
 HOST = _family()
 
 
-def commit() -> str:
-    """The WebUI's commit, as its checkout says."""
+def version() -> str:
+    """The WebUI's commit, as its checkout says; of a folder that is none, the release that it says it is."""
+    return _commit() or _release() or "unknown"
+
+
+def _commit() -> str | None:
     git = Path(FOLDER) / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
@@ -207,4 +212,13 @@ def commit() -> str:
         packed = (git / "packed-refs").read_text().splitlines()
         return next(line.split()[0] for line in packed if line.endswith(ref))
     except (OSError, StopIteration):
-        return "unknown"
+        return None
+
+
+def _release() -> str | None:
+    try:
+        text = (Path(FOLDER) / "modules_forge" / "forge_version.py").read_text()
+    except OSError:
+        return None
+    said = re.search(r'^release = "(.+)"', text, re.MULTILINE)
+    return f"release {said[1]}" if said else None

@@ -41,6 +41,7 @@ def rows() -> Iterator[Row]:
     start = {**START, "denoising_strength": 0.7}
     yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
     yield from both(row("inpainting", kind="img2img", **start, **MASK))
+    yield from _mugen(start)
     for sampler in ("Euler CFG++", "Euler a CFG++", "DPM++ 2M CFG++"):
         yield from both(Row(f"{sampler}, CFG 1", {**SMALL, "sampler_name": sampler, "cfg_scale": 1}))
         yield Row(f"{sampler}, CFG 1.5", {**SMALL, "sampler_name": sampler, "cfg_scale": 1.5}, STATIC)
@@ -50,3 +51,17 @@ def rows() -> Iterator[Row]:
     yield Row("MultiDiffusion, img2img", request, kind="img2img", **apart)
     alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
     yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)
+
+
+def _mugen(start: dict[str, Any]) -> Iterator[Row]:
+    def row(name: str, settings: Any = None, **request: Any) -> Row:
+        request = {**SMALL, "steps": 4, "scheduler": "simple", **request}
+        kind = "img2img" if "init_images" in request else "txt2img"
+        return Row(f"Mugen, {name}", request, settings, kind=kind, checkpoint="mugen")
+
+    for sampler in ("Euler", "Euler a", "DPM++ 2M SDE"):
+        yield from both(row(sampler, sampler_name=sampler))
+    yield row("static, batch size 2", STATIC, batch_size=2)
+    yield row("another shift", distilled_cfg_scale=6.0)
+    yield row("hires fix", **{**HIRES, "steps": 4})
+    yield from both(row("inpainting", **start, **MASK))

@@ -191,8 +191,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.get("/asyndm-probe/version")
     def version():
-        commit = getattr(launch_utils, "commit_hash", lambda: "unknown")()
-        return {"tag": launch_utils.git_tag(), "commit": commit, "torch": torch.__version__}
+        return {"tag": launch_utils.git_tag(), "torch": torch.__version__}
 
     @app.get("/asyndm-probe/rows")
     def rows():
