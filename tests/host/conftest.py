@@ -97,6 +97,8 @@ def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
         server = WebUI(Path(FOLDER), folder / name, extensions, flags, api)
         try:
             server.wait() if api else server.wait_for("/internal/ping")
+            if api:
+                _first_picture(server)
             yield server
         finally:
             server.stop()
@@ -104,11 +106,15 @@ def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
     return alone
 
 
+def _first_picture(server: WebUI) -> None:
+    if HOST.forge:  # its model is loaded with the first picture, and no prompt's tokens are known before
+        server.make({"prompt": "", "steps": 1, "width": 64, "height": 64})
+
+
 @pytest.fixture(scope="session")
 def _servers(start: Callable[..., Started], folder: Path):
     with start() as servers:
-        if HOST.forge:  # its model is loaded with the first picture, and no prompt's tokens are known before
-            servers[0].make({"prompt": "", "steps": 1, "width": 64, "height": 64})
+        _first_picture(servers[0])
         of = servers[0].get("/asyndm-probe/version")
         _lines.append(f"host: {HOST.name} {of['tag']} ({version()[:12]}), torch {of['torch']}")
         _lines.append(f"logs and screenshots: {folder}")

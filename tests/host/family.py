@@ -126,6 +126,7 @@ FORGE = Family(
         "option sd_vae_encode_method": "Forge's TAESD wants a download",
         "option fp8_storage": "Forge has its own way to keep weights in eight bits",
         "script prompts from file or textbox": "Forge's own grid of this script differs from call to call",
+        "unknown LoRA": "Forge's own loader fails on the name of a LoRA that is not there",
         "API infotext": "Forge's API itself fails on a request with an infotext",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",

@@ -15,6 +15,7 @@ from http.cookiejar import CookieJar
 
 import pictures
 import pytest
+from family import HOST
 from materials import INVERSION, INVERSION_VECTORS
 from requests_table import BASE, DEFAULTS, FILLER, SMALL, plot, switched_on, with_arguments
 from webui import ENVIRONMENT, REPOSITORY
@@ -175,7 +176,7 @@ CASES = {
     "alternation": ("a [cat|dog]", "cat, dog", {"cat": [(0, (0, 2))], "dog": [(0, (0, 2))]}),
     "BREAK": ("a cat BREAK a dog", "dog", {"dog": [(0, (1, 2))]}),
     "long": (f"{FILLER} cat", "cat", None),
-    "an extra network": ("a <lora:none:1>cat", "cat", {"cat": [(0, (0, 2))]}),
+    "an extra network": ("a <none:none:1>cat", "cat", {"cat": [(0, (0, 2))]}),
     "a comment": ("a # red\ncat", "cat, red", {"cat": [(0, (0, 2))], "red": []}),
     "an inversion": (f"a {INVERSION} cat", INVERSION, {INVERSION: INVERTED}),
     "nothing": ("", "cat", {"cat": []}),
@@ -358,10 +359,11 @@ def test_the_api_alone_with_a_password(alone):
 
 def test_the_page_alone_with_a_password(alone):
     with alone("page-alone", "--gradio-auth", "user:secret", api=False) as server:
+        let_in = 503 if HOST.forge else 200  # Forge has no model before a picture is made, which needs the API
         for path in (TOKENS, OF_THE_PAGE):
             assert status_of(server, path, QUESTION) == 401
             assert status_of(server, path, QUESTION, basic("user:secret")) == 401
-            assert status_of(server, path, QUESTION, opener=logged_in(server, "user", "secret")) == 200
+            assert status_of(server, path, QUESTION, opener=logged_in(server, "user", "secret")) == let_in
         assert status_of(server, SCHEMA) == 404
         assert "asyndm_lib" not in server.log()  # no traceback of ours
 

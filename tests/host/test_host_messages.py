@@ -181,6 +181,8 @@ ODD_PROMPTS = [
 @pytest.mark.parametrize("prompt", ODD_PROMPTS, ids=lambda prompt: f"{prompt!r:.40}")
 def test_odd_prompt(prompt, host, reference):
     """It is made, with AsynDM or with a message."""
+    if "<lora:" in prompt and "unknown LoRA" in HOST.lacks:
+        pytest.skip(HOST.lacks["unknown LoRA"])
     request = {**BASE, "prompt": prompt}
     bare = reference(request)
     on, off = host.make(switched_on(request)), host.make(request)
@@ -195,7 +197,7 @@ def test_odd_prompt(prompt, host, reference):
 def test_a_tag_of_an_extra_network_does_not_shift_the_targets(host):
     """Tags are taken out of the prompt before it is tokenized."""
     plain = host.make(switched_on({**BASE, "prompt": "a house with a cat"}))
-    tagged = host.make(switched_on({**BASE, "prompt": "a house <lora:none:1>with a cat"}))
+    tagged = host.make(switched_on({**BASE, "prompt": "a house <none:none:1>with a cat"}))
     assert pictures.same_pixels(plain.pictures[0], tagged.pictures[0])
 
 

@@ -50,7 +50,8 @@ def _outlined(image: Image.Image, related: np.ndarray) -> Image.Image:
         mask = related[0]
     else:
         cells = [Image.fromarray(own[..., None] * np.array(_RELATED, dtype=np.uint8)) for own in related]
-        mask = (np.asarray(images.image_grid(cells)) == _RELATED).all(axis=-1)  # laid out as the host's own
+        grid = images.image_grid(cells).convert("RGB")  # laid out as the host's own, which may have an alpha channel
+        mask = (np.asarray(grid) == _RELATED).all(axis=-1)
     pixels = np.asarray(image.convert("RGB"))
     if image.width < LEAST * mask.shape[1]:
         pixels = np.asarray(enlarged(pixels, LEAST * mask.shape[1]))

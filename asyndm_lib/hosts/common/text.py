@@ -36,8 +36,7 @@ def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Token
 
     ``tokenize``: of the model that is loaded. Raises :class:`SettingsError` for a prompt too intricate.
     """
-    prompt = shared.prompt_styles.apply_styles_to_prompt(prompt, styles)
-    text, tags = _as_sent(prompt, steps)
+    text, tags = _as_sent(prompt, steps, styles)
     (indexes,), flat, _ = prompt_parser.get_multicond_prompt_list([text])
     if "[" not in text:
         schedules = [[(steps, part)] for part in flat]
@@ -53,7 +52,7 @@ def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Token
     return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
 
 
-def _as_sent(prompt: str, steps: int) -> tuple[str, str]:
+def _as_sent(prompt: str, steps: int, styles: Sequence[str]) -> tuple[str, str]:
     """The text that is encoded of a typed prompt, and the target list that its tags make."""
     tags: list[str] = []
 
@@ -61,8 +60,10 @@ def _as_sent(prompt: str, steps: int) -> tuple[str, str]:
         tags.append(tag[0])
         return chr(_PRIVATE + len(tags) - 1)
 
-    # The host's own way of taking out comments, for one. Tags are hidden from it: they may hold a comment's #.
-    params = script_callbacks.BeforeTokenCounterParams(_TAG.sub(hidden, prompt), steps, [])
+    # Tags are hidden from the host's own ways of taking out comments: they may hold a comment's #. Some hosts do it
+    # where they apply the styles, others in their callbacks.
+    styled = shared.prompt_styles.apply_styles_to_prompt(_TAG.sub(hidden, prompt), styles)
+    params = script_callbacks.BeforeTokenCounterParams(_TAG.sub(hidden, styled), steps, [])
     script_callbacks.before_token_counter_callback(params)
     marks = {chr(_PRIVATE + n): tag for n, tag in enumerate(tags)}
     left = "".join(marks.get(char, "") for char in params.prompt)
