@@ -45,6 +45,9 @@ def rows() -> Iterator[Row]:
     for sampler in ("Euler CFG++", "Euler a CFG++", "DPM++ 2M CFG++"):
         yield from both(Row(f"{sampler}, CFG 1", {**SMALL, "sampler_name": sampler, "cfg_scale": 1}))
         yield Row(f"{sampler}, CFG 1.5", {**SMALL, "sampler_name": sampler, "cfg_scale": 1.5}, STATIC)
+    refiner = {**SMALL, "steps": 8, "refiner_checkpoint": "tiny-sd1-v", "refiner_switch_at": 3.0}
+    yield from both(Row("refiner at a sigma", refiner, options={"refiner_use_steps": False}))
+    yield Row("refiner, which hires fix leaves out", {**refiner, **HIRES})
     tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
     apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
     request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}

@@ -2,8 +2,9 @@
 
 import pictures
 import pytest
+from family import HOST
 from materials import HYPERNETWORK, LORA
-from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, switched_on
+from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, Row, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -54,12 +55,10 @@ def slower(host):
 
 @pytest.mark.parametrize(("checkpoint", "case"), PAIRS)
 def test_whole_picture(checkpoint, case, host, slower):
-    request = {
-        **BASE,
-        "steps": STEPS,
-        **CASES[case],
-        "override_settings": {"sd_model_checkpoint": f"tiny-{checkpoint}"},
-    }
+    row = Row("", {"steps": STEPS, **CASES[case]}, checkpoint=checkpoint)
+    if reason := HOST.lacking(row):
+        pytest.skip(reason)
+    request = row.off
     usual = host.make(request).pictures[0]
     expected = slower(request).pictures[0]
     answer = host.make(switched_on(request, {"whole_picture": True, "concavity": CONCAVITY}))
