@@ -67,4 +67,4 @@ def _mugen(start: dict[str, Any]) -> Iterator[Row]:
     yield row("static, batch size 2", STATIC, batch_size=2)
     yield row("another shift", distilled_cfg_scale=6.0)
     yield row("hires fix", **{**HIRES, "steps": 4})
-    yield from both(row("inpainting", **start, **MASK))
+    yield from both(row("inpainting", **{**start, **MASK, "steps": 8}))
