@@ -173,6 +173,7 @@ NEO = Family(
         "live_previews_enable": False,
         "show_progress_type": "RGB",
         "refiner_use_steps": True,  # else it takes over at a sigma
+        "show_refiner": True,  # else one that took over in place stays
         "VERSION_UID": "PY313",
     },
     forge=True,

@@ -8,8 +8,9 @@ from inspect import signature
 from typing import Any
 
 from family import NEO
-from materials import FLOW
-from requests_table import MASK, SMALL, START, Row
+from materials import FLOW, LORA
+from model_rows import ALIKE
+from requests_table import MASK, PROMPT, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both
 
 from asyndm_lib.samplers.neo import LABELS, SAMPLERS
@@ -48,6 +49,10 @@ def rows() -> Iterator[Row]:
     refiner = {**SMALL, "steps": 8, "refiner_checkpoint": "tiny-sd1-v", "refiner_switch_at": 3.0}
     yield from both(Row("refiner at a sigma", refiner, options={"refiner_use_steps": False}))
     yield Row("refiner, which hires fix leaves out", {**refiner, **HIRES})
+    in_place = {**refiner, "refiner_checkpoint": f"tiny-{ALIKE[1]}", "refiner_switch_at": 0.5}
+    for name, prompt in {"": PROMPT, ", LoRA": f"{PROMPT} <lora:{LORA}:1>"}.items():
+        options = {"refiner_fast_sd": True}
+        yield from both(Row(f"refiner in place{name}", {**in_place, "prompt": prompt}, options=options))
     tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
     apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
     request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
