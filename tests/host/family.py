@@ -190,7 +190,7 @@ NEO = Family(
     multiple=64,
     # It pastes no text into a field that has no value yet, as the prompts have at the first start.
     page={f"{tab}/{name}/value": "" for tab in _KINDS for name in ("Prompt", "Negative Prompt")},
-    hires=FORGE.hires,
+    hires={**FORGE.hires, "hr_upscaler": "None"},
     lacks={
         **{feature: reason for feature, reason in FORGE.lacks.items() if feature not in _BACK},
         **{f"script {name}": f"Forge Neo has no script {name}" for name in _SCRIPTS_GONE},

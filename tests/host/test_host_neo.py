@@ -1,5 +1,6 @@
 """Forge Neo: its own sampler functions pixel by pixel, and the rows of its flow models."""
 
+import draws
 import pytest
 import torch
 from family import HOST, NEO
@@ -7,11 +8,8 @@ from neo_rows import rows
 from requests_table import Row
 from row_check import check
 from stand_ins import Noise
-from test_neo_samplers import CASES, Case, on_maps, start
+from test_neo_samplers import CASES, on_maps, start
 from test_samplers import SETTINGS
-from torch import Tensor
-
-from asyndm_lib.samplers.ancestral import ancestral_step
 
 pytestmark = pytest.mark.skipif(HOST is not NEO, reason=f"{HOST.name} has no samplers of Forge Neo")
 
@@ -26,13 +24,13 @@ def test_own_function(name, settings, host):
     x = start(case, SIZE, torch.float32, sigmas)
     out, maps = on_maps(case, x, sigmas, **SETTINGS[settings])
     sequences = torch.unique(maps.flatten(1).T, dim=0)
-    drawn = Noise()
+    drawn, eta = Noise(), case.options.get("eta", 1.0)
     noise = [drawn.like(x).tolist() for _ in range(DRAWS)]
     for sequence in sequences:
         asked = {
             "name": case.name,
             "x": x.tolist(),
-            "noise": of_draws(noise, case, sequence, maps, sigmas),
+            "noise": draws.of_host(noise, draws.of_a_large_eta(eta, sequence, maps, sigmas)),
             "pixels": [[[*sequence.tolist(), sigmas[-1].item()]]],
             "options": {**case.options, "flow": case.flow, "brownian": case.brownian},
         }
@@ -41,23 +39,6 @@ def test_own_function(name, settings, host):
         # The host's UniPC takes the noise's share of x from a difference of nearly equal numbers.
         tolerance = 1e-5 * case.loose * (30 if case.name == "sample_unipc" else 1)
         torch.testing.assert_close(out[mask], torch.tensor(result)[mask], rtol=tolerance, atol=tolerance)
-
-
-def of_draws(noise: list, case: Case, sequence: Tensor, maps: Tensor, sigmas: Tensor) -> list:
-    """Of the numbers that our run drew in turn those of the steps at which the host draws some on ``sequence``.
-
-    A large eta leads a step down to 0, to which the host adds none; we draw as long as another pixel wants some.
-    """
-    eta = case.options.get("eta", 1.0)
-    if eta <= 1:
-        return noise
-    ours, theirs = iter(noise), []
-    for i in range(len(sequence) - 1):
-        lagging = (maps[i + 1] != sigmas[i + 1]).any()
-        numbers = next(ours) if lagging or ancestral_step(sigmas[i], sigmas[i + 1], eta)[0] > 0 else None
-        if ancestral_step(sequence[i], sequence[i + 1], eta)[0] > 0:
-            theirs.append(numbers)
-    return theirs
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
