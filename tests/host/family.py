@@ -164,7 +164,7 @@ _GONE = (
 )
 _SCRIPTS_GONE = ("outpainting mk2", "poor man's outpainting", "img2img alternative test")
 _LATENT_UPSCALERS = ("bicubic antialiased", "nearest-exact")
-_BACK = ("script prompts from file or textbox", "option sd_vae_encode_method", "unknown LoRA", "API infotext")
+_BACK = ("script prompts from file or textbox", "option sd_vae_encode_method", "unknown LoRA")
 """What Forge lacks and Forge Neo has."""
 NEO = Family(
     "Forge Neo",
