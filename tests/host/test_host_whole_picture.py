@@ -8,6 +8,7 @@ from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, Row, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
+_HYPERNETWORK = "" if "hypernetworks" in HOST.lacks else f" <hypernet:{HYPERNETWORK}:1>"
 CASES = {
     "Euler": {"sampler_name": "Euler"},
     "Euler a": {"sampler_name": "Euler a"},
@@ -21,7 +22,7 @@ CASES = {
     **{name: {"sampler_name": name} for name in ("DDIM", "DDIM CFG++", "PLMS", "UniPC")},
     "DDIM eta 1": {"sampler_name": "DDIM", "eta": 1.0},
     # It changes the layers of the timesteps, too.
-    "LoRA": {"prompt": f"{PROMPT} <lora:{LORA}:1> <hypernet:{HYPERNETWORK}:1>"},
+    "LoRA": {"prompt": f"{PROMPT} <lora:{LORA}:1>{_HYPERNETWORK}"},
 }
 INPAINTING = {**MASK, "inpainting_fill": 1, "mask_blur": 8}
 START_PICTURES = {
