@@ -32,11 +32,11 @@ class Family:
     ``flags``: how it is started; ``models``: the flag for its folder of models. ``options``: of its configuration,
     beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`).
     ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
-    message. ``hires``: what a request with hires fix needs beside its own fields, if it has it not. ``instead``: values
-    in requests for which it has others; ``scripts``: the arguments of those that take others. ``dropped``: options of
-    how many models it keeps, which it has not and needs not. ``axes``: the numbers of some axes of the X/Y/Z plot in
-    txt2img; ``plot_numbers``: those before the plot's last argument. ``multiple``: to which it rounds the sizes of
-    pictures. ``page``: what its page begins with.
+    message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
+    if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
+    take others. ``dropped``: options of how many models it keeps, which it has not and needs not. ``axes``: the numbers
+    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument. ``multiple``: to
+    which it rounds the sizes of pictures. ``page``: what its page begins with.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -57,6 +57,7 @@ class Family:
     multiple: int = 1
     page: Mapping[str, Any] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
+    infotext: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def begins_with(self, checkpoint: Path) -> tuple[Any, ...]:
@@ -70,6 +71,8 @@ class Family:
     def asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request`` as this WebUI wants it."""
         asked = {**(self.hires if request.get("enable_hr") else {}), **request}
+        if "infotext" in request:
+            asked = {**self.infotext, **asked}
         for (key, value), other in self.instead.items():
             if asked.get(key) == value:
                 asked[key] = other
@@ -121,6 +124,7 @@ FORGE = Family(
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
     axes={"Steps": 4, "Sampler": 10, "Checkpoint name": 12},
     hires={"hr_additional_modules": ["Use same choices"], "hr_cfg": 5},
+    infotext={"styles": []},  # those of the infotext its API fails on
     lacks={
         "hypernetworks": _NO_HYPERNETWORKS,
         "option sd_hypernetwork": _NO_HYPERNETWORKS,
@@ -132,8 +136,9 @@ FORGE = Family(
         "option sd_vae_encode_method": "Forge's TAESD wants a download",
         "option fp8_storage": "Forge has its own way to keep weights in eight bits",
         "script prompts from file or textbox": "Forge's own grid of this script differs from call to call",
+        "script img2img alternative test": "Forge's own script fails: it asks its model for what A1111's has",
         "unknown LoRA": "Forge's own loader fails on the name of a LoRA that is not there",
-        "API infotext": "Forge's API itself fails on a request with an infotext",
+        "batches of DDPM": "Forge's DDPM makes other pictures in a batch than alone: its noise is of no picture's seed",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",
         "unCLIP": "Forge does not read the kind of a checkpoint from its YAML",
@@ -191,6 +196,7 @@ NEO = Family(
     # It pastes no text into a field that has no value yet, as the prompts have at the first start.
     page={f"{tab}/{name}/value": "" for tab in _KINDS for name in ("Prompt", "Negative Prompt")},
     hires={**FORGE.hires, "hr_upscaler": "None"},
+    infotext=FORGE.infotext,
     lacks={
         **{feature: reason for feature, reason in FORGE.lacks.items() if feature not in _BACK},
         **{f"script {name}": f"Forge Neo has no script {name}" for name in _SCRIPTS_GONE},

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 NONE = {"targets": ""}
 MATRIX = {"script_name": "prompt matrix", "script_args": [False, False, "positive", "comma", 0]}
 HIRES = {**BASE, **SMALL, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
-NOTHING = ["", "of the", "(((best quality))), 8k", "...", "<lora:none:1>"]
+NOTHING = ["", "of the", "(((best quality))), 8k", "...", "<none:none:1>"]
 
 
 def chosen(answer) -> list[str]:

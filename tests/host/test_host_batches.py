@@ -2,6 +2,7 @@
 
 import pictures
 import pytest
+from family import HOST
 from requests_table import BASE, KINDS, SAMPLERS, SMALL, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
@@ -40,6 +41,8 @@ def test_batch_size_3(sampler, settings, host):
 
 @pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler not in KINDS])
 def test_batch_size_2(sampler, host):
+    if reason := HOST.lacks.get(f"batches of {sampler}"):
+        pytest.skip(reason)
     request, settings = {**BASE, "sampler_name": sampler, **SMALL}, SETTINGS["fresh"]
     together = host.make(switched_on({**request, "batch_size": 2}, settings)).pictures[-2:]
     compare(together, [alone(host, request, settings, seed) for seed in (1, 2)])

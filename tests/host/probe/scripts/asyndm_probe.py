@@ -85,13 +85,19 @@ def slow(sampler, k):
         return  # see slow_time_steps()
     if hasattr(sampler, "get_sigmas"):
         usual, wrap = sampler.get_sigmas, sampler.model_wrap
+        # Forge's model goes by its predictor; what its LCM has in between knows every twentieth timestep only.
+        predictor = getattr(wrap, "predictor", None)
+        if predictor is None:
+            to_t, to_sigma = wrap.sigma_to_t, wrap.t_to_sigma
+        else:
+            to_t, to_sigma = predictor.timestep, predictor.sigma
 
         def get_sigmas(p, steps):
             sigmas = usual(p, steps)
             # What a timestep does not say of a sigma: the host may know whole ones only.
-            timesteps = wrap.sigma_to_t(sigmas[:-1])
-            beside = sigmas[:-1].log() - wrap.t_to_sigma(timesteps).log()
-            slower = wrap.t_to_sigma(along_the_clock(timesteps, k)) * along_the_clock(beside, k).exp()
+            timesteps = to_t(sigmas[:-1])
+            beside = sigmas[:-1].log() - to_sigma(timesteps).log()
+            slower = to_sigma(along_the_clock(timesteps, k)) * along_the_clock(beside, k).exp()
             return torch.cat([slower.to(sigmas), sigmas[-1:]])
 
         sampler.get_sigmas = get_sigmas
