@@ -161,7 +161,9 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype) -> tuple[list[Tensor],
     return ways, options
 
 
-def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings) -> tuple[Tensor, Tensor]:
+def on_maps(
+    case: Case, x: Tensor, ways: list[Tensor], options: dict, samplers: dict = SAMPLERS, **settings
+) -> tuple[Tensor, Tensor]:
     """The result, and the sigma of every pixel at every step, then at those seen ahead, ``[N, B, 1, H, W]``."""
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ def on_maps(case: Case, x: Tensor, ways: list[Tensor], options: dict, **settings
         run.unconditional_of = unconditional
         if case.brownian:
             options = {**options, "noise_sampler": lambda *_: run.host.randn_like(x)}
-        out = run.sample(SAMPLERS[case.name], x, **options)
+        out = run.sample(samplers[case.name], x, **options)
     return out, torch.stack([*run.seen, *run.glimpsed])
 
 

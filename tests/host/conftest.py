@@ -17,7 +17,7 @@ from typing import Any
 import materials
 import pytest
 import webui_page
-from family import FOLDER, HOST, commit
+from family import FOLDER, HOST, version
 from reference import Reference
 from requests_table import drawing, in_base64
 from webui import PROBE, REPOSITORY, WebUI
@@ -32,7 +32,7 @@ _lines: list[str] = []
 
 
 def pytest_report_header() -> str:
-    return f"host: {HOST.name} {commit()} in {FOLDER}" if FOLDER else f"host: none ({ABSENT})"
+    return f"host: {HOST.name} {version()} in {FOLDER}" if FOLDER else f"host: none ({ABSENT})"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for reason, names in sorted(skipped.items()):
         terminalreporter.write_line(f"skipped, as {reason}: {', '.join(names)}")
     counts = ", ".join(f"{len(reports)} {kind}" for kind, reports in outcomes.items())
-    terminalreporter.write_line(f"host rows on {HOST.name} {commit()[:12]}: {counts}")
+    terminalreporter.write_line(f"host rows on {HOST.name} {version()[:12]}: {counts}")
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def _servers(start: Callable[..., Started], folder: Path):
     with start() as servers:
         _first_picture(servers[0])
         of = servers[0].get("/asyndm-probe/version")
-        _lines.append(f"host: {HOST.name} {of['tag']} ({of['commit'][:12]}), torch {of['torch']}")
+        _lines.append(f"host: {HOST.name} {of['tag']} ({version()[:12]}), torch {of['torch']}")
         _lines.append(f"logs and screenshots: {folder}")
         yield servers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +33,10 @@ class Family:
     beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`).
     ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
     message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
-    if it has it not. ``instead``: values in requests for which it has others. ``dropped``: options of how many models
-    it keeps, which it has not and needs not. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img;
-    ``plot_numbers``: those before the plot's last argument. ``multiple``: to which it rounds the sizes of pictures.
-    ``page``: what its page begins with.
+    if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
+    take others. ``dropped``: options of how many models it keeps, which it has not and needs not. ``axes``: the numbers
+    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument. ``multiple``: to
+    which it rounds the sizes of pictures. ``page``: what its page begins with.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -49,6 +50,7 @@ class Family:
     models: str = "--models-dir"
     refused: Mapping[str, str] = field(default_factory=lambda: {"DPM adaptive": "chooses its own steps"})
     instead: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    scripts: Mapping[str, list[Any]] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
     plot_numbers: tuple[int, ...] = (0,)
@@ -74,6 +76,8 @@ class Family:
         for (key, value), other in self.instead.items():
             if asked.get(key) == value:
                 asked[key] = other
+        if request.get("script_name") in self.scripts:
+            asked["script_args"] = self.scripts[request["script_name"]]
         if "override_settings" in asked:
             options = asked["override_settings"]
             asked["override_settings"] = {name: options[name] for name in options if name not in self.dropped}
@@ -90,11 +94,13 @@ def _features(row: Any) -> Iterator[str]:
     yield f"checkpoint {row.checkpoint}"
     yield f"checkpoint {str(request.get('refiner_checkpoint')).removeprefix('tiny-')}"
     yield from (f"option {name}" for name in row.options)
+    yield f"previews {row.options.get('show_progress_type')}"
     yield f"script {request.get('script_name')}"
     yield from (f"extension {name}, {row.kind}" for name in request.get("alwayson_scripts", {}))
     yield f"sampler {request.get('sampler_name')}"
     yield f"sampler {request.get('hr_sampler_name')}"
     yield f"scheduler {request.get('scheduler')}"
+    yield f"upscaler {request.get('hr_upscaler')}"
     if "<hypernet:" in request.get("prompt", ""):
         yield "hypernetworks"
 
@@ -159,12 +165,22 @@ _GONE = (
     *("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "use_old_scheduling", "enable_quantization"),
     *("use_old_karras_scheduler_sigmas", "uni_pc_order", "uni_pc_variant", "uni_pc_skip_type"),
     *("uni_pc_lower_order_final", "hires_fix_refiner_pass", "refiner_switch_by_sample_steps"),
-    *("no_dpmpp_sde_batch_determinism", "use_downcasted_alpha_bar"),
+    *("no_dpmpp_sde_batch_determinism", "use_downcasted_alpha_bar", "live_preview_content"),
 )
+_SCRIPTS_GONE = ("outpainting mk2", "poor man's outpainting", "img2img alternative test")
+_LATENT_UPSCALERS = ("bicubic antialiased", "nearest-exact")
+_BACK = ("script prompts from file or textbox", "option sd_vae_encode_method", "unknown LoRA")
+"""What Forge lacks and Forge Neo has."""
 NEO = Family(
     "Forge Neo",
     (*_COMMON, "--skip-install", "--cpu", "--use-pytorch-cross-attention"),
-    {"live_previews_enable": False, "show_progress_type": "RGB", "VERSION_UID": "PY313"},
+    {
+        "live_previews_enable": False,
+        "show_progress_type": "RGB",
+        "refiner_use_steps": True,  # else it takes over at a sigma
+        "show_refiner": True,  # else one that took over in place stays
+        "VERSION_UID": "PY313",
+    },
     forge=True,
     samplers=_NEOS,
     schedules=_NEOS_SCHEDULES,
@@ -172,21 +188,26 @@ NEO = Family(
     models="--model-ref",
     refused={"DPM++ 2s a RF": "for rectified flow models only"},
     instead={("hr_upscaler", "Latent"): "None", ("hr_upscaler", "Lanczos"): "None"},
+    scripts={"sd upscale": [16, "None", 1.0, False]},
     dropped=("sd_checkpoints_limit",),
     axes={"Steps": 2, "Sampler": 12, "Checkpoint name": 15},
     plot_numbers=(0, 0),
     multiple=64,
     # It pastes no text into a field that has no value yet, as the prompts have at the first start.
     page={f"{tab}/{name}/value": "" for tab in _KINDS for name in ("Prompt", "Negative Prompt")},
-    hires=FORGE.hires,
+    hires={**FORGE.hires, "hr_upscaler": "None"},
+    infotext=FORGE.infotext,
     lacks={
-        **FORGE.lacks,
-        "API infotext": "Forge Neo's API itself fails on a request with an infotext",
+        **{feature: reason for feature, reason in FORGE.lacks.items() if feature not in _BACK},
+        **{f"script {name}": f"Forge Neo has no script {name}" for name in _SCRIPTS_GONE},
+        **{f"upscaler Latent ({kind})": "Forge Neo has no latent upscalers" for kind in _LATENT_UPSCALERS},
         **{f"sampler {name}": f"Forge Neo has no sampler {name}" for name in {*_SAMPLERS, "DPM adaptive"} - {*_NEOS}},
         **{f"scheduler {name}": f"Forge Neo has no schedule {name}" for name in {*_SCHEDULES} - {*_NEOS_SCHEDULES}},
         **{f"option {name}": f"Forge Neo has no option {name}" for name in _GONE},
         **{f"extension {name}, {kind}": f"Forge Neo does not bring {name}" for name in _ELSEWHERE for kind in _KINDS},
         "extension multidiffusion integrated, txt2img": "Forge Neo has MultiDiffusion for img2img only",
+        "previews Full": "Forge Neo has no full previews",
+        "previews Approx NN": "Forge Neo's previews of this kind want a download",
         "checkpoint sd2-v": "Forge Neo does not know Stable Diffusion 2",
     },
 )
@@ -202,8 +223,12 @@ def _family() -> Family:
 HOST = _family()
 
 
-def commit() -> str:
-    """The WebUI's commit, as its checkout says."""
+def version() -> str:
+    """The WebUI's commit, as its checkout says; of a folder that is none, the release that it says it is."""
+    return _commit() or _release() or "unknown"
+
+
+def _commit() -> str | None:
     git = Path(FOLDER) / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
@@ -215,4 +240,13 @@ def commit() -> str:
         packed = (git / "packed-refs").read_text().splitlines()
         return next(line.split()[0] for line in packed if line.endswith(ref))
     except (OSError, StopIteration):
-        return "unknown"
+        return None
+
+
+def _release() -> str | None:
+    try:
+        text = (Path(FOLDER) / "modules_forge" / "forge_version.py").read_text()
+    except OSError:
+        return None
+    said = re.search(r'^release = "(.+)"', text, re.MULTILINE)
+    return f"release {said[1]}" if said else None

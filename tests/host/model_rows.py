@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from family import HOST
 from materials import INVERSION
 from requests_table import FILLER, KINDS, MASK, SAMPLERS, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both, still
@@ -94,8 +95,10 @@ def _edit() -> Iterator[Row]:
     yield Row("sd1-edit, scale 1, AND", request, kind="img2img", checkpoint="sd1-edit")
 
 
+ALIKE = ("sd1", "sd1-other.ckpt" if HOST.forge else "sd1.ckpt")
+"""Of the same configuration: A1111 loads the one's weights into the other's model."""
 REFINERS = (
-    ("sd1", "sd1.ckpt"),  # of the same configuration: the host loads the one's weights into the other's model
+    ALIKE,
     ("sd1", "sd1-v"),
     ("sd1-v", "sd1"),
     ("sd2-v", "sd1"),
@@ -108,7 +111,7 @@ def _refiner(pair: tuple[str, str], name: str, settings: Any = None, options: An
     names = {"refiner_checkpoint": f"tiny-{refiner}", "refiner_switch_at": 0.5}
     request = {**SMALL, "steps": 8, **names, **request}
     # With two of them kept there is less to load. That of the same configuration is loaded in place with one.
-    options = {"sd_checkpoints_limit": 1 if refiner == "sd1.ckpt" else 2, **(options or {})}
+    options = {"sd_checkpoints_limit": 1 if pair == ALIKE else 2, **(options or {})}
     return Row(f"{checkpoint} to {refiner}, {name}", request, settings, options, checkpoint=checkpoint)
 
 
@@ -120,7 +123,7 @@ def _refiners() -> Iterator[Row]:
         yield _refiner(pair, "fresh", FRESH, sampler_name="Euler a")
         yield _refiner(pair, "whole picture", {"whole_picture": True})
         yield _refiner(pair, "batch size 2, count 2", batch_size=2, n_iter=2)
-        other = {"sd_checkpoints_limit": 2 if pair == ("sd1", "sd1.ckpt") else 1}
+        other = {"sd_checkpoints_limit": 2 if pair == ALIKE else 1}
         yield _refiner(pair, "another number of checkpoints kept", None, other)
         hires = {**HIRES, "sampler_name": "DPM++ 2M"}
         yield from both(_refiner(pair, "hires fix", None, {"hires_fix_refiner_pass": "both passes"}, **hires))

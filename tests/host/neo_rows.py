@@ -8,8 +8,9 @@ from inspect import signature
 from typing import Any
 
 from family import NEO
-from materials import FLOW
-from requests_table import MASK, SMALL, START, Row
+from materials import FLOW, LORA
+from model_rows import ALIKE
+from requests_table import MASK, PROMPT, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both
 
 from asyndm_lib.samplers.neo import LABELS, SAMPLERS
@@ -41,12 +42,34 @@ def rows() -> Iterator[Row]:
     start = {**START, "denoising_strength": 0.7}
     yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
     yield from both(row("inpainting", kind="img2img", **start, **MASK))
+    yield from _mugen(start)
     for sampler in ("Euler CFG++", "Euler a CFG++", "DPM++ 2M CFG++"):
         yield from both(Row(f"{sampler}, CFG 1", {**SMALL, "sampler_name": sampler, "cfg_scale": 1}))
         yield Row(f"{sampler}, CFG 1.5", {**SMALL, "sampler_name": sampler, "cfg_scale": 1.5}, STATIC)
+    refiner = {**SMALL, "steps": 8, "refiner_checkpoint": "tiny-sd1-v", "refiner_switch_at": 3.0}
+    yield from both(Row("refiner at a sigma", refiner, options={"refiner_use_steps": False}))
+    yield Row("refiner, which hires fix leaves out", {**refiner, **HIRES})
+    in_place = {**refiner, "refiner_checkpoint": f"tiny-{ALIKE[1]}", "refiner_switch_at": 0.5}
+    for name, prompt in {"": PROMPT, ", LoRA": f"{PROMPT} <lora:{LORA}:1>"}.items():
+        options = {"refiner_fast_sd": True}
+        yield from both(Row(f"refiner in place{name}", {**in_place, "prompt": prompt}, options=options))
     tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
     apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
     request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
     yield Row("MultiDiffusion, img2img", request, kind="img2img", **apart)
     alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
     yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)
+
+
+def _mugen(start: dict[str, Any]) -> Iterator[Row]:
+    def row(name: str, settings: Any = None, **request: Any) -> Row:
+        request = {**SMALL, "steps": 4, "scheduler": "simple", **request}
+        kind = "img2img" if "init_images" in request else "txt2img"
+        return Row(f"Mugen, {name}", request, settings, kind=kind, checkpoint="mugen")
+
+    for sampler in ("Euler", "Euler a", "DPM++ 2M SDE"):
+        yield from both(row(sampler, sampler_name=sampler))
+    yield row("static, batch size 2", STATIC, batch_size=2)
+    yield row("another shift", distilled_cfg_scale=6.0)
+    yield row("hires fix", **{**HIRES, "steps": 4})
+    yield from both(row("inpainting", **{**start, **MASK, "steps": 8}))

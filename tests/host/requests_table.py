@@ -96,7 +96,7 @@ class Row:
             return None
         request = {**BASE, **self.request}
         if "hr_resize_x" in request:
-            return request["hr_resize_x"], request["hr_resize_y"]
+            return HOST.size(request["hr_resize_x"], request["hr_resize_y"])
         scale = request.get("hr_scale", 1) if request.get("enable_hr") else 1
         width, height = HOST.size(request["width"], request["height"])
         return int(width * scale), int(height * scale)

@@ -17,7 +17,7 @@ import pictures
 import pytest
 from family import HOST
 from materials import INVERSION, INVERSION_VECTORS
-from requests_table import BASE, DEFAULTS, FILLER, SMALL, plot, switched_on, with_arguments
+from requests_table import BASE, DEFAULTS, FILLER, SMALL, Row, plot, switched_on, with_arguments
 from webui import ENVIRONMENT, REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -302,6 +302,8 @@ def test_without_a_model(host):
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("checkpoint", ["sd2-v", "sdxl"])
 def test_other_text_encoders(checkpoint, host):
+    if reason := HOST.lacking(Row("", checkpoint=checkpoint)):
+        pytest.skip(reason)
     options = {"sd_model_checkpoint": f"tiny-{checkpoint}"}
     keep = {"override_settings": options, "override_settings_restore_afterwards": False}
     assert host.make({**REQUEST, **keep, "steps": 1}).status == 200

@@ -1,5 +1,6 @@
 """Forge Neo: its own sampler functions pixel by pixel, and the rows of its flow models."""
 
+import draws
 import pytest
 import torch
 from family import HOST, NEO
@@ -23,16 +24,17 @@ def test_own_function(name, settings, host):
     x = start(case, SIZE, torch.float32, sigmas)
     out, maps = on_maps(case, x, sigmas, **SETTINGS[settings])
     sequences = torch.unique(maps.flatten(1).T, dim=0)
-    noise = Noise()
-    asked = {
-        "name": case.name,
-        "x": x.tolist(),
-        "noise": [noise.like(x).tolist() for _ in range(DRAWS)],
-        "pixels": [[[*sequence.tolist(), sigmas[-1].item()]] for sequence in sequences],
-        "options": {**case.options, "flow": case.flow, "brownian": case.brownian},
-    }
-    results = host.post("/asyndm-probe/sample", asked)
-    for sequence, result in zip(sequences, results, strict=True):
+    drawn, eta = Noise(), case.options.get("eta", 1.0)
+    noise = [drawn.like(x).tolist() for _ in range(DRAWS)]
+    for sequence in sequences:
+        asked = {
+            "name": case.name,
+            "x": x.tolist(),
+            "noise": draws.of_host(noise, draws.of_a_large_eta(eta, sequence, maps, sigmas)),
+            "pixels": [[[*sequence.tolist(), sigmas[-1].item()]]],
+            "options": {**case.options, "flow": case.flow, "brownian": case.brownian},
+        }
+        (result,) = host.post("/asyndm-probe/sample", asked)
         mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
         # The host's UniPC takes the noise's share of x from a difference of nearly equal numbers.
         tolerance = 1e-5 * case.loose * (30 if case.name == "sample_unipc" else 1)

@@ -1,11 +1,19 @@
 """Our samplers on a map against the functions that the host really calls, pixel by pixel."""
 
+import draws
 import pytest
+import test_neo_samplers
 import torch
-from family import HOST
+from family import HOST, NEO
 from stand_ins import Noise
-from test_samplers import CASES, SETTINGS, latent, on_maps, ways_down
+from test_samplers import CASES, CHURN, SETTINGS, latent, on_maps, ways_down
 
+from asyndm_lib import samplers
+from asyndm_lib.samplers import neo
+
+SAMPLERS = neo.SAMPLERS if HOST is NEO else samplers.SAMPLERS
+WITHIN = CHURN["s_tmin"], CHURN["s_tmax"]
+NEOS_OWN = {case.name for case in test_neo_samplers.CASES.values()}
 FORGES_OWN = ("sample_heunpp2", "sample_ipndm", "sample_ipndm_v", "sample_deis", "sample_ddpm")
 SIZE, STEPS, DRAWS = (1, 6, 8), 7, 40
 
@@ -16,33 +24,38 @@ def test_own_function(name, settings, host):
     case = CASES[name]
     if case.name in FORGES_OWN and not HOST.forge:
         pytest.skip(f"{HOST.name} has no sampler function {case.name}")
+    if case.name not in SAMPLERS:
+        pytest.skip(f"{HOST.name} has no sampler function {case.name}")
+    if HOST is NEO and case.name in NEOS_OWN:
+        pytest.skip(f"{HOST.name} has a function {case.name} of its own, of test_host_neo.py")
     if case.name == "sample_heunpp2" and settings != "whole":
         pytest.skip("the levels that HeunPP2 sees ahead are not a lagging pixel's next ones")
     ways, options = ways_down(case, STEPS, torch.float32)
     if case.name == "restart_sampler":
         ways = [ways[0], ways[1], ways[-1]]  # the host goes back twice the same way, which a lagging pixel does not
     x = latent(SIZE, torch.float32, 1.0 if case.scaled else ways[0][0])
-    out, maps = on_maps(case, x, ways, options, **SETTINGS[settings])
+    out, maps = on_maps(case, x, ways, options, SAMPLERS, **SETTINGS[settings])
     sequences = torch.unique(maps.flatten(1).T, dim=0)
     # Beyond the steps are what HeunPP2 saw ahead.
     sequences = sequences[:, : sum(len(way) - 1 for way in ways)]
     lengths, ends = [len(way) - 1 for way in ways], [way[-1].item() for way in ways]
-    pixels = [
-        [[*levels.tolist(), end] for levels, end in zip(sequence.split(lengths), ends, strict=True)]
-        for sequence in sequences
-    ]
-    noise = Noise()
-    asked = {
-        "name": case.name,
-        "x": x.tolist(),
-        "noise": [noise.like(x).tolist() for _ in range(DRAWS)],
-        "pixels": pixels,
-        "options": {**case.options, "brownian": case.brownian or case.name == "sample_ddpm"},
-    }
-    if case.name == "sample_dpm_fast":
-        asked["options"]["n"] = sum(options["orders"])
-    results = host.post("/asyndm-probe/sample", asked)
-    for sequence, result in zip(sequences, results, strict=True):
+    drawn = Noise()
+    noise = [drawn.like(x).tolist() for _ in range(DRAWS)]
+    churned = HOST is NEO and "s_churn" in case.options
+    for sequence in sequences:
+        steps = draws.of_churn(*WITHIN, sequence, maps, ways[0]) if churned else None
+        asked = {
+            "name": case.name,
+            "x": x.tolist(),
+            "noise": draws.of_host(noise, steps),
+            "pixels": [
+                [[*levels.tolist(), end] for levels, end in zip(sequence.split(lengths), ends, strict=True)],
+            ],
+            "options": {**case.options, "brownian": case.brownian or case.name == "sample_ddpm"},
+        }
+        if case.name == "sample_dpm_fast":
+            asked["options"]["n"] = sum(options["orders"])
+        (result,) = host.post("/asyndm-probe/sample", asked)
         mask = (maps[: len(sequence)] == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
         tolerance = 1e-5 * case.loose
         torch.testing.assert_close(out[mask], torch.tensor(result)[mask], rtol=tolerance, atol=tolerance)

@@ -2,7 +2,7 @@
 
 import pytest
 from family import HOST
-from requests_table import BASE, SMALL, drawing, in_base64, switched_on
+from requests_table import BASE, SMALL, Row, drawing, in_base64, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -14,13 +14,18 @@ SCRIPTS = {
     "poor man's outpainting": ("img2img", [32, 2, 1, ["left", "right"]]),
     "prompts from file or textbox": ("txt2img", [False, False, "end", "in the sun\nby night"]),
     "prompt matrix": ("txt2img", [False, False, "positive", "comma", 0]),
-    "x/y/z plot": ("txt2img", [4, "2, 3", [], *(0, "", []) * 2, *(False, True, *(False,) * 5), 0, True]),
+    "x/y/z plot": (
+        "txt2img",
+        [HOST.axes["Steps"], "2, 3", [], *(0, "", []) * 2, False, True, *(False,) * 5, *HOST.plot_numbers, True],
+    ),
 }
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_message_is_in_the_answer(script, host):
     """Though the answer is of the script's own making."""
+    if reason := HOST.lacking(Row("", {"script_name": script})):
+        pytest.skip(reason)
     kind, args = SCRIPTS[script]
     request = {key: value for key, value in START.items() if kind == "img2img" or key in BASE}
     request |= {"script_name": script, "script_args": args, "width": 128 if "outpainting" in script else 64}
@@ -41,10 +46,10 @@ def test_a_message_does_not_outlive_its_job(host):
 
 def test_a_script_that_samples_in_its_own_way(host, reference):
     """The "img2img alternative test" does not ask other scripts before it samples: a message says so."""
-    if reason := HOST.lacks.get("script img2img alternative test"):
-        pytest.skip(reason)
     args = [None, True, False, "a cat", "", True, 4, True, 1.0, 0.0, False]
     request = {**START, "script_name": "img2img alternative test", "script_args": args}
+    if reason := HOST.lacking(Row("", request)):
+        pytest.skip(reason)
     for server in (reference.server, host):
         server.make(request, "img2img")  # the encoder's random numbers, and the script's own cache
     bare = reference.server.make(request, "img2img")

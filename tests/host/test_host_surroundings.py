@@ -6,7 +6,7 @@ import time
 import pictures
 import pytest
 from family import HOST
-from requests_table import BASE, switched_on
+from requests_table import BASE, Row, switched_on
 from webui import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
@@ -20,13 +20,14 @@ ATTENTIONS = (
     "InvokeAI",
     "Doggettx",
 )
+CHEAP = OPTIONS["show_progress_type"]
 PREVIEWS = {
-    "cheap": {"show_progress_type": "Approx cheap"},
+    "cheap": {"show_progress_type": CHEAP},
     "full": {"show_progress_type": "Full"},
     "network": {"show_progress_type": "Approx NN"},
     "small autoencoder": {"show_progress_type": "TAESD"},
-    "negative": {"show_progress_type": "Approx cheap", "live_preview_content": "Negative prompt"},
-    "combined": {"show_progress_type": "Approx cheap", "live_preview_content": "Combined"},
+    "negative": {"show_progress_type": CHEAP, "live_preview_content": "Negative prompt"},
+    "combined": {"show_progress_type": CHEAP, "live_preview_content": "Combined"},
 }
 
 
@@ -64,6 +65,8 @@ def test_attention(attention, host, reference, with_sdp):
 @pytest.mark.parametrize("previews", PREVIEWS)
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 def test_live_previews(sampler, previews, host):
+    if reason := HOST.lacking(Row("", options=PREVIEWS[previews])):
+        pytest.skip(reason)
     request = switched_on({**BASE, "sampler_name": sampler, "steps": 25})
     expected = host.make(request)
     before = host.get("/sdapi/v1/options")

@@ -2,11 +2,13 @@
 
 import pictures
 import pytest
+from family import HOST
 from materials import HYPERNETWORK, LORA
-from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, switched_on
+from requests_table import BASE, MASK, PROMPT, SOFT_INPAINTING, Row, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
+_HYPERNETWORK = "" if "hypernetworks" in HOST.lacks else f" <hypernet:{HYPERNETWORK}:1>"
 CASES = {
     "Euler": {"sampler_name": "Euler"},
     "Euler a": {"sampler_name": "Euler a"},
@@ -20,7 +22,7 @@ CASES = {
     **{name: {"sampler_name": name} for name in ("DDIM", "DDIM CFG++", "PLMS", "UniPC")},
     "DDIM eta 1": {"sampler_name": "DDIM", "eta": 1.0},
     # It changes the layers of the timesteps, too.
-    "LoRA": {"prompt": f"{PROMPT} <lora:{LORA}:1> <hypernet:{HYPERNETWORK}:1>"},
+    "LoRA": {"prompt": f"{PROMPT} <lora:{LORA}:1>{_HYPERNETWORK}"},
 }
 INPAINTING = {**MASK, "inpainting_fill": 1, "mask_blur": 8}
 START_PICTURES = {
@@ -54,12 +56,10 @@ def slower(host):
 
 @pytest.mark.parametrize(("checkpoint", "case"), PAIRS)
 def test_whole_picture(checkpoint, case, host, slower):
-    request = {
-        **BASE,
-        "steps": STEPS,
-        **CASES[case],
-        "override_settings": {"sd_model_checkpoint": f"tiny-{checkpoint}"},
-    }
+    row = Row("", {"steps": STEPS, **CASES[case]}, checkpoint=checkpoint)
+    if reason := HOST.lacking(row):
+        pytest.skip(reason)
+    request = row.off
     usual = host.make(request).pictures[0]
     expected = slower(request).pictures[0]
     answer = host.make(switched_on(request, {"whole_picture": True, "concavity": CONCAVITY}))

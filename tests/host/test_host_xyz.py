@@ -72,7 +72,8 @@ def test_the_second_pass(axis, host, labels):
     for (png, infotext), value in zip(made, values, strict=True):
         alone = host.make(switched_on(hires, {**base, name: value}))
         assert pictures.same_pixels(png, alone.pictures[0])
-        assert infotext == alone.infotext
+        # The cells share one dictionary of entries, in which those of the first one stay where they are.
+        assert sorted(infotext.split(", ")) == sorted(alone.infotext.split(", "))
 
 
 @pytest.mark.usefixtures("quiet")

@@ -36,6 +36,7 @@ def make(models: Path, lora: str, hypernetwork: str) -> None:
     save_file(_lora(shapes), models / "Lora" / f"{lora}.safetensors")
     text_width = shapes["model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
     torch.save(_hypernetwork(hypernetwork, text_width), models / "hypernetworks" / f"{hypernetwork}.pt")
+    torch.manual_seed(0)  # whatever was drawn before: with some numbers all its pictures are black
     torch.save(dict(_taesd(DECODER)), models / "VAE-taesd" / "taesd_decoder.pth")
     torch.save(dict(_taesd(ENCODER)), models / "VAE-taesd" / "taesd_encoder.pth")
 

@@ -5,7 +5,7 @@ from . import KINDS, forge, make
 
 folder, *webui = map(Path, sys.argv[1:])
 if webui:
-    for kind in forge.KINDS:
+    for kind in forge.known(webui[0]):
         print(forge.make(folder, kind))
     forge.configurations(webui[0], folder.parent)
 else:

@@ -27,16 +27,20 @@ TEXT_LAYERS, MLP = 2, 2
 
 @dataclass(frozen=True)
 class ForgeKind(Kind):
-    """``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``: SDXL."""
+    """``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``: SDXL.
+
+    ``configuration``: of a kind that not all of them know, its folder among their configurations.
+    """
 
     width: int = 768
     channels: tuple[int, ...] = (1, 1, 1)
+    configuration: str = ""
 
     @cached_property
     def unet(self) -> dict[str, Any]:
         common = {
-            "in_channels": 4 + self.extra_channels,
-            "out_channels": 4,
+            "in_channels": self.latent + self.extra_channels,
+            "out_channels": self.latent,
             "model_channels": 320,
             "use_spatial_transformer": True,
             "use_checkpoint": False,
@@ -61,12 +65,13 @@ _XL = {"sgm": True, "width": 2048}
 KINDS = {
     "sd1": ForgeKind(),
     "sd1-v": ForgeKind(prediction="v", seed=2),
-    "sd1.ckpt": ForgeKind(seed=1),
+    "sd1-other.ckpt": ForgeKind(seed=1),  # not "sd1.ckpt": asked for tiny-sd1, they may take either
     "sd1-wide": ForgeKind(channels=(1, 2, 4)),  # FreeU knows feature maps of 640 and 1280 channels
     "sd1-inpainting": ForgeKind(extra_channels=5),
     "sd2-v": ForgeKind(prediction="v", width=1024),
     "sdxl": ForgeKind(**_XL),
     "sdxl-inpainting": ForgeKind(**_XL, extra_channels=5),
+    "mugen": ForgeKind(**_XL, latent=32, configuration="CabalResearch/Mugen"),  # a flow in Flux 2's latent space
 }
 XL_DEPTHS = {3: 0, 4: 2, 5: 2, 7: 10, 8: 10}
 """Of SDXL's transformers on the way down, by the number of their input block."""
@@ -75,10 +80,20 @@ LABEL = 2816
 """Of SDXL: how many numbers the pooled text and the sizes make."""
 
 
+CONFIGURATIONS = Path("backend", "huggingface")
+
+
+def known(webui: Path) -> list[str]:
+    """The kinds that the WebUI in this folder knows."""
+    return [name for name, kind in KINDS.items() if (webui / CONFIGURATIONS / kind.configuration).is_dir()]
+
+
 def make(folder: Path, kind: str) -> Path:
     """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
     of = KINDS[kind]
     weights = unet.weights(of, _complete) | _text(of)
+    if of.latent == 32:
+        weights |= _statistics(4 * of.latent)
     path = folder / f"tiny-{kind}"
     if path.suffix == ".ckpt":
         torch.save({"state_dict": weights}, path)
@@ -92,7 +107,7 @@ def make(folder: Path, kind: str) -> Path:
 
 def configurations(webui: Path, folder: Path) -> None:
     """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size."""
-    source, target = webui / "backend" / "huggingface", folder / "huggingface"
+    source, target = webui / CONFIGURATIONS, folder / "huggingface"
     shutil.copytree(source, target, dirs_exist_ok=True)
     for path in target.glob("*/*/text_encoder*/config.json"):
         config = json.loads(path.read_text())
@@ -102,7 +117,7 @@ def configurations(webui: Path, folder: Path) -> None:
     channels = [AUTOENCODER["ch"] * factor for factor in AUTOENCODER["ch_mult"]]
     for path in target.glob("*/*/vae/config.json"):
         config = json.loads(path.read_text())
-        if config.get("latent_channels") == AUTOENCODER["z_channels"]:
+        if config.get("latent_channels") in {kind.latent for kind in KINDS.values()}:
             config |= {"block_out_channels": channels, "layers_per_block": AUTOENCODER["num_res_blocks"]}
             path.write_text(json.dumps(config))
 
@@ -123,6 +138,13 @@ def _complete(made: nn.Module, kind: Kind) -> None:
             for _ in range(depth - 1):
                 block = BasicTransformerBlock(channels, channels // 64, 64, context_dim=kind.width, checkpoint=False)
                 transformer.transformer_blocks.append(block)
+
+
+def _statistics(channels: int) -> dict[str, Tensor]:
+    """By which Flux 2's autoencoder scales its latent, in patches of two by two."""
+    of = {"running_mean": torch.zeros(channels), "running_var": torch.ones(channels)}
+    of["num_batches_tracked"] = torch.tensor(1)
+    return {f"first_stage_model.bn.{name}": value for name, value in of.items()}
 
 
 def _text(kind: ForgeKind) -> dict[str, Tensor]:

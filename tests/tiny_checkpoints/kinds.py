@@ -21,13 +21,15 @@ class Kind:
 
     ``text``: the text encoders: "demo" (CLIP with the embedded model's tokenizer), "clip" (with CLIP's own, as
     SDXL needs it beside OpenCLIP) and "open_clip". ``prediction``: eps or v. ``sizes``: of SDXL, how many numbers
-    beside the pooled text go into the label. ``extra_channels``: what a picture is conditioned on beside the text.
+    beside the pooled text go into the label. ``latent``: its channels. ``extra_channels``: what a picture is
+    conditioned on beside the text.
     """
 
     text: tuple[str, ...] = ("demo",)
     prediction: str = "eps"
     sgm: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
+    latent: int = 4
     extra_channels: int = 0
     edit: bool = False
     seed: int = 0
@@ -37,8 +39,8 @@ class Kind:
         """Parameters of its UNetModel."""
         # 32 channels: GroupNorm(32) then has one channel a group, on which pass_input_through() relies.
         common = {
-            "in_channels": 4 + self.extra_channels,
-            "out_channels": 4,
+            "in_channels": self.latent + self.extra_channels,
+            "out_channels": self.latent,
             "model_channels": 32,
             "num_res_blocks": 2,
             "use_spatial_transformer": True,

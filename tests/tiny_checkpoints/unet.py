@@ -18,13 +18,14 @@ def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = Non
     from ldm.modules.diffusionmodules.model import Decoder, Encoder
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    torch.manual_seed(0)  # one autoencoder for all kinds
+    torch.manual_seed(0)  # one autoencoder for all kinds of a latent
+    sizes = AUTOENCODER | {"z_channels": kind.latent}
     autoencoder = nn.ModuleDict(
         {
-            "encoder": Encoder(**AUTOENCODER),
-            "decoder": Decoder(**AUTOENCODER),
-            "quant_conv": nn.Conv2d(8, 8, 1),
-            "post_quant_conv": nn.Conv2d(4, 4, 1),
+            "encoder": Encoder(**sizes),
+            "decoder": Decoder(**sizes),
+            "quant_conv": nn.Conv2d(2 * kind.latent, 2 * kind.latent, 1),
+            "post_quant_conv": nn.Conv2d(kind.latent, kind.latent, 1),
         }
     )
     torch.manual_seed(kind.seed)
@@ -52,24 +53,28 @@ def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = Non
 def pass_input_through(unet: nn.Module) -> None:
     """Make the UNet's output ``x / std(x)`` and a small random part.
 
-    The first convolution writes ``x`` and ``-x`` into the first channels of eight of GroupNorm's 32 groups, whose
+    The first convolution writes ``x`` and ``-x`` into the first channels of some of GroupNorm's 32 groups, whose
     others are nothing; the last ResBlock gets them through the outermost skip connection; the last GroupNorm divides
-    each by its standard deviation; and ``silu(a) - silu(-a) = a`` undoes the activation.
+    each by its standard deviation; and ``silu(a) - silu(-a) = a`` undoes the activation. At most half of the groups
+    are taken: a latent of many channels shares them.
     """
     first = unet.input_blocks[0][0]
     last_block, *last_attention = unet.output_blocks[-1]  # SDXL has no attention there
     norm, _, out = unet.out
     group = unet.model_channels // 32
+    channels = len(out.weight)
+    together = max(2 * channels // 16, 1)
     adding = [last_block.out_layers[3], last_block.skip_connection, *(layer.proj_out for layer in last_attention)]
-    for channel in range(4):
+    taken = slice(0, 2 * channels // together * group)
+    for layer in (first, *adding):  # what else comes to these groups
+        layer.weight[taken] = 0
+        layer.bias[taken] = 0
+    norm.bias[taken] = 0
+    out.weight[:, taken] = 0
+    for channel in range(channels):
         for sign, number in ((1, 2 * channel), (-1, 2 * channel + 1)):
-            row = number * group
-            for layer in (first, *adding):  # what else comes to this group
-                layer.weight[row : row + group] = 0
-                layer.bias[row : row + group] = 0
+            row = number // together * group + number % together
             first.weight[row, channel, 1, 1] = sign
             last_block.skip_connection.weight[row, -unet.model_channels + row] = 1
-            norm.weight[row] = group**-0.5
-            norm.bias[row : row + group] = 0
-            out.weight[:, row : row + group] = 0
+            norm.weight[row] = (group / together) ** -0.5
             out.weight[channel, row, 1, 1] = sign

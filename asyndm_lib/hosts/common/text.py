@@ -31,12 +31,19 @@ class TypedPrompt(NamedTuple):
     tokenize: Tokenize
 
 
-def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Tokenize) -> TypedPrompt:
+def typed_prompt(
+    prompt: str,
+    steps: int,
+    styles: Sequence[str],
+    tokenize: Tokenize,
+    without_comments: Callable[[str], str] = str,
+) -> TypedPrompt:
     """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
 
-    ``tokenize``: of the model that is loaded. Raises :class:`SettingsError` for a prompt too intricate.
+    ``tokenize``: of the model that is loaded. ``without_comments``: takes out what the host does neither with the
+    styles nor in its callbacks. Raises :class:`SettingsError` for a prompt too intricate.
     """
-    text, tags = _as_sent(prompt, steps, styles)
+    text, tags = _as_sent(prompt, steps, styles, without_comments)
     (indexes,), flat, _ = prompt_parser.get_multicond_prompt_list([text])
     if "[" not in text:
         schedules = [[(steps, part)] for part in flat]
@@ -52,7 +59,9 @@ def typed_prompt(prompt: str, steps: int, styles: Sequence[str], tokenize: Token
     return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
 
 
-def _as_sent(prompt: str, steps: int, styles: Sequence[str]) -> tuple[str, str]:
+def _as_sent(
+    prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]
+) -> tuple[str, str]:
     """The text that is encoded of a typed prompt, and the target list that its tags make."""
     tags: list[str] = []
 
@@ -65,9 +74,10 @@ def _as_sent(prompt: str, steps: int, styles: Sequence[str]) -> tuple[str, str]:
     styled = shared.prompt_styles.apply_styles_to_prompt(_TAG.sub(hidden, prompt), styles)
     params = script_callbacks.BeforeTokenCounterParams(_TAG.sub(hidden, styled), steps, [])
     script_callbacks.before_token_counter_callback(params)
+    sent = without_comments(params.prompt)
     marks = {chr(_PRIVATE + n): tag for n, tag in enumerate(tags)}
-    left = "".join(marks.get(char, "") for char in params.prompt)
-    text, _ = extra_networks.parse_prompt("".join(char for char in params.prompt if char not in marks))
+    left = "".join(marks.get(char, "") for char in sent)
+    text, _ = extra_networks.parse_prompt("".join(char for char in sent if char not in marks))
     return text, tagged(left)
 
 

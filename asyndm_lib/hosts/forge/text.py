@@ -15,16 +15,19 @@ from ..common import text
 from .models import check_model
 
 
-def typed_prompt(prompt: str, steps: int, styles: Sequence[str]) -> text.TypedPrompt:
+def typed_prompt(
+    prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str] = str
+) -> text.TypedPrompt:
     """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
 
+    ``without_comments``: see :func:`text.typed_prompt`.
     Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for one too intricate.
     """
     sd_model = sd_models.model_data.sd_model
     if getattr(sd_model, "forge_objects", None) is None:
         raise Unsupported("no model is loaded; make a picture and ask again")
     check_model(sd_model)
-    return text.typed_prompt(prompt, steps, styles, tokenizer(sd_model))
+    return text.typed_prompt(prompt, steps, styles, tokenizer(sd_model), without_comments)
 
 
 def prompt_targets(p: Any, settings: Settings) -> PromptTargets:

@@ -9,8 +9,9 @@ from ...samplers.neo import LABELS, SAMPLERS
 from ..common.attaching import attach as attach_call
 from ..common.attaching import check_sampler, detach
 from ..forge.models import check_model
-from ..forge.text import prompt_targets, typed_prompt
+from ..forge.text import prompt_targets
 from .call import Call
+from .text import typed_prompt
 
 __all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
 

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from backend.patcher.base import set_model_options_post_cfg_function
+from modules import sd_samplers_common, shared
 from torch import Tensor
 
+from ...patching import replaced
 from ...run import Run
 from ..common.noise_levels import Levels
 from ..forge import call
@@ -28,7 +30,7 @@ class Call(call.Call):
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:
-        with super().patched(run), _no_more_than_now(self._extra_args):
+        with super().patched(run), _no_more_than_now(self._extra_args), _told_of_weights_in_place():
             if self._guided_twice:
                 # As the host's own functions do it: by an extra option of the model call, without which guidance of 1
                 # would leave the unconditional picture out.
@@ -41,6 +43,24 @@ class Call(call.Call):
     def _guided(self, args: dict[str, Any]) -> Tensor:
         self._uncond = args["uncond_denoised"]
         return args["denoised"]
+
+
+@contextmanager
+def _told_of_weights_in_place() -> Iterator[None]:
+    """Inside the ``with`` the denoiser is told of every refiner, as the host does where it loads a model of its own.
+
+    By an option it loads the refiner's weights into the same model; LoRAs then put another patcher in ours' place.
+    """
+    original = sd_samplers_common.apply_refiner
+
+    def apply_refiner(denoiser: Any, *args: Any, **kwargs: Any) -> bool:
+        refined = original(denoiser, *args, **kwargs)
+        if refined and shared.opts.refiner_fast_sd:
+            denoiser.update_inner_model()
+        return refined
+
+    with replaced(sd_samplers_common, "apply_refiner", apply_refiner):
+        yield
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from modules import (
     prompt_parser,
     script_callbacks,
     sd_samplers_cfg_denoiser,
+    sd_samplers_common,
     sd_samplers_timesteps_impl,
     shared,
 )
@@ -159,6 +160,7 @@ def places():
         yield "model_wrap", sampler.model_wrap_cfg.inner_model
     yield from (("k_diffusion.sampling", k_diffusion.sampling), ("k_diffusion.external", k_diffusion.external))
     yield from (("prompt_parser", prompt_parser), ("cfg_denoiser", sd_samplers_cfg_denoiser), ("torch", torch))
+    yield "samplers_common", sd_samplers_common
 
 
 def patches():
@@ -197,8 +199,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.get("/asyndm-probe/version")
     def version():
-        commit = getattr(launch_utils, "commit_hash", lambda: "unknown")()
-        return {"tag": launch_utils.git_tag(), "commit": commit, "torch": torch.__version__}
+        return {"tag": launch_utils.git_tag(), "torch": torch.__version__}
 
     @app.get("/asyndm-probe/rows")
     def rows():
