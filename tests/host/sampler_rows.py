@@ -150,7 +150,8 @@ def _others() -> Iterator[Row]:
     # Heun and its like count two steps for one.
     for sampler in ("Heun", "DPM++ SDE"):
         second = {"prompt": "a [cat:dog:0.5] in the sun", "steps": 10}
-        yield row("editing, second word", None, {"targets": "dog"}, **second, sampler_name=sampler)
+        # On Forge's tiny model Heun shows it little: 0.07 levels with a concavity of 0.5, 0.12 with 1.
+        yield row("editing, second word", None, {"targets": "dog", "concavity": 1.0}, **second, sampler_name=sampler)
         yield row("editing, static", None, STATIC, prompt="a [dog:cat:0.5] in the sun", sampler_name=sampler)
     for sampler in ("PLMS", "UniPC"):  # PLMS evaluates the first step twice
         yield row("editing by step", None, {"targets": "dog"}, prompt="a [cat:dog:2]", sampler_name=sampler)
