@@ -8,6 +8,7 @@ import time
 
 import pictures
 import pytest
+from family import HOST
 from requests_table import BASE, MASK, SMALL, drawing, in_base64, switched_on
 from webui_page import opened
 
@@ -118,7 +119,7 @@ def test_with_the_hosts_own_masks(host):
 @pytest.mark.parametrize("script", ["x/y/z plot", "loopback", "prompt matrix", "sd upscale"])
 def test_scripts_do_not_take_sheets_for_results(script, host):
     kind, args = {
-        "x/y/z plot": ("txt2img", [1, "1, 2", [], *(0, "", []) * 2, *(True, True, *(False,) * 5), 0, True]),
+        "x/y/z plot": ("txt2img", [1, "1, 2", [], *(0, "", []) * 2, *(True, True, *(False,) * 5), *HOST.plot_numbers, True]),
         "loopback": ("img2img", [2, 0.8, "Linear", "None"]),
         "prompt matrix": ("txt2img", [False, False, "positive", "comma", 0]),
         "sd upscale": ("img2img", [None, 16, "Lanczos", 1.1]),
