@@ -141,6 +141,7 @@ FORGE = Family(
         "batches of DDPM": "Forge's DDPM makes other pictures in a batch than alone: its noise is of no picture's seed",
         "memory flags": "Forge has no --medvram, --lowvram and --opt-channelslast",
         "attention options": "Forge chooses its attention by flags",
+        "neighbours": "Forge brings its own, in test_host_forge.py; these hook into what A1111's model is made of",
         "unCLIP": "Forge does not read the kind of a checkpoint from its YAML",
     },
 )

@@ -15,11 +15,15 @@ from typing import Any, ClassVar
 
 import pictures
 import pytest
+from family import HOST
 from neighbour_models import CONTROL, WIDE
 from requests_table import BASE, arguments, drawing, in_base64
 from webui import PROBE, REPOSITORY, Answer, WebUI, python_of
 
-pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
+pytestmark = [
+    pytest.mark.usefixtures("nothing_left", "quiet"),
+    pytest.mark.skipif("neighbours" in HOST.lacks, reason=HOST.lacks.get("neighbours", "")),
+]
 
 FOLDER = Path(os.environ["ASYNDM_WEBUI"])
 EXTENSIONS = Path(os.environ.get("ASYNDM_WEBUI_EXTENSIONS") or FOLDER / "extensions")

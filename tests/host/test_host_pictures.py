@@ -118,8 +118,9 @@ def test_with_the_hosts_own_masks(host):
 
 @pytest.mark.parametrize("script", ["x/y/z plot", "loopback", "prompt matrix", "sd upscale"])
 def test_scripts_do_not_take_sheets_for_results(script, host):
+    flags = [True, True, *(False,) * 5, *HOST.plot_numbers, True]
     kind, args = {
-        "x/y/z plot": ("txt2img", [1, "1, 2", [], *(0, "", []) * 2, *(True, True, *(False,) * 5), *HOST.plot_numbers, True]),
+        "x/y/z plot": ("txt2img", [1, "1, 2", [], *(0, "", []) * 2, *flags]),
         "loopback": ("img2img", [2, 0.8, "Linear", "None"]),
         "prompt matrix": ("txt2img", [False, False, "positive", "comma", 0]),
         "sd upscale": ("img2img", [None, 16, "Lanczos", 1.1]),
