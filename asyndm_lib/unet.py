@@ -37,7 +37,7 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
         modules = list(_parts(block))
-        layers = [part for module in modules for part in _layers(module)]
+        layers = [part for module in modules for part in (module, *_layers(module))]
         yield from ((m.attn2, factor) for m in layers if _has(m, "attn2") and _has(m.attn2, "to_k"))
         kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
