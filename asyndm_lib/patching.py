@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -32,7 +31,7 @@ def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContex
     has a forward hook already, which may exchange the output, gets another.
     """
     if module._forward_hooks:
-        return _removed(module.register_forward_hook(lambda module, args, output: seen(output)))
+        return module.register_forward_hook(lambda module, args, output: seen(output))  # gone at the end of a ``with``
     own = module.__dict__.get("forward")
 
     def forward(*args: Any, **options: Any) -> Tensor:
@@ -42,11 +41,3 @@ def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContex
         return output
 
     return replaced(module, "forward", forward)
-
-
-@contextmanager
-def _removed(handle: RemovableHandle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()

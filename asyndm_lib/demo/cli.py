@@ -87,15 +87,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _command(commands: argparse._SubParsersAction, name: str, **texts: str) -> argparse.ArgumentParser:
+    """One with options; ``texts``: its ``help`` and ``description``."""
+    return commands.add_parser(name, formatter_class=_Formatter, allow_abbrev=False, **texts)
+
+
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     from ..hosts.schedules import SCHEDULES
     from ..samplers import LABELS
     from ..settings import EVERYWHERE
 
-    one = commands.add_parser(
+    one = _command(
+        commands,
         "generate",
-        formatter_class=_Formatter,
-        allow_abbrev=False,
         help="make pictures of one prompt with and without AsynDM, on a labelled sheet",
         description="Make pictures of one prompt and seed: the ordinary one (DM), one with every pixel slowed "
         "(DM_concave) and one with the target words' regions slowed (AsynDM), and write them on a sheet with the masks "
@@ -142,10 +146,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _add_bench(commands: argparse._SubParsersAction) -> None:
     from ..samplers import LABELS
 
-    one = commands.add_parser(
+    one = _command(
+        commands,
         "bench",
-        formatter_class=_Formatter,
-        allow_abbrev=False,
         help="measure what AsynDM costs in time and memory",
         description="Run whole sampling loops, k-diffusion's own and ours with masks and clocks made anew in every "
         "step, in turn on the same model, and print the ratios. On a GPU the models are UNets of full size with random "
@@ -169,10 +172,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     from ..hosts.schedules import SCHEDULES
     from ..samplers import LABELS
 
-    one = commands.add_parser(
+    one = _command(
+        commands,
         "evaluate",
-        formatter_class=_Formatter,
-        allow_abbrev=False,
         help="measure whether pictures follow their prompts better, and print a table",
         description="Compare methods on prompt sets: the ordinary picture, AsynDM, controls and the paper's peers, "
         "paired by prompt and seed, with 95%% confidence intervals. Without --prompts or --webui it is the embedded "

@@ -138,7 +138,7 @@ class Batches(Embedded):
             walk = partial(z_sampling.zigzag, guidance=guidance)
         settings = method.settings
         targets = None if settings.whole_picture else self._targets(prompts, settings)
-        run = ControlledRun(host, settings, targets, x, observers, method.control)
+        run = ControlledRun(method.control, host, settings, targets, x, observers)
         with ExitStack() as stack:
             stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
             stack.enter_context(guidance.attached(model.unet))

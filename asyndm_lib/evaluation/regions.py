@@ -11,12 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clock import Relation
-from ..host import Host
 from ..nearest import resize
-from ..prompts import PromptTargets
 from ..relations import TargetRegions
-from ..run import Observer, Run
-from ..settings import Settings
+from ..run import Run
 
 BLOB = 2.0
 """Spread of a random mask's blobs, in cells of the token maps."""
@@ -42,18 +39,13 @@ class Control:
 class ControlledRun(Run):
     """A run whose masks follow a :class:`Control`."""
 
-    def __init__(
-        self,
-        host: Host,
-        settings: Settings,
-        targets: PromptTargets | None,
-        x: Tensor,
-        observers: Sequence[Observer],
-        control: Control | None,
-    ):
-        super().__init__(host, settings, targets, x, observers)
-        if targets is not None and control is not None:
-            self._regions = ControlledRegions(control, targets, settings, host.unet, self._shape, self._device)
+    def __init__(self, control: Control | None, *arguments: Any):
+        """``arguments``: a :class:`Run`'s."""
+        super().__init__(*arguments)
+        if self._targets is not None and control is not None:
+            self._regions = ControlledRegions(
+                control, self._targets, self.settings, self.host.unet, self._shape, self._device
+            )
 
 
 class ControlledRegions(TargetRegions):
