@@ -18,7 +18,7 @@ from asyndm_lib.evaluation.counter import Counter
 from asyndm_lib.evaluation.engine import Batches, Noise
 from asyndm_lib.evaluation.methods import DM, FRESH, INVERTED, LAGGED, PEERS, RANDOM, Method, Way, controlled
 from asyndm_lib.evaluation.peers.cfg import Guidance
-from asyndm_lib.evaluation.prompt_sets import sets
+from asyndm_lib.evaluation.prompt_sets import PLAIN, sets
 from asyndm_lib.evaluation.prompts import Prompt, Shown
 from asyndm_lib.evaluation.regions import Control, smoothed
 from asyndm_lib.evaluation.results import collect
@@ -167,7 +167,7 @@ class Stand:
 
 
 ROUNDS = [Round([DDIM], [DM, FRESH], "report", 0, 3), Round([WAYS[1]], [DM], "tuning", 1, 2)]
-SMALL = sets(2)
+SMALL = sets(PLAIN, 2)
 
 
 def run(stand, path, enough=lambda: False):

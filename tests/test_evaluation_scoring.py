@@ -21,14 +21,15 @@ from asyndm_lib.evaluation import counter, counter_training, results, statistics
 from asyndm_lib.evaluation.counter import NAMES, Found
 from asyndm_lib.evaluation.methods import DM, FRESH, MAIN, PAPER, PEERS_ALONE, PEERS_TOGETHER, USERS, VARIANTS
 from asyndm_lib.evaluation.plan import FULL, SEEDS
-from asyndm_lib.evaluation.prompt_sets import sets
+from asyndm_lib.evaluation.prompt_sets import PLAIN, SCENERY, sets
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
 from asyndm_lib.evaluation.runner import jobs
 from asyndm_lib.targets import parse_targets
 
 README = Path(__file__).parents[1] / "README.md"
-ALL = sets()
+ALL = sets(PLAIN)
+IN_SCENERIES = sets(SCENERY)
 
 
 # Prompts
@@ -36,14 +37,14 @@ ALL = sets()
 
 def test_the_sets_are_large_enough_and_always_the_same():
     assert [one.name for one in ALL] == ["two objects", "counts", "colours", "three or more"]
-    assert all(len(one.tuning) == len(one.report) == 50 for one in ALL)
-    assert sets() == ALL
-    for one in ALL:
+    assert all(len(one.tuning) == len(one.report) == 50 for one in ALL + IN_SCENERIES)
+    assert sets(PLAIN) == ALL
+    for one in ALL + IN_SCENERIES:
         assert len({prompt.text for prompt in one.tuning + one.report}) == 100  # nothing is both tuned on and reported
 
 
 def test_every_target_stands_in_its_prompt_and_every_thing_can_be_counted():
-    for prompt in (prompt for one in ALL for prompt in one.tuning + one.report):
+    for prompt in (prompt for one in ALL + IN_SCENERIES for prompt in one.tuning + one.report):
         assert all(name in NAMES for name, _ in prompt.things)
         assert len(parse_targets(prompt.targets)) == len(prompt.things)
         for target in parse_targets(prompt.targets):
@@ -101,8 +102,9 @@ def test_a_place_must_hold_clearly(place, second, right):
 
 
 def test_no_two_pictures_of_a_method_share_their_noise():
-    every = [job.noise for half in ("tuning", "report") for job in jobs(ALL, half, range(SEEDS))]
-    assert len(set(every)) == len(every) == 2 * 4 * 50 * SEEDS
+    for sets_ in (ALL, IN_SCENERIES):
+        every = [job.noise for half in ("tuning", "report") for job in jobs(sets_, half, range(SEEDS))]
+        assert len(set(every)) == len(every) == 2 * 4 * 50 * SEEDS
 
 
 # The plan
@@ -258,10 +260,13 @@ def test_a_readme_without_marks_is_refused(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# nothing\n")
     with pytest.raises(AsynDMError, match="has no lines"):
-        table.insert(readme, "x")
-    readme.write_text(f"a\n{table.BEGIN}\nold\n{table.END}\nb\n")
-    table.insert(readme, "new")
-    assert readme.read_text() == f"a\n{table.BEGIN}\nnew\n{table.END}\nb\n"
+        table.insert(readme, "x", "results")
+    begin, end = table.marks("results")
+    readme.write_text(f"a\n{begin}\nold\n{end}\nb\n")
+    table.insert(readme, "new", "results")
+    assert readme.read_text() == f"a\n{begin}\nnew\n{end}\nb\n"
+    with pytest.raises(AsynDMError, match="<!-- other: begin -->"):
+        table.insert(readme, "new", "other")
 
 
 def test_the_readmes_tables_are_those_of_the_results_file(capsys):

@@ -184,6 +184,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--folder", type=Path, default=Path("out/evaluation"), metavar="DIR", help="where everything is kept")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     add = one.add_argument_group("the embedded model").add_argument
+    add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
     add("--small", action="store_true", help="a few prompts, two methods, 12 steps: minutes on a CPU")
     add("--batch", type=_whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
     add("--minutes", type=_number(0, 10**6), default=10**6, metavar="N", help="stop after so long")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..demo.cli import MODEL
 from ..demo.device import device_of
 from ..errors import AsynDMError
 from ..hosts.embedded import Request
 from ..hosts.ldm_checkpoint import load
-from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, table
+from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, subjects, table
 from .engine import Batches
 from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, PAPER, Way
-from .prompt_sets import sets
+from .prompt_sets import PLAIN, sets
 from .webui import WebUI
 
 ON_GPU, ON_CPU = 512, 8
@@ -30,28 +28,24 @@ def evaluate(options: argparse.Namespace) -> None:
     elif options.prompts is not None or options.webui is not None:
         _foreign(options)
     else:
-        _embedded(options)
+        _trained(options)
 
 
-def _embedded(options: argparse.Namespace) -> None:
-    """The embedded model on its prompt sets."""
+def _trained(options: argparse.Namespace) -> None:
+    """The embedded model on its prompt sets, or the one of sceneries on its own."""
+    subject = subjects.EMBEDDED if options.scenery is None else subjects.in_sceneries(options.scenery)
     device = device_of(options.device)
-    rounds = plan.SMALL if options.small else plan.FULL
-    prompts = sets(plan.SMALL_PROMPTS) if options.small else sets()
-    batches, network = Batches(load(MODEL, None, device)), counter.load(device)
+    rounds = plan.SMALL if options.small else subject.rounds
+    prompts = sets(subject.kinds, plan.SMALL_PROMPTS) if options.small else sets(subject.kinds)
+    batches, network = Batches(load(subject.model, None, device)), counter.load(device, subject.counter)
     options.folder.mkdir(parents=True, exist_ok=True)
     record = runner.Record(options.folder / ("small.jsonl" if options.small else "record.jsonl"))
     end = time.monotonic() + 60 * options.minutes
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
     found = results.collect(record, rounds, prompts)
-    accuracy = json.loads(counter.ACCURACY.read_text(encoding="utf-8"))
-    about = {
-        "model": MODEL.name,
-        "made on": ", ".join(sorted(record.machines)),
-        "the counter names": f"{accuracy['exact']:.1%} of {accuracy['scenes']} new rendered scenes fully",
-    }
-    path = options.folder / ("small.json" if options.small else "results.json")
+    about = subject.about(record.machines)
+    path = options.folder / ("small.json" if options.small else subject.results)
     results.save(path, found, about)
     print(table.markdown(found, about))
     print(path)
@@ -66,7 +60,7 @@ def _embedded(options: argparse.Namespace) -> None:
 def _print_table(path: Path, into: Path | None) -> None:
     tables = table.markdown(*results.load(path))
     if into is not None:
-        table.insert(into, tables)
+        table.insert(into, tables, path.stem)
     print(tables)
 
 
@@ -75,7 +69,7 @@ def _foreign(options: argparse.Namespace) -> None:
     device = device_of(options.device)
     own = options.prompts is None
     prompts = (
-        [prompt for row in zip(*(one.report for one in sets()), strict=True) for prompt in row]
+        [prompt for row in zip(*(one.report for one in sets(PLAIN)), strict=True) for prompt in row]
         if own
         else (prompt_files.read(options.prompts))
     )

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..demo.training.concepts import CONCEPTS, UNSEEN
 
 WEIGHTS = Path(__file__).parent / "counter.safetensors"
-ACCURACY = WEIGHTS.with_suffix(".json")
-"""How it did on new scenes, after training."""
+"""Of the one for the embedded model. How it did on new scenes, after training, is in the JSON file of that name."""
 
 NAMES: tuple[str, ...] = tuple(concept.name for concept in (*CONCEPTS, *UNSEEN))
 """What it tells apart."""

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..demo.cli import MODEL
-from ..demo.training import sprites
+from ..demo.training import scenery, sprites
 from ..demo.training.concepts import BACKGROUNDS, UNNAMED_BACKGROUNDS
 from ..demo.training.export import PREFIXES
 from ..demo.training.networks import Autoencoder, read_config
-from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter
+from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter, draw_backdrops
 from ..demo.training.sprites import SIZES
 from ..demo.training.training import learning_rate
-from .counter import ACCURACY, CELL, NAMES, WEIGHTS, Counter, find, tally
+from .counter import CELL, NAMES, WEIGHTS, Counter, find, tally
 
 MOST = 6
 """Objects in a scene."""
@@ -123,16 +123,20 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Scenes:
-    """Draws scenes and passes them through the embedded model's autoencoder."""
+    """Draws scenes and passes them through a model's autoencoder.
 
-    def __init__(self, atlas: np.ndarray, device: torch.device):
+    ``share``: how many of them are in a scenery.
+    """
+
+    def __init__(self, atlas: np.ndarray, model: Path, share: float, device: torch.device):
         from safetensors.torch import load_file
 
-        self._painter, self._device = Painter(atlas, device), device
-        config = read_config(MODEL.with_suffix(".yaml"))
+        self._painter, self._device = Painter(atlas, device, scenery.backdrops() if share else None), device
+        self._share = share
+        config = read_config(model.with_suffix(".yaml"))
         self._vae, self._scale = Autoencoder(config["first_stage_config"]["params"]), config["scale_factor"]
         prefix = PREFIXES["vae"]
-        weights = {name.removeprefix(prefix): value.float() for name, value in load_file(MODEL).items()}
+        weights = {name.removeprefix(prefix): value.float() for name, value in load_file(model).items()}
         self._vae.load_state_dict({name: weights[name] for name in self._vae.state_dict()})
         self._vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
 
@@ -140,6 +144,8 @@ class Scenes:
     def draw(self, n: int, rng: np.random.Generator, noise: float) -> tuple[Layout, Tensor]:
         """``n`` layouts and their pictures, half precision ``[n, 3, 256, 256]``; ``noise``: most on the latents."""
         layout = draw_layout(n, rng)
+        if self._share:
+            layout.backdrop = np.where(rng.random(n) < self._share, draw_backdrops(n, rng), -1)
         pictures, _ = self._painter.paint(layout)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             mean, _ = self._vae.encode(pictures.contiguous(memory_format=torch.channels_last))
@@ -181,7 +187,8 @@ def train(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    scenes, start = Scenes(sprites.load(options.sprites), device), time.monotonic()
+    scenes = Scenes(sprites.load(options.sprites), options.model, options.scenery, device)
+    start = time.monotonic()
     parts = [scenes.draw(min(128, options.scenes - at), rng, NOISE) for at in range(0, options.scenes, 128)]
     pictures = torch.cat([pool for _, pool in parts])
     places = torch.cat([centres(layout) for layout, _ in parts]).to(device)
@@ -216,7 +223,7 @@ def train(options: argparse.Namespace) -> None:
     print(json.dumps({"steps": step, **report}))
     weights = {name: value.half().cpu().contiguous() for name, value in counter.state_dict().items()}
     save_file(weights, options.output)
-    options.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -224,8 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--sprites", type=Path, required=True, help="the sprites' file")
-    add("--output", type=Path, default=WEIGHTS, help="where the weights go")
-    add("--report", type=Path, default=ACCURACY, help="where the accuracy goes, as JSON")
+    add("--output", type=Path, default=WEIGHTS, help="where the weights go; the accuracy goes beside them, as JSON")
+    add("--model", type=Path, default=MODEL, help="the model whose autoencoder the scenes go through")
+    add("--scenery", type=float, default=0.0, metavar="SHARE", help="share of the scenes that are in a scenery")
     add("--scenes", type=int, default=16_000, help="training scenes")
     add("--held-out", type=int, default=3_000, help="new scenes that it is measured on")
     add("--seconds", type=float, default=45, help="training time")

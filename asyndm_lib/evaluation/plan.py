@@ -1,15 +1,29 @@
-"""What an evaluation of the embedded model consists of."""
+"""What an evaluation consists of."""
 
 from __future__ import annotations
 
-from .methods import CONCAVE, DM, FRESH, LAGGED, MAIN, PAPER, PEERS_ALONE, PEERS_TOGETHER, USERS, VARIANTS, Way
+from .methods import (
+    CONCAVE,
+    DM,
+    FRESH,
+    INVERTED,
+    LAGGED,
+    MAIN,
+    PAPER,
+    PEERS_ALONE,
+    PEERS_TOGETHER,
+    RANDOM,
+    USERS,
+    VARIANTS,
+    Way,
+)
 from .runner import Round
 
 SEEDS = 16
 """Pictures of a prompt in the report."""
 
 _USUAL = (DM, CONCAVE, FRESH)
-FULL = (
+FULL: tuple[Round, ...] = (
     # All of it with few seeds first, so that a stop leaves something of everything.
     Round([PAPER], MAIN, "report", 0, 4),
     Round([PAPER], PEERS_ALONE, "report", 0, 2),
@@ -21,6 +35,15 @@ FULL = (
     Round([PAPER], PEERS_ALONE, "report", 2, SEEDS),
     Round([PAPER], PEERS_TOGETHER, "report", 2, SEEDS),
 )
+
+_SCENERY = (DM, CONCAVE, LAGGED, FRESH, INVERTED, RANDOM)
+SCENERY: tuple[Round, ...] = (
+    Round([PAPER], _SCENERY, "report", 0, 4),
+    Round(USERS[::2], (*_USUAL, LAGGED), "report", 0, 4),
+    Round([PAPER], _SCENERY, "report", 4, SEEDS),
+    Round(USERS[::2], (*_USUAL, LAGGED), "report", 4, SEEDS),
+)
+"""Of the model whose scenes are in sceneries."""
 
 SMALL_WAY = Way("DPM++ 2M Karras 12", "DPM++ 2M", "karras", 12, 7.0)
 SMALL = (Round([SMALL_WAY], (DM, LAGGED), "report", 0, 1),)

@@ -11,9 +11,6 @@ from .methods import DM, PAPER
 from .results import Result, across_ways, difference, pictures, share
 from .statistics import Estimate
 
-BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
-"""Between these lines of a README the tables stand."""
-
 
 def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
     """All tables that ``results`` have rows for."""
@@ -21,13 +18,19 @@ def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
     return "\n\n".join([_about(about), *(part for part in parts if part)])
 
 
-def insert(readme: Path, tables: str) -> None:
-    """Put the tables into a file between its marks. Raises :class:`AsynDMError` if it has none."""
+def insert(readme: Path, tables: str, name: str) -> None:
+    """Put the tables into a file between the marks of that name. Raises :class:`AsynDMError` if it has none."""
+    begin, end = marks(name)
     text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise AsynDMError(f"{readme} has no lines {BEGIN} and {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+    if begin not in text or end not in text:
+        raise AsynDMError(f"{readme} has no lines {begin} and {end}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    readme.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The lines between which the tables of a results file stand, ``name`` being its name without the suffix."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def _about(about: dict[str, Any]) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from ..demo.cli import MODEL
 from ..demo.device import device_of
 from ..hosts.ldm_checkpoint import load
 from ..run import Seen
@@ -20,9 +20,10 @@ from .engine import Batches
 from .methods import LAGGED, PAPER
 from .prompt_sets import sets
 from .runner import SIDE, jobs
+from .subjects import EMBEDDED, in_sceneries
 
 PARTS = 4
-"""The run is told of in so many parts."""
+"""The run is told of in so many parts, or in as many as it has steps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--prompts", type=int, default=4, help="of every set")
     parser.add_argument("--steps", type=int, default=PAPER.steps, help="of the paper's sampler")
+    parser.add_argument("--scenery", type=Path, metavar="DIR", help="the model of scenes in sceneries, in this folder")
     parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
     device = device_of(options.device)
-    batches, network = Batches(load(MODEL, None, device)), counting.load(device)
-    work = jobs(sets(options.prompts), "report", [0])
+    subject = EMBEDDED if options.scenery is None else in_sceneries(options.scenery)
+    batches, network = Batches(load(subject.model, None, device)), counting.load(device, subject.counter)
+    work = jobs(sets(subject.kinds, options.prompts), "report", [0])
     seen: list[Seen] = []
     noise = batches.noise([job.noise for job in work], SIDE, SIDE)
     latents = batches.make(
@@ -43,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     found = [things for pictures in batches.pictures(latents) for things in counting.find(network, pictures)]
     moves = [one for one in seen if one.relation is not None]
-    for part in range(PARTS):
-        of = moves[part * len(moves) // PARTS : (part + 1) * len(moves) // PARTS]
+    parts = min(PARTS, len(moves))
+    for part in range(parts):
+        of = moves[part * len(moves) // parts : (part + 1) * len(moves) // parts]
         related = torch.stack([one.relation.related[:, 0] for one in of]).float().cpu()
         scale = SIDE // related.shape[-1]
         last = related.shape[-1] - 1

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import scenes, sprites
+from . import scenery, scenes, sprites
 from .networks import Autoencoder, read_config
 from .training import Average, Clock, contact_sheet, learning_rate, load_weights, save_weights
 
@@ -28,6 +28,7 @@ class Settings:
     batch: int = 48
     rate: float = 6e-4
     detail: float = 0.7  # share of pictures that are full of overlapping objects instead of ordinary scenes
+    scenery: float = 0.0  # share of the pictures that have a scenery as background
     kl: float = 1e-4
     latent_noise: float = 0.0  # noise on latents, in units of their spread, that the decoder learns to undo
     compile: bool = True
@@ -54,7 +55,7 @@ def train(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     torch.backends.cudnn.benchmark = True
-    painter = scenes.Painter(sprites.load(settings.sprites), device)
+    painter = scenes.Painter(sprites.load(settings.sprites), device, scenery.backdrops() if settings.scenery else None)
     vae = Autoencoder(read_config(settings.config)["first_stage_config"]["params"])
     spread = torch.ones(())
     if settings.resume:
@@ -87,8 +88,10 @@ def train(settings: Settings) -> None:
     seen: list[torch.Tensor] = []
     while clock.progress < 1:
         crowded = round(settings.batch * settings.detail)
-        real = torch.cat([painter.paint(layout)[0] for layout in (
-            scenes.draw_detail(crowded, rng), scenes.draw_layout(settings.batch - crowded, rng, tries=4))])
+        layouts = [scenes.draw_detail(crowded, rng), scenes.draw_layout(settings.batch - crowded, rng, tries=4)]
+        for layout in layouts:
+            before(layout, settings.scenery, rng)
+        real = torch.cat([painter.paint(layout)[0] for layout in layouts])
         real = real.contiguous(memory_format=torch.channels_last)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings.rate, clock.count, clock.progress, 0.4)
@@ -112,12 +115,21 @@ def train(settings: Settings) -> None:
     print(f"vae done: {clock.count} iterations, {clock.elapsed:.0f} s", flush=True)
 
 
+def before(layout: scenes.Layout, share: float, rng: np.random.Generator) -> None:
+    """Put ``share`` of the scenes before a scenery."""
+    if share:
+        inside = rng.random(len(layout.concept)) < share
+        layout.backdrop = np.where(inside, scenes.draw_backdrops(len(inside), rng), -1)
+
+
 @torch.no_grad()
 def measure(vae: Autoencoder, painter: scenes.Painter, settings: Settings, rng: np.random.Generator) -> float:
     """Print the mean L1 error on new scenes, write the contact sheet, return 1 / standard deviation of the latents."""
     count, errors, latents, shown = 8, [], [], []
     for _ in range(8 if settings.device == "cuda" else 1):
-        real, _ = painter.paint(scenes.draw_layout(32 if settings.device == "cuda" else count, rng))
+        layout = scenes.draw_layout(32 if settings.device == "cuda" else count, rng)
+        before(layout, settings.scenery, rng)
+        real, _ = painter.paint(layout)
         with torch.autocast(painter.device.type, torch.bfloat16, enabled=settings.device == "cuda"):
             mean, _ = vae.encode(real)
             made = vae.decode(mean).float().clamp(-1, 1)

@@ -61,9 +61,12 @@ def _plain(text: str) -> list[tuple[str, int]]:
     return [(word, -1) for word in text.replace(",", " , ").split()]
 
 
-def compose(groups: list[Group], background: str | None, relation: str | None,
-            rng: random.Random) -> list[tuple[str, int]]:
-    """Words of a caption; ``relation``: where the first group lies seen from the second, if that may be said."""
+def compose(groups: list[Group], background: str | None, relation: str | None, rng: random.Random,
+            surroundings: str | None = None) -> list[tuple[str, int]]:
+    """Words of a caption; ``relation``: where the first group lies seen from the second, if that may be said.
+
+    ``surroundings``: words that end it, in place of a ``background``'s colour.
+    """
     order = list(groups)
     words: list[tuple[str, int]] = []
     if rng.random() < 0.45:
@@ -93,6 +96,8 @@ def compose(groups: list[Group], background: str | None, relation: str | None,
     if background is not None:
         phrase = rng.choice(_BACKGROUND).format(background)
         words += _plain(phrase.replace("a orange", "an orange"))
+    if surroundings is not None:
+        words += _plain(surroundings)
     if rng.random() < 0.08:
         words += _plain(rng.choice(_SUFFIXES))
     return words

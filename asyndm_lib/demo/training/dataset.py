@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import scenes, sprites
+from . import scenery, scenes, sprites
 from .captions import MAX_TOKENS
 from .networks import Autoencoder, read_config
 from .training import load_weights
@@ -28,6 +28,7 @@ class Settings:
     config: Path
     tokenizer: Path
     scenes: int = 200_000
+    scenery: float = 0.0  # share of the scenes that are in a scenery
     seed: int = 0
     device: str = "cuda"
 
@@ -57,11 +58,14 @@ def run(settings: Settings) -> None:
     scale = float(load_weights({"vae": vae}, settings.autoencoder)["scale_factor"])
     vae.to(device, memory_format=torch.channels_last)
     rng, words = np.random.default_rng(settings.seed), random.Random(settings.seed)
-    painter = scenes.Painter(sprites.load(settings.sprites), device)
+    painter = scenes.Painter(sprites.load(settings.sprites), device, scenery.backdrops() if settings.scenery else None)
     latents, masks, found = [], [], []
     chunk = min(settings.scenes, CHUNK)
+    inside = round(chunk * settings.scenery)
     for _ in range(settings.scenes // chunk):
-        layout = scenes.draw_layout(chunk, rng, soft=0.0)
+        layout = scenes.draw_layout(chunk - inside, rng, soft=0.0)
+        if inside:
+            layout = scenes.joined(layout, scenes.draw_in_sceneries(inside, rng))
         picture, alphas = painter.paint(layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             mean, _ = vae.encode(picture.contiguous(memory_format=torch.channels_last))

@@ -1,9 +1,9 @@
-"""Scenes of one to four emoji on plain backgrounds: layout, picture, masks and caption. Runs on any device."""
+"""Scenes of one to four emoji on plain backgrounds or in sceneries: layout, picture, masks, caption. On any device."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from .captions import Caption, Group, compose, tokenise
 from .concepts import BACKGROUNDS, CONCEPTS, UNNAMED_BACKGROUNDS
+from .scenery import SCENERIES, VARIANTS
 from .sprites import SIZES
 from .vocabulary import WordEncoder
 
@@ -24,6 +25,10 @@ SIZE_RANGE = {1: (112, 144), 2: (80, 128), 3: (64, 96), 4: (64, 80)}
 #: Objects start at multiples of this many pixels, the edge of one latent pixel: each sprite then has one encoding,
 #: which a small autoencoder can learn to draw crisply.
 GRID = 8
+#: Share of the scenes in a scenery that show only things that belong there.
+BELONGING = 0.65
+#: Placements that are tried for a scene in a scenery: few, so that things touch and overlap there.
+LOOSE = 4
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Layout:
     y: np.ndarray
     colour: np.ndarray  # [n, 2, 3] top and bottom background colour, 0-255
     background: np.ndarray  # [n] index into BACKGROUNDS, -1: not named
+    backdrop: np.ndarray | None = None  # [n] index into scenery.backdrops(), -1: a plain background; None: all plain
 
     def groups(self, row: int) -> list[Group]:
         """The groups of equal objects in one scene."""
@@ -56,6 +62,12 @@ class Layout:
         if max(abs(dx), abs(dy)) < 48 or min(abs(dx), abs(dy)) > 0.8 * max(abs(dx), abs(dy)):
             return None
         return ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
+
+    def surroundings(self, row: int, rng: random.Random) -> str | None:
+        """What a caption says of the scenery, if the scene has one."""
+        if self.backdrop is None or self.backdrop[row] < 0:
+            return None
+        return rng.choice(SCENERIES[self.backdrop[row] // VARIANTS].phrases)
 
 
 def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int = 24, soft: float = 0.1) -> Layout:
@@ -97,6 +109,29 @@ def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int 
     return Layout(concept, group, size, x[rows, best], y[rows, best], colour, background)
 
 
+def draw_in_sceneries(n: int, rng: np.random.Generator) -> Layout:
+    """Scenes in sceneries, most of them of things that belong there."""
+    layout = draw_layout(n, rng, tries=LOOSE, soft=0.0)
+    layout.backdrop, layout.background = draw_backdrops(n, rng), np.full(n, -1)
+    for row in np.flatnonzero(rng.random(n) < BELONGING):
+        own = rng.permutation(SCENERIES[layout.backdrop[row] // VARIANTS].concepts)
+        layout.concept[row] = np.where(layout.group[row] >= 0, own[layout.group[row].clip(0)], -1)
+    return layout
+
+
+def draw_backdrops(n: int, rng: np.random.Generator) -> np.ndarray:
+    """``[n]``, any of :func:`scenery.backdrops`."""
+    return rng.integers(0, len(SCENERIES) * VARIANTS, n)
+
+
+def joined(*layouts: Layout) -> Layout:
+    """The scenes of all ``layouts``."""
+    parts = {field.name: [getattr(layout, field.name) for layout in layouts] for field in fields(Layout)}
+    parts["backdrop"] = [np.full(len(layout.concept), -1) if layout.backdrop is None else layout.backdrop
+                         for layout in layouts]
+    return Layout(**{name: np.concatenate(arrays) for name, arrays in parts.items()})
+
+
 def draw_detail(n: int, rng: np.random.Generator, canvas: int = 256) -> Layout:
     """Pictures full of objects, overlapping and cut off, on any colour: more to learn from, for the autoencoder."""
     layout = draw_layout(n, rng, canvas, tries=1)
@@ -115,7 +150,9 @@ def draw_detail(n: int, rng: np.random.Generator, canvas: int = 256) -> Layout:
 class Painter:
     """Paints layouts from the sprites of :func:`sprites.load`."""
 
-    def __init__(self, atlas: np.ndarray, device: torch.device | str):
+    def __init__(self, atlas: np.ndarray, device: torch.device | str, backdrops: np.ndarray | None = None):
+        """``backdrops``: of :func:`scenery.backdrops`, if layouts have any."""
+        self.backdrops = None if backdrops is None else torch.from_numpy(backdrops).to(device).permute(0, 3, 1, 2)
         self.device = torch.device(device)
         self.edge = atlas.shape[2]
         self.atlas = torch.from_numpy(np.ascontiguousarray(atlas)).to(device).view(torch.int32).flatten()
@@ -129,6 +166,10 @@ class Painter:
         blend = torch.linspace(0, 1, canvas, device=device).view(1, 1, canvas, 1)
         picture = (colour[:, 0, :, None, None] * (1 - blend) + colour[:, 1, :, None, None] * blend)
         picture = picture.expand(n, 3, canvas, canvas).clone()
+        if layout.backdrop is not None:
+            drawn = np.flatnonzero(layout.backdrop >= 0)
+            picture[torch.from_numpy(drawn).to(device)] = self.backdrops[
+                torch.from_numpy(layout.backdrop[drawn]).to(device)].float()
         slots = layout.concept.shape[1]
         alphas = torch.zeros(n, slots, canvas, canvas, device=device)
         axis = torch.arange(canvas, device=device)
@@ -165,6 +206,7 @@ def captions(layout: Layout, encode: WordEncoder, rng: random.Random) -> list[Ca
     result = []
     for row in range(len(layout.concept)):
         named = layout.background[row]
-        words = compose(layout.groups(row), names[named] if named >= 0 else None, layout.relation(row), rng)
+        background = names[named] if named >= 0 else None
+        words = compose(layout.groups(row), background, layout.relation(row), rng, layout.surroundings(row, rng))
         result.append(tokenise(words, encode))
     return result

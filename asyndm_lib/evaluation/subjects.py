@@ -1,0 +1,56 @@
+"""What is evaluated: a model, the network that counts the things in its pictures, and prompts that it understands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..demo.cli import MODEL
+from ..errors import AsynDMError
+from . import counter, plan, prompt_sets
+from .prompt_sets import Maker
+from .runner import Round
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``name``: the model's. ``model``: its checkpoint. ``counter``: the counter's weights.
+
+    ``kinds``: the prompt sets' makers by their names. ``rounds``: the pictures to make. ``results``: the name of the
+    file of their results.
+    """
+
+    name: str
+    model: Path
+    counter: Path
+    kinds: Mapping[str, Sequence[Maker]]
+    rounds: Sequence[Round]
+    results: str
+
+    def about(self, machines: Iterable[str]) -> dict[str, Any]:
+        """What a table's readers should know of it; ``machines``: what the pictures were made on."""
+        accuracy = json.loads(self.counter.with_suffix(".json").read_text(encoding="utf-8"))
+        return {
+            "model": self.name,
+            "made on": ", ".join(sorted(machines)),
+            "the counter names": f"{accuracy['exact']:.1%} of {accuracy['scenes']} new rendered scenes fully",
+        }
+
+
+EMBEDDED = Subject(MODEL.name, MODEL, counter.WEIGHTS, prompt_sets.PLAIN, plan.FULL, "results.json")
+
+
+def in_sceneries(folder: Path) -> Subject:
+    """A model of scenes in sceneries, in ``folder`` (``demo/training/README.md`` tells how to train it).
+
+    Raises :class:`AsynDMError` if a part is missing.
+    """
+    model, weights = folder / MODEL.name, folder / counter.WEIGHTS.name
+    subject = Subject("trained on sceneries", model, weights, prompt_sets.SCENERY, plan.SCENERY, "scenery.json")
+    for path in (subject.model, subject.counter, subject.counter.with_suffix(".json")):
+        if not path.is_file():
+            raise AsynDMError(f"{path} is missing: asyndm_lib/demo/training/README.md says how to make it")
+    return subject
