@@ -25,6 +25,7 @@ from asyndm_lib.evaluation.prompt_sets import PLAIN, SCENERY, sets
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
 from asyndm_lib.evaluation.runner import jobs
+from asyndm_lib.evaluation.subjects import EMBEDDED
 from asyndm_lib.targets import parse_targets
 
 README = Path(__file__).parents[1] / "README.md"
@@ -269,15 +270,19 @@ def test_a_readme_without_marks_is_refused(tmp_path):
         table.insert(readme, "new", "other")
 
 
-def test_the_readmes_tables_are_those_of_the_results_file(capsys):
-    assert cli.main(["evaluate", "--table"]) == 0
+@pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json"])
+def test_the_readmes_tables_are_those_of_the_results_files(capsys, file):
+    path = results.FILE.with_name(file)
+    assert cli.main(["evaluate", "--table", "--results", str(path)]) == 0
     printed = capsys.readouterr().out.strip()
-    inside = README.read_text(encoding="utf-8").split(table.BEGIN)[1].split(table.END)[0].strip()
+    begin, end = table.marks(path.stem)
+    inside = README.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
     assert inside == printed
 
 
-def test_the_sets_left_the_ordinary_picture_room_to_fail():
-    kept, _ = results.load()
+@pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json"])
+def test_the_sets_left_the_ordinary_picture_room_to_fail(file):
+    kept, _ = results.load(results.FILE.with_name(file))
     for name in {result.set for result in kept}:
         ordinary = [r for r in kept if (r.way, r.half, r.method, r.set) == (PAPER.name, "report", DM.name, name)]
         assert len(ordinary) == 1

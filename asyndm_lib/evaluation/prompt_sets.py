@@ -116,9 +116,9 @@ PLAIN: dict[str, Sequence[Maker]] = {
 """Scenes on plain backgrounds, for the embedded model."""
 
 SCENERY: dict[str, Sequence[Maker]] = {
-    "at home": [_in_a_scenery(*parts, belonging=True) for parts in ((1, 1), (1, 1, 1), (2, 1), (1, 1, 1, 1))],
-    "out of place": [_in_a_scenery(*parts, belonging=False) for parts in ((1, 1), (1, 1, 1), (2, 1), (1, 1, 1, 1))],
-    "counts there": [_in_a_scenery(*parts, belonging=True) for parts in ((3,), (2, 2), (3, 1), (4,))],
-    "colours there": [_coloured(2, True, True), _coloured(3, True, True), _coloured(3, False, True)],
+    "at home": [_in_a_scenery(*parts, belonging=True) for parts in ((1, 1, 1), (2, 2), (2, 1, 1), (1, 1, 1, 1))],
+    "out of place": [_in_a_scenery(*parts, belonging=False) for parts in ((1, 1, 1), (2, 1), (2, 1, 1), (1, 1, 1, 1))],
+    "counts there": [_in_a_scenery(*parts, belonging=True) for parts in ((4,), (2, 2), (3, 1), (3, 2))],
+    "colours there": [_coloured(*shapes, True) for shapes in ((2, True), (3, True), (3, False), (4, False))],
 }
 """The same kinds of scenes in a scenery, in which things belong there or do not."""
