@@ -6,7 +6,7 @@ and those of coming model calls along with them where their timesteps are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -89,7 +89,7 @@ class BlockTables:
         """Forget what was made."""
         self._chunk = None
 
-    def embeddings(self, timesteps: Tensor, coming: Sequence[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
+    def embeddings(self, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
         """Of ``timesteps[1:]``; ``embed``: ``[L]`` → ``[L, E]``. ``coming``: the timesteps of later calls, if known."""
         chunk, state = self._chunk, _state(self._time_parameters) if self._watched else None
         if chunk is None or chunk.state != state or id(timesteps) not in chunk.starts:
@@ -105,7 +105,7 @@ class BlockTables:
         return Embeddings(chunk, slice(start, start + len(timesteps) - 1))
 
     def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
-        """``[ΣC, N + lagging]``: what ``block`` and others make of the rows' own ``emb [N, E]`` and of the lagging levels.
+        """``[ΣC, N + lagging]``: what ``block`` and others make of the rows' own ``emb [N, E]`` and the lagging levels.
 
         With the table, where each block's ``C`` rows begin and end in it.
         """

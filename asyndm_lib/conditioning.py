@@ -9,7 +9,7 @@ layers give for the batch's rows, so that a map without lagging pixels changes n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 
@@ -72,7 +72,7 @@ class PixelTimesteps:
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
         """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
 
         ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
@@ -138,7 +138,7 @@ class PixelTimesteps:
 class _Call:
     """One call of the UNet: what is known of it so far."""
 
-    def __init__(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor], places: _Places):
+    def __init__(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], places: _Places):
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None
         self.embedding = False
