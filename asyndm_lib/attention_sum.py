@@ -77,22 +77,22 @@ class AttentionSum:
     @torch.no_grad()
     def _of_waiting(self, layer: Layer) -> Tensor:
         """``[rows, pixels, T]`` of the layers that wait, which have one shape."""
-        query = self._queries[0]
-        layers, context = len(self._queries), self._keys[0].shape[1]
-        weights = self._weights(context, query.device)
-        with _no_autocast(query.device):
+        context, device = self._keys[0].shape[1], self._keys[0].device
+        weights = self._weights(context, device)
+        with _no_autocast(device):
             q, k = self._heads(self._queries, layer), self._heads(self._keys, layer)
             # [context, pixels]: the other way round a row would be 77 long, for which a GPU's product is slow.
             scores = torch.baddbmm(q.new_empty(1, 1, 1), k, q.transpose(1, 2), beta=0, alpha=layer.scale)
-            attention = scores.softmax(dim=1).view(layers, len(weights), layer.heads, context, -1)
+            attention = scores.softmax(dim=1).unflatten(0, (weights.shape[0], -1))
             full = torch.promote_types(q.dtype, torch.float32)
-            maps = attention.sum(dim=(0, 2), dtype=full).transpose(1, 2) @ weights.to(full)
+            maps = attention.sum(dim=1, dtype=full).transpose(1, 2) @ weights.to(full)
         return maps if layer.resize is None else layer.resize(maps)
 
     def _heads(self, projected: list[Tensor], layer: Layer) -> Tensor:
-        """Each ``[N, n, heads·d]`` → ``[layers·rows·heads, n, d]``."""
-        every = torch.stack(projected) if len(projected) > 1 else projected[0][None]
-        split = every.unflatten(-1, (layer.heads, -1))[:, self._rows].transpose(2, 3).flatten(0, 2)
+        """Each ``[N, n, heads·d]`` → ``[rows·layers·heads, n, d]``; of a single row without a copy of its own."""
+        every = torch.cat(projected, dim=-1) if len(projected) > 1 else projected[0]
+        heads = len(projected) * layer.heads
+        split = every[self._rows].unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
         return split.to(_precision(split))
 
 

@@ -6,7 +6,8 @@ and those of coming model calls along with them where their timesteps are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ class Embeddings:
         self.label: Tensor | None = None
         self.emb: Tensor | None = None
         self.activated: Tensor | None = None
-        self.tables: dict[Block, Tensor] = {}
+        self.table: Tensor | None = None
+        self.rows_of: dict[Block, tuple[int, int]] = {}  # their first and last of ``table``
 
     def __len__(self) -> int:
         return self.rows.stop - self.rows.start
@@ -87,7 +89,7 @@ class BlockTables:
         """Forget what was made."""
         self._chunk = None
 
-    def embeddings(self, timesteps: Tensor, coming: Sequence[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
+    def embeddings(self, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
         """Of ``timesteps[1:]``; ``embed``: ``[L]`` → ``[L, E]``. ``coming``: the timesteps of later calls, if known."""
         chunk, state = self._chunk, _state(self._time_parameters) if self._watched else None
         if chunk is None or chunk.state != state or id(timesteps) not in chunk.starts:
@@ -102,25 +104,31 @@ class BlockTables:
         start = chunk.starts[id(timesteps)]
         return Embeddings(chunk, slice(start, start + len(timesteps) - 1))
 
-    def table(self, block: Block, emb: Tensor, of: Embeddings) -> Tensor:
-        """``[C, N + lagging]``: what ``block`` makes of the rows' own ``emb [N, E]``, and of the lagging levels."""
+    def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
+        """``[ΣC, N + lagging]``: what ``block`` and others make of the rows' own ``emb [N, E]`` and the lagging levels.
+
+        With the table, where each block's ``C`` rows begin and end in it.
+        """
         if not block.usual:
-            return torch.cat([block.forward(emb).t(), block.forward(of.lagging()).t()], dim=1)
+            table = torch.cat([block.forward(emb).t(), block.forward(of.lagging()).t()], dim=1)
+            return table, {block: (0, len(table))}
         if emb is not of.emb:
-            of.emb, of.activated, of.tables = emb, block.activate(emb), {}
-        if block not in of.tables:
+            of.emb, of.activated, of.rows_of = emb, block.activate(emb), {}
+        if block not in of.rows_of:
             blocks = self._together(block, emb, of)
             own = [b.project(of.activated) for b in blocks]
             ahead = of.chunk is self._chunk and of.label is None and len(blocks) > 1
             lagging = self._ahead(blocks, of) if ahead else self._now(blocks, of)
-            table = torch.cat([torch.cat(own, dim=1).t(), lagging.t()], dim=1)
-            of.tables.update(zip(blocks, table.split([rows.shape[1] for rows in own]), strict=True))
-        return of.tables[block]
+            of.table = torch.cat([torch.cat(own, dim=1).t(), lagging.t()], dim=1)
+            ends = accumulate((rows.shape[1] for rows in own), initial=0)
+            of.rows_of = dict(zip(blocks, pairwise(ends), strict=True))
+        return of.table, of.rows_of
 
     def _together(self, block: Block, emb: Tensor, of: Embeddings) -> list[Block]:
         columns = len(emb) + len(of) * (1 if of.label is None else len(emb))
         # Parameters elsewhere are moved to the device when their block's turn comes.
-        here = columns <= TOGETHER and all(p.device == emb.device for p in self._parameters)
+        device = emb.device
+        here = columns <= TOGETHER and all(p.device == device for p in self._parameters)
         return self._blocks if here else [block]
 
     def _now(self, blocks: Sequence[Block], of: Embeddings) -> Tensor:

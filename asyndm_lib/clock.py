@@ -110,12 +110,19 @@ class CountingClock:
         return Progress(self.levels(self.step), self.index)
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of a level at one evaluation and one at the next that pixels can hold: both ``[P]``, and the index.
-
-        A pixel's count grows by one or not at all, so that the sum of both counts tells the pair.
-        """
+        """The pairs of a level at one evaluation and one at the next that pixels can hold, ``[P]`` each; the index."""
         (levels, counts), (levels_to, counts_to) = now, to
-        return _twice(levels), _twice(levels_to)[1:-1], counts + counts_to
+        return *self.known_pairs(levels, levels_to), self.pair(counts, counts_to)
+
+    @staticmethod
+    def known_pairs(levels: Tensor, levels_to: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of :meth:`pairs`, both ``[P]``."""
+        return _twice(levels), _twice(levels_to)[1:-1]
+
+    @staticmethod
+    def pair(counts: Tensor, counts_to: Tensor) -> Tensor:
+        """Which of :meth:`known_pairs` each pixel holds: its count grows by one or not at all, so their sum tells."""
+        return counts + counts_to
 
     def advance(self, relation: Relation) -> None:
         if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit

@@ -9,7 +9,7 @@ layers give for the batch's rows, so that a map without lagging pixels changes n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 
@@ -72,7 +72,7 @@ class PixelTimesteps:
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
         """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
 
         ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
@@ -119,18 +119,18 @@ class PixelTimesteps:
     def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
         """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
         call = self._call
-        blocks, each = [block], [self._tables.table(block, emb, call.embeddings)]
-        tables = call.embeddings.tables
-        most = SPREAD // (len(emb) * size[0] * size[1] * each[0].element_size()) - len(each[0])
+        table, rows = self._tables.table(block, emb, call.embeddings)
+        blocks, (first, last) = [block], rows[block]
+        most = SPREAD // (emb.shape[0] * size[0] * size[1] * table.element_size())
         for other in self._order[self._order.index(block) + 1 :]:
-            if self._sizes.get(other) != size or other not in tables or len(tables[other]) > most:
+            if self._sizes.get(other) != size or other not in rows or rows[other][1] - first > most:
                 break
             blocks.append(other)
-            each.append(tables[other])
-            most -= len(tables[other])
+            last = rows[other][1]
+        together = call.spread(table[first:last], emb.shape[0])
         if len(blocks) == 1:
-            return call.spread(each[0], len(emb))
-        own, *others = call.spread(torch.cat(each), len(emb)).split([len(table) for table in each], dim=1)
+            return together
+        own, *others = together.split_with_sizes([rows[b][1] - rows[b][0] for b in blocks], dim=1)
         call.ready.update(zip(blocks[1:], others, strict=True))
         return own
 
@@ -138,7 +138,7 @@ class PixelTimesteps:
 class _Call:
     """One call of the UNet: what is known of it so far."""
 
-    def __init__(self, timesteps: Tensor, index: Tensor, coming: Sequence[Tensor], places: _Places):
+    def __init__(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], places: _Places):
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None
         self.embedding = False
@@ -159,9 +159,9 @@ class _Call:
         if not table.is_cuda:
             return table.index_select(1, self._columns_at(size, n)).view(-1, n, *size).transpose(0, 1)
         # In the feature map's very order, to which it is added in less time.
-        key = len(table), size
+        key = table.shape[0], size
         if key not in self._expanded:
-            self._expanded[key] = self._columns_at(size, n).view(n, 1, *size).expand(-1, len(table), -1, -1)
+            self._expanded[key] = self._columns_at(size, n).view(n, 1, *size).expand(-1, table.shape[0], -1, -1)
         return table.unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
 
     def _columns_at(self, size: tuple[int, int], n: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from .clock import Clock, CountingClock, Relation, make_clock
 from .conditioning import PixelTimesteps
 from .errors import Unsupported
 from .host import Descent, Host, Row
+from .known_levels import KnownLevels, split
 from .prompts import PromptTargets
 from .relations import TargetRegions, WholePicture
 from .settings import Settings
@@ -66,7 +67,8 @@ class Step:
     def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
         """An inner noise level of every pixel, ``level(now, to)``, which holds element by element.
 
-        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`.
+        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`. Costs least if ``level`` is the same
+        function in every step.
         """
         return self.run.between(level, now, to)
 
@@ -196,7 +198,7 @@ class Run:
         schedule, regions = descent.schedule, self._regions
         self._descent = descent
         self._clock = make_clock(schedule.advances, self._shape, self.settings.curve, regions.concavities, self._device)
-        self._tables = self._known_levels() if isinstance(self._clock, CountingClock) else None
+        self._known = self._known_levels() if isinstance(self._clock, CountingClock) else None
         self._next: SigmaMap | None = None
         for _ in range(schedule.lead):
             self._clock.advance(regions.latest)
@@ -304,6 +306,11 @@ class Run:
         scalar = level(now.scalar, to.scalar)
         if len(to.levels) == 1:
             return SigmaMap(scalar, level(now.levels, to.levels.expand_as(now.levels)), now.index)
+        if self._known is not None and now is self._now and to is self._next:
+            known = self._known.between(self._i, level)
+            if known is not None:
+                sigmas, timesteps = known
+                return SigmaMap(scalar, sigmas, self._clock.pair(now.index, to.index), timesteps)
         own, others, index = self._clock.pairs((now.levels, now.index), (to.levels, to.index))
         return SigmaMap(scalar, level(own, others), index)
 
@@ -340,13 +347,12 @@ class Run:
             for observer in self._observers:
                 observer(seen)
 
-    def _known_levels(self) -> list[tuple[Tensor, Tensor]]:
-        """Sigmas and timesteps of all levels of all evaluations, made and sent to the device once."""
+    def _known_levels(self) -> KnownLevels:
         schedule = self._descent.schedule
         progress = [self._clock.levels(schedule.lead + i) for i in range(schedule.evaluations)]
         sizes = [len(levels) for levels in progress]
         sigmas, timesteps = self._levels(torch.cat(progress))
-        return list(zip(sigmas.split(sizes), timesteps.split(sizes), strict=True))
+        return KnownLevels(split(sigmas, timesteps, sizes), lambda sigmas: schedule.timestep(sigmas).to(self._device))
 
     def _levels(self, progress: Tensor) -> tuple[Tensor, Tensor]:
         schedule = self._descent.schedule
@@ -355,18 +361,16 @@ class Run:
 
     def _sigma_map(self, i: int, clock: Clock | None = None) -> SigmaMap:
         clock = clock or self._clock
-        if self._tables is not None:
-            (sigmas, timesteps), index = self._tables[i], clock.index
+        if self._known is not None:
+            (sigmas, timesteps), index = self._known.at(i), clock.index
         else:
             progress = clock.progress
             (sigmas, timesteps), index = self._levels(progress.levels), progress.index
         return SigmaMap(self._descent.scalars[i], sigmas, index, timesteps)
 
-    def _coming(self) -> list[Tensor]:
-        """The timesteps of the evaluations after this step's own, if the present one is that and they are known."""
-        if self._tables is None or self._sigma.timesteps is not self._now.timesteps:
-            return []
-        return [timesteps for _, timesteps in self._tables[self._i + 1 :]]
+    def _coming(self) -> Iterable[Tensor]:
+        """The timesteps of the evaluations after the present one, as far as they are known."""
+        return () if self._known is None else self._known.after(self._i, self._sigma.timesteps)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int]
     return rate("plain"), rate("asyndm")
 
 
-@pytest.mark.parametrize(("sampler", "most"), [("Euler", 45), ("DPM++ 2M", 89), ("DPM++ SDE", 215)])
+@pytest.mark.parametrize(("sampler", "most"), [("Euler", 31), ("DPM++ 2M", 57), ("DPM++ SDE", 125)])
 def test_a_step_adds_few_operations_and_no_wait(sampler, most, model):
     (plain, waits), (ours, our_waits) = a_step(model, sampler)
     assert plain > 600
@@ -62,7 +62,7 @@ def test_a_step_of_sdxls_sixty_layers_adds_few_operations(monkeypatch):
     assert len(unet_parts.token_map_layers(unet, 16, 16)[0]) == 60
     (plain, _), (ours, _) = a_step(models.Model("tiny", unet, 16, 16, models.SDXL_LABEL), lengths=(4, 6))
     assert plain > 1500
-    assert 0 < ours - plain <= 100
+    assert 0 < ours - plain <= 70
 
 
 def test_many_targets_cost_no_more_operations(model):
@@ -76,7 +76,7 @@ def test_a_long_schedule_costs_hardly_more_a_step(model):
     (plain_late, _), (ours_late, _) = a_step(model, lengths=(40, 60))
     assert plain_late == plain
     # The tables of few steps fit together then, and each takes a linear layer a block.
-    assert ours_late - ours <= 32
+    assert ours_late - ours <= 28
 
 
 def test_views_are_not_operations_and_questions_are_waits():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,20 +34,19 @@ def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tenso
 def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
     """For one call of a k-diffusion ``denoiser`` (eps or v): lagging pixels are scaled by their own sigma.
 
-    ``here``: what :meth:`run.Run.rows` gave for the same rows. The other pixels keep, to the bit, the
-    value that the denoiser has for their row. Does nothing where ``here`` is None or the denoiser scales nothing.
+    ``here``: what :meth:`run.Run.rows` gave for the same rows. The other pixels take their row's sigma, and so keep,
+    to the bit, the value that the denoiser has for it: its factors are sums, products, quotients and square roots,
+    which do not round by the shape that they are computed in. Does nothing where ``here`` is None or the denoiser
+    scales nothing.
     """
     own = getattr(denoiser, "get_scalings", None)
     if here is None or own is None:
         yield
         return
 
-    def per_pixel(sigma: Tensor) -> list[Tensor]:
+    def per_pixel(sigma: Tensor) -> Sequence[Tensor]:
         """``sigma [n]`` → the denoiser's factors, ``[n, 1, H, W]`` each."""
-        return [
-            torch.where(here.lagging, lagging.to(row.dtype), row.view(-1, 1, 1, 1))
-            for row, lagging in zip(own(sigma), own(here.sigma), strict=True)
-        ]
+        return own(torch.where(here.lagging, here.sigma.to(sigma.dtype), sigma.view(-1, 1, 1, 1)))
 
     with replaced(denoiser, "get_scalings", per_pixel):
         yield

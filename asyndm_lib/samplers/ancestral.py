@@ -13,8 +13,9 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tenso
     if not eta:
         return sigma_next, 0.0
     # From an infinite noise level (a flow's first one over its signal) there is no ratio: all is noise again.
-    up = fmin(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
-    return (sigma_next**2 - up**2) ** 0.5, up
+    variance, variance_next = sigma**2, sigma_next**2
+    up = fmin(sigma_next, eta * (variance_next * (variance - variance_next) / variance) ** 0.5)
+    return (variance_next - up**2) ** 0.5, up
 
 
 def independent_noise(run: Run, x: Tensor) -> NoiseSampler:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..run import Run
-from .exponential import exponential_step, t_of
+from .exponential import exponential_step, step_in_t, t_of
 
 
 def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
@@ -29,8 +29,10 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
 def _second_order(x: Tensor, denoised: Tensor, old: Tensor, sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
     """The step with ``denoised`` extrapolated from its value at ``before``."""
     t, t_next, t_before = t_of(sigma), t_of(to), t_of(before)
-    r = (t - t_before) / (t_next - t)
-    extrapolated = (1 + 1 / (2 * r)) * denoised - (1 / (2 * r)) * old
+    h = t_next - t
+    r = (t - t_before) / h
+    share = 1 / (2 * r)
+    extrapolated = (1 + share) * denoised - share * old
     # A curve may hold a pixel still for a step (piecewise linear with k = 1): no slope to extrapolate then.
     extrapolated = torch.where(sigma == before, denoised, extrapolated)
-    return exponential_step(x, extrapolated, sigma, to)
+    return step_in_t(x, extrapolated, t, t_next, h)

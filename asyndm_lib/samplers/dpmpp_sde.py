@@ -52,9 +52,10 @@ def dpmpp_sde(
 
 
 def _noised_step(x: Tensor, denoised: Tensor, noise: Tensor, t: Tensor, t_next: Tensor, eta: float) -> Tensor:
-    down, up = ancestral_step(sigma_of(t), sigma_of(t_next), eta)
+    sigma = sigma_of(t)
+    down, up = ancestral_step(sigma, sigma_of(t_next), eta)
     t_down = t_of(down)
-    return (sigma_of(t_down) / sigma_of(t)) * x - (t - t_down).expm1() * denoised + noise * up
+    return (sigma_of(t_down) / sigma) * x - (t - t_down).expm1() * denoised + noise * up
 
 
 def _rounded(sigma: Tensor) -> Tensor:

@@ -26,4 +26,9 @@ def exponential_step(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor, par
     if part is not None:
         h = h * part
         t_next = t + h
+    return step_in_t(x, denoised, t, t_next, h)
+
+
+def step_in_t(x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, h: Tensor) -> Tensor:
+    """:func:`exponential_step` from ``t`` to ``t_next``, ``h`` later."""
     return (sigma_of(t_next) / sigma_of(t)) * x - (-h).expm1() * denoised
