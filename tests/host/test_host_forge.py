@@ -28,6 +28,7 @@ def test_row(row: Row, host, reference):
 
 @pytest.fixture
 def little_memory(host):
+    host.make(BASE)  # its model is loaded before
     host.post("/asyndm-probe/memory", {"little": True})
     yield
     host.post("/asyndm-probe/memory", {"little": False})
@@ -50,7 +51,6 @@ def test_every_part_in_a_call_of_its_own(sampler, prompt, host, little_memory):
 
 
 def made(host, request):
-    host.make(request)  # its model is loaded, which the probe sits on
     host.post("/asyndm-probe/arm", {"what": "nothing", "at": 0})
     answer = host.make(switched_on(request))
     assert answer.messages == []
