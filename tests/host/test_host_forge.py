@@ -55,3 +55,27 @@ def made(host, request):
     answer = host.make(switched_on(request))
     assert answer.messages == []
     return answer.pictures[-2:], host.get("/asyndm-probe/rows")["rows"]
+
+
+@pytest.fixture
+def transformer(host):
+    host.make(BASE)  # its model is loaded before
+    host.post("/asyndm-probe/transformer", {"on": True})
+    yield
+    host.post("/asyndm-probe/transformer", {"on": False})
+
+
+@pytest.mark.parametrize("settings", [{"targets": "cat"}, {"whole_picture": True}, {}], ids=repr)
+def test_a_transformer_model_makes_its_own_picture(settings, host, transformer, reference):
+    """As Flux and Stable Diffusion 3 do."""
+    answer = host.make(switched_on(BASE, settings))
+    assert answer.pictures == reference(BASE).result().pictures
+    (message,) = answer.messages
+    assert "transformer models such as Flux and Stable Diffusion 3" in message
+    assert "use a Stable Diffusion 1, 2 or XL checkpoint. The picture was made without AsynDM" in message
+
+
+def test_a_transformer_model_has_no_words_to_mark(host, transformer):
+    status, answer = host.call("/asyndm/v1/tokens", {"prompt": "a cat"})
+    assert status == 503
+    assert "transformer models such as Flux and Stable Diffusion 3" in answer["detail"]

@@ -1,5 +1,6 @@
 """Forge; see engine.py."""
 
+import torch
 from backend import memory_management
 from modules import sd_models, shared
 
@@ -39,6 +40,22 @@ def without_model(without):
     if without:
         put_away.append(sd_models.model_data.sd_model)
     sd_models.model_data.sd_model = sd_models.FakeInitialModel() if without else put_away.pop()
+
+
+class Transformer(torch.nn.Module):
+    """The host's UNet, with as little of one to be seen as in a transformer."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+def as_transformer(on):
+    model = shared.sd_model.forge_objects.unet.model
+    model.diffusion_model = Transformer(model.diffusion_model) if on else model.diffusion_model.model
 
 
 get_free_memory = memory_management.get_free_memory

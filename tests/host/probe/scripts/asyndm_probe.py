@@ -226,6 +226,11 @@ def add_routes(_: gr.Blocks, app: FastAPI):
             engine.little_memory(little)
             return {}
 
+        @app.post("/asyndm-probe/transformer")
+        def transformer(on: bool = Body(..., embed=True)):
+            engine.as_transformer(on)
+            return {}
+
     @app.post("/asyndm-probe/reload")
     def reload():
         """As the page's "Reload UI" does."""
