@@ -79,3 +79,21 @@ def test_a_transformer_model_has_no_words_to_mark(host, transformer):
     status, answer = host.call("/asyndm/v1/tokens", {"prompt": "a cat"})
     assert status == 503
     assert "transformer models such as Flux and Stable Diffusion 3" in answer["detail"]
+
+
+@pytest.fixture
+def wrapped(host):
+    """``wrapped(on)``: whether another extension's wrapper is around the model; the number of its calls so far."""
+    yield lambda on: host.post("/asyndm-probe/wrapper", {"on": on})["calls"]
+    host.post("/asyndm-probe/wrapper", {"on": False})
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_a_wrapper_of_another_extension_is_called(sampler, host, wrapped):
+    request = switched_on({**BASE, "sampler_name": sampler})
+    usual = host.make(request)
+    before = wrapped(True)
+    answer = host.make(request)
+    assert wrapped(False) - before == BASE["steps"]
+    assert answer.messages == []
+    assert pictures.same_pixels(answer.pictures[0], usual.pictures[0])

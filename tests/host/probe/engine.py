@@ -6,11 +6,20 @@ FORGE = find_spec("modules_forge") is not None
 NEO = FORGE and find_spec("modules_forge.packages") is not None
 
 if FORGE:
-    from forge_engine import as_transformer, little_memory, loaded, patched_options, places, unet, without_model
+    from forge_engine import (
+        as_transformer,
+        little_memory,
+        loaded,
+        patched_options,
+        places,
+        unet,
+        without_model,
+        wrapper,
+    )
 else:
     from a1111_engine import loaded, patched_options, places, unet, without_model
 
-    as_transformer = little_memory = None
+    as_transformer = little_memory = wrapper = None
 
 __all__ = [
     "FORGE",
@@ -22,4 +31,5 @@ __all__ = [
     "places",
     "unet",
     "without_model",
+    "wrapper",
 ]

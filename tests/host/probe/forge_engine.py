@@ -58,6 +58,23 @@ def as_transformer(on):
     model.diffusion_model = Transformer(model.diffusion_model) if on else model.diffusion_model.model
 
 
+class Wrapper:
+    """Of another extension, around each call of the model while it is ``on``."""
+
+    def __init__(self):
+        self.on, self.calls = False, 0
+
+    def put(self, p):
+        unet = p.sd_model.forge_objects.unet.clone()
+        unet.set_model_unet_function_wrapper(lambda apply, call: self.called(apply, call))  # clones copy an object
+        p.sd_model.forge_objects.unet = unet
+
+    def called(self, apply, call):
+        self.calls += 1
+        return apply(call["input"], call["timestep"], **call["c"])
+
+
+wrapper = Wrapper()
 get_free_memory = memory_management.get_free_memory
 
 

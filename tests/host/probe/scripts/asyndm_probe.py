@@ -77,6 +77,8 @@ class Probe(scripts.Script):
             samplers.append(p.sampler)
         if slowed["concavity"]:
             slow(p.sampler, slowed["concavity"])
+        if engine.wrapper is not None and engine.wrapper.on:
+            engine.wrapper.put(p)
 
 
 def slow(sampler, k):
@@ -230,6 +232,11 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         def transformer(on: bool = Body(..., embed=True)):
             engine.as_transformer(on)
             return {}
+
+        @app.post("/asyndm-probe/wrapper")
+        def wrapper(on: bool = Body(..., embed=True)):
+            engine.wrapper.on = on
+            return {"calls": engine.wrapper.calls}
 
     @app.post("/asyndm-probe/reload")
     def reload():
