@@ -14,6 +14,9 @@ pytestmark = [
 ]
 
 
+TRANSFORMERS = "models such as Flux and Stable Diffusion 3"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _control_model(host):
     """ControlNet knows its models by a name with a hash."""
@@ -71,14 +74,14 @@ def test_a_transformer_model_makes_its_own_picture(settings, host, transformer, 
     answer = host.make(switched_on(BASE, settings))
     assert answer.pictures == reference(BASE).result().pictures
     (message,) = answer.messages
-    assert "transformer models such as Flux and Stable Diffusion 3" in message
+    assert TRANSFORMERS in message
     assert "use a Stable Diffusion 1, 2 or XL checkpoint. The picture was made without AsynDM" in message
 
 
 def test_a_transformer_model_has_no_words_to_mark(host, transformer):
     status, answer = host.call("/asyndm/v1/tokens", {"prompt": "a cat"})
     assert status == 503
-    assert "transformer models such as Flux and Stable Diffusion 3" in answer["detail"]
+    assert TRANSFORMERS in answer["detail"]
 
 
 @pytest.fixture
