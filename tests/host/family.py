@@ -199,7 +199,7 @@ NEO = Family(
     hires={**FORGE.hires, "hr_upscaler": "None"},
     infotext=FORGE.infotext,
     lacks={
-        **{feature: reason for feature, reason in FORGE.lacks.items() if feature not in _BACK},
+        **{name: why.replace("Forge", "Forge Neo") for name, why in FORGE.lacks.items() if name not in _BACK},
         **{f"script {name}": f"Forge Neo has no script {name}" for name in _SCRIPTS_GONE},
         **{f"upscaler Latent ({kind})": "Forge Neo has no latent upscalers" for kind in _LATENT_UPSCALERS},
         **{f"sampler {name}": f"Forge Neo has no sampler {name}" for name in {*_SAMPLERS, "DPM adaptive"} - {*_NEOS}},

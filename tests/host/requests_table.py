@@ -298,7 +298,8 @@ def _options() -> Iterator[Row]:
     yield option("use_old_scheduling", {"use_old_scheduling": True}, prompt="a [dog:cat:0.5]", steps=10)
     yield option("hypertile", {"hypertile_enable_unet": True}, width=256, height=256, steps=3)
     yield option("token merging", {"token_merging_ratio": 0.5}, width=256, height=256, steps=3)
-    yield option("zero terminal SNR", {"sd_noise_schedule": "Zero Terminal SNR"})
+    # Forge's model then keeps logarithms of its sigmas that are a rounding off, until another is loaded.
+    yield replace(option("zero terminal SNR", {"sd_noise_schedule": "Zero Terminal SNR"}), checkpoint="sd1-v")
     yield option("downcast alphas", {"use_downcasted_alpha_bar": True}, sampler_name="DDIM")
 
 

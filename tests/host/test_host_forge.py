@@ -14,6 +14,9 @@ pytestmark = [
 ]
 
 
+TRANSFORMERS = "models such as Flux and Stable Diffusion 3"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _control_model(host):
     """ControlNet knows its models by a name with a hash."""
@@ -28,6 +31,7 @@ def test_row(row: Row, host, reference):
 
 @pytest.fixture
 def little_memory(host):
+    host.make(BASE)  # its model is loaded before
     host.post("/asyndm-probe/memory", {"little": True})
     yield
     host.post("/asyndm-probe/memory", {"little": False})
@@ -50,8 +54,49 @@ def test_every_part_in_a_call_of_its_own(sampler, prompt, host, little_memory):
 
 
 def made(host, request):
-    host.make(request)  # its model is loaded, which the probe sits on
     host.post("/asyndm-probe/arm", {"what": "nothing", "at": 0})
     answer = host.make(switched_on(request))
     assert answer.messages == []
     return answer.pictures[-2:], host.get("/asyndm-probe/rows")["rows"]
+
+
+@pytest.fixture
+def transformer(host):
+    host.make(BASE)  # its model is loaded before
+    host.post("/asyndm-probe/transformer", {"on": True})
+    yield
+    host.post("/asyndm-probe/transformer", {"on": False})
+
+
+@pytest.mark.parametrize("settings", [{"targets": "cat"}, {"whole_picture": True}, {}], ids=repr)
+def test_a_transformer_model_makes_its_own_picture(settings, host, transformer, reference):
+    """As Flux and Stable Diffusion 3 do."""
+    answer = host.make(switched_on(BASE, settings))
+    assert answer.pictures == reference(BASE).result().pictures
+    (message,) = answer.messages
+    assert TRANSFORMERS in message
+    assert "use a Stable Diffusion 1, 2 or XL checkpoint. The picture was made without AsynDM" in message
+
+
+def test_a_transformer_model_has_no_words_to_mark(host, transformer):
+    status, answer = host.call("/asyndm/v1/tokens", {"prompt": "a cat"})
+    assert status == 503
+    assert TRANSFORMERS in answer["detail"]
+
+
+@pytest.fixture
+def wrapped(host):
+    """``wrapped(on)``: whether another extension's wrapper is around the model; the number of its calls so far."""
+    yield lambda on: host.post("/asyndm-probe/wrapper", {"on": on})["calls"]
+    host.post("/asyndm-probe/wrapper", {"on": False})
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_a_wrapper_of_another_extension_is_called(sampler, host, wrapped):
+    request = switched_on({**BASE, "sampler_name": sampler})
+    usual = host.make(request)
+    before = wrapped(True)
+    answer = host.make(request)
+    assert wrapped(False) - before == BASE["steps"]
+    assert answer.messages == []
+    assert pictures.same_pixels(answer.pictures[0], usual.pictures[0])

@@ -237,6 +237,7 @@ def test_the_page_shows_them_last_and_sends_the_result(browser, host, shots):
     page.page.locator("#txt2img_send_to_img2img").click()
     page.page.wait_for_selector("#img2img_prompt textarea", state="visible")
     page.page.wait_for_selector("#img2img_image img")
-    assert page.page.evaluate("document.querySelector('#img2img_image img').naturalWidth") == BASE["width"]
+    (width,) = HOST.size(BASE["width"])
+    assert page.page.evaluate("document.querySelector('#img2img_image img').naturalWidth") == width
     assert page.element("show_masks", "img2img", "input").is_checked()
     page.page.close()

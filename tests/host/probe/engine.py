@@ -6,10 +6,30 @@ FORGE = find_spec("modules_forge") is not None
 NEO = FORGE and find_spec("modules_forge.packages") is not None
 
 if FORGE:
-    from forge_engine import little_memory, loaded, patched_options, places, unet, without_model
+    from forge_engine import (
+        as_transformer,
+        little_memory,
+        loaded,
+        patched_options,
+        places,
+        unet,
+        without_model,
+        wrapper,
+    )
 else:
     from a1111_engine import loaded, patched_options, places, unet, without_model
 
-    little_memory = None
+    as_transformer = little_memory = wrapper = None
 
-__all__ = ["FORGE", "NEO", "little_memory", "loaded", "patched_options", "places", "unet", "without_model"]
+__all__ = [
+    "FORGE",
+    "NEO",
+    "as_transformer",
+    "little_memory",
+    "loaded",
+    "patched_options",
+    "places",
+    "unet",
+    "without_model",
+    "wrapper",
+]

@@ -1,5 +1,6 @@
 """Forge; see engine.py."""
 
+import torch
 from backend import memory_management
 from modules import sd_models, shared
 
@@ -41,9 +42,46 @@ def without_model(without):
     sd_models.model_data.sd_model = sd_models.FakeInitialModel() if without else put_away.pop()
 
 
+class Transformer(torch.nn.Module):
+    """The host's UNet, with as little of one to be seen as in a transformer."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+def as_transformer(on):
+    model = shared.sd_model.forge_objects.unet.model
+    model.diffusion_model = Transformer(model.diffusion_model) if on else model.diffusion_model.model
+
+
+class Wrapper:
+    """Of another extension, around each call of the model while it is ``on``."""
+
+    def __init__(self):
+        self.on, self.calls = False, 0
+
+    def put(self, p):
+        unet = p.sd_model.forge_objects.unet.clone()
+        unet.set_model_unet_function_wrapper(lambda apply, call: self.called(apply, call))  # clones copy an object
+        p.sd_model.forge_objects.unet = unet
+
+    def called(self, apply, call):
+        self.calls += 1
+        return apply(call["input"], call["timestep"], **call["c"])
+
+
+wrapper = Wrapper()
 get_free_memory = memory_management.get_free_memory
 
 
 def little_memory(little):
     """Too little to join the parts of a batch, as the host believes."""
-    memory_management.get_free_memory = (lambda *args, **kwargs: 0) if little else get_free_memory
+    memory_management.get_free_memory = _none if little else get_free_memory
+
+
+def _none(*_, torch_free_too=False):
+    return (0, 0) if torch_free_too else 0

@@ -77,6 +77,8 @@ class Probe(scripts.Script):
             samplers.append(p.sampler)
         if slowed["concavity"]:
             slow(p.sampler, slowed["concavity"])
+        if engine.wrapper is not None and engine.wrapper.on:
+            engine.wrapper.put(p)
 
 
 def slow(sampler, k):
@@ -225,6 +227,16 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         def memory(little: bool = Body(..., embed=True)):
             engine.little_memory(little)
             return {}
+
+        @app.post("/asyndm-probe/transformer")
+        def transformer(on: bool = Body(..., embed=True)):
+            engine.as_transformer(on)
+            return {}
+
+        @app.post("/asyndm-probe/wrapper")
+        def wrapper(on: bool = Body(..., embed=True)):
+            engine.wrapper.on = on
+            return {"calls": engine.wrapper.calls}
 
     @app.post("/asyndm-probe/reload")
     def reload():
