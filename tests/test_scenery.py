@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from asyndm_lib.demo import cli
+from asyndm_lib.demo import MODEL, cli
 from asyndm_lib.demo.training import scenery, scenes
 from asyndm_lib.demo.training.concepts import CONCEPTS
 from asyndm_lib.demo.training.scenery import EDGE, SCENERIES, VARIANTS
@@ -65,7 +65,7 @@ def test_most_scenes_show_what_belongs_there():
 def test_captions_end_with_the_scenery():
     rng = np.random.default_rng(1)
     both = scenes.joined(scenes.draw_layout(20, rng), scenes.draw_in_sceneries(20, rng))
-    captions = scenes.captions(both, WordEncoder(cli.MODEL.parent / "tokenizer"), random.Random(0))
+    captions = scenes.captions(both, WordEncoder(MODEL.parent / "tokenizer"), random.Random(0))
     phrases = [phrase for one in SCENERIES for phrase in one.phrases]
     for row, caption in enumerate(captions):
         named = [phrase for phrase in phrases if phrase in caption.text]

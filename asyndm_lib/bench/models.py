@@ -16,7 +16,7 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
-from ..demo.cli import MODEL
+from ..demo import MODEL
 from ..unet import cross_attentions
 
 SD15 = {

@@ -25,7 +25,7 @@ from ..prompts import PromptTargets
 from ..settings import Settings
 from ..targets import Target
 from ..words import things
-from .cli import MODEL
+from . import MODEL
 from .training.captions import Group, compose
 from .training.concepts import BACKGROUNDS, CONCEPTS
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import AsynDMError
-
-MODEL = Path(__file__).parent / "model" / "emoji.safetensors"
-"""The embedded model; the defaults of the size and the CFG scale are those it was trained for."""
+from . import MODEL
 
 BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
 BENCH_SAMPLERS = (

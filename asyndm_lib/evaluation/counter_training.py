@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..demo.cli import MODEL
+from ..demo import MODEL
 from ..demo.training import scenery, sprites
 from ..demo.training.concepts import BACKGROUNDS, UNNAMED_BACKGROUNDS
 from ..demo.training.export import PREFIXES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..demo.cli import MODEL
+from ..demo import MODEL
 from ..errors import AsynDMError
 from . import counter, plan, prompt_sets
 from .prompt_sets import Maker
