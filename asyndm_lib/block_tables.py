@@ -88,14 +88,16 @@ class BlockTables:
         self._rows.clear()
 
     def embeddings(
-        self, n: int, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]
+        self, own: Tensor, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]
     ) -> Embeddings:
-        """Of ``timesteps``, the first of which is that of a batch of ``n`` rows; ``embed``: ``[L]`` → ``[L, E]``.
+        """Of ``timesteps``, the first of which is that of the batch's rows; ``embed``: ``[L]`` → ``[L, E]``.
 
-        ``coming``: the timesteps of later calls, if known.
+        ``own``: their embedding ``[n, E]`` by the UNet. ``coming``: the timesteps of later calls, if known.
         """
+        n = len(own)
         chunk, state = self._chunks.get(n), _state(self._time_parameters) if self._watched else None
-        if chunk is None or chunk.state != state or id(timesteps) not in chunk.starts:
+        stale = chunk is None or chunk.state != state or chunk.levels.dtype != own.dtype
+        if stale or id(timesteps) not in chunk.starts:
             tables = [timesteps]
             for table in coming if self._watched else ():
                 if sum(map(len, tables)) + len(table) + n * (len(tables) + 1) > AHEAD:
@@ -126,7 +128,7 @@ class BlockTables:
             if projected is not None and projected.dtype == own[0].dtype:
                 of.table = projected[of.rows]
                 # The batch's rows have just what the UNet itself would get, in the place that is kept for it.
-                torch.cat(own, dim=1, out=of.table[: of.n])
+                of.table[: of.n].copy_(torch.cat(own, dim=1))
             else:
                 activated = block.activate(of.lagging())
                 lagging = torch.cat([b.project(activated) for b in blocks], dim=1)

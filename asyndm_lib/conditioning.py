@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import unet as parts
 from .block_tables import Block, BlockTables, Embeddings
-from .nearest import nearest
+from .nearest import cells
 from .passes import Passes
 from .patching import replaced, watched
 
@@ -92,7 +92,7 @@ class PixelTimesteps:
         # The UNet's own embedding serves the first level; ours the others, in the same precision.
         embed = partial(timestep_embedding, channels=args[0].shape[1])
         call.embeddings = self._tables.embeddings(
-            len(args[0]), call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
+            output, call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
         )
         call.embedding = False
 
@@ -187,14 +187,8 @@ class _Places:
         sizes = self._sizes.setdefault((n, full), [])
         if size not in sizes:
             sizes.append(size)
-            cells = [_cells(full, size, all.device) for size in sizes]
+            taken = [cells(size, full, all.device) for size in sizes]
             rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
-            self._places[n, full] = torch.cat([(rows + cell).flatten() for cell in cells])
+            self._places[n, full] = torch.cat([(rows + those).flatten() for those in taken])
         taken = all.index_select(0, self._places[n, full])
         return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))
-
-
-def _cells(full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
-    """The pixels of a latent of size ``full`` that a block of ``size`` takes, int64 ``[h·w]``."""
-    rows, columns = nearest(size[0], full[0], device), nearest(size[1], full[1], device)
-    return (rows[:, None] * full[1] + columns).flatten()
