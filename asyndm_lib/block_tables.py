@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 TOGETHER = 128
-"""Tables of up to this many columns are made for all blocks at once; longer ones, which cost memory, block by block."""
+"""Tables of up to this many rows are made for all blocks at once; longer ones, which cost memory, block by block."""
 
-AHEAD = 32
-"""So many lagging levels are embedded together, as far as coming calls have them."""
+LEVELS = 256
+"""Up to so many lagging levels a pixel's row of a table is looked up."""
+
+AHEAD = 64
+"""So many rows are made together, as far as coming calls have them."""
 
 
 class Block:
@@ -42,36 +45,29 @@ class Block:
 
 
 class Embeddings:
-    """The time embeddings ``[L - 1, E]`` of one call's lagging levels (all but the first), and what the UNet adds.
+    """The time embeddings of one call's levels: a row for each row of its batch, then the lagging levels.
 
-    ``label``: ``[N, E]``, what an SDXL-like model adds to each row of the batch; None without one.
+    ``rows``: of the chunk's. ``n``: how many of them the batch has; what stands there is the UNet's to fill in.
+    ``label``: ``[n, E]``, what an SDXL-like model adds to each row of the batch; None without one.
     """
 
     def __init__(self, chunk: _Chunk, rows: slice):
-        self.chunk, self.rows = chunk, rows
+        self.chunk, self.rows, self.n = chunk, rows, chunk.n
         self.label: Tensor | None = None
         self.emb: Tensor | None = None
         self.activated: Tensor | None = None
         self.table: Tensor | None = None
-        self.rows_of: dict[Block, tuple[int, int]] = {}  # their first and last of ``table``
-
-    def __len__(self) -> int:
-        return self.rows.stop - self.rows.start
+        self.channels: dict[Block, tuple[int, int]] = {}  # their first and last of ``table``
 
     def lagging(self) -> Tensor:
         """The whole embeddings of the lagging levels; with labels every level has one for each row of the batch."""
-        levels = self.chunk.levels[self.rows]
+        levels = self.chunk.levels[self.rows][self.n :]
         return levels if self.label is None else (levels[:, None] + self.label).flatten(0, 1)
 
-    def columns(self, index: Tensor, rows: Tensor) -> Tensor:
-        """Levels ``[N, 1, H, W]`` → columns of a table: those of the batch's rows, then those of :meth:`lagging`.
-
-        ``rows``: their numbers, ``[N, 1, 1, 1]``.
-        """
-        n = len(index)
-        if self.label is not None:
-            return torch.add(rows, index, alpha=n)
-        return torch.where(index == 0, rows, index + (n - 1))
+    def __len__(self) -> int:
+        """Rows of a table."""
+        lagging = self.rows.stop - self.rows.start - self.n
+        return self.n + lagging * (1 if self.label is None else self.n)
 
 
 class BlockTables:
@@ -83,84 +79,113 @@ class BlockTables:
         self._time_parameters = list(time_embed.parameters())
         # Of inference tensors nobody can tell whether they were written to.
         self._watched = not any(p.is_inference() for p in [*self._parameters, *self._time_parameters])
-        self._chunk: _Chunk | None = None
+        self._chunks: dict[int, _Chunk] = {}  # by ``n``
+        self._rows: dict[tuple, Tensor] = {}
 
     def clear(self) -> None:
         """Forget what was made."""
-        self._chunk = None
+        self._chunks.clear()
+        self._rows.clear()
 
-    def embeddings(self, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]) -> Embeddings:
-        """Of ``timesteps[1:]``; ``embed``: ``[L]`` → ``[L, E]``. ``coming``: the timesteps of later calls, if known."""
-        chunk, state = self._chunk, _state(self._time_parameters) if self._watched else None
-        if chunk is None or chunk.state != state or id(timesteps) not in chunk.starts:
+    def embeddings(
+        self, own: Tensor, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]
+    ) -> Embeddings:
+        """Of ``timesteps``, the first of which is that of the batch's rows; ``embed``: ``[L]`` → ``[L, E]``.
+
+        ``own``: their embedding ``[n, E]`` by the UNet. ``coming``: the timesteps of later calls, if known.
+        """
+        n = len(own)
+        chunk, state = self._chunks.get(n), _state(self._time_parameters) if self._watched else None
+        stale = chunk is None or chunk.state != state or chunk.levels.dtype != own.dtype
+        if stale or id(timesteps) not in chunk.starts:
             tables = [timesteps]
             for table in coming if self._watched else ():
-                if sum(map(len, tables)) + len(table) > AHEAD:
+                if sum(map(len, tables)) + len(table) + n * (len(tables) + 1) > AHEAD:
                     break
                 tables.append(table)
-            chunk = _Chunk(tables, embed, state)
+            chunk = _Chunk(n, tables, embed, state)
             if len(tables) > 1:
-                self._chunk = chunk
+                self._chunks[n] = chunk
         start = chunk.starts[id(timesteps)]
-        return Embeddings(chunk, slice(start, start + len(timesteps) - 1))
+        return Embeddings(chunk, slice(start, start + n + len(timesteps) - 1))
 
     def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
-        """``[ΣC, N + lagging]``: what ``block`` and others make of the rows' own ``emb [N, E]`` and the lagging levels.
+        """``[len(of), ΣC]``: what ``block`` and others make of the rows' own ``emb [n, E]`` and the lagging levels.
 
-        With the table, where each block's ``C`` rows begin and end in it.
+        With the table, where each block's ``C`` channels begin and end in it.
         """
         if not block.usual:
-            table = torch.cat([block.forward(emb).t(), block.forward(of.lagging()).t()], dim=1)
-            return table, {block: (0, len(table))}
+            table = torch.cat([block.forward(emb), block.forward(of.lagging())])
+            return table, {block: (0, table.shape[1])}
         if emb is not of.emb:
-            of.emb, of.activated, of.rows_of = emb, block.activate(emb), {}
-        if block not in of.rows_of:
-            blocks = self._together(block, emb, of)
+            of.emb, of.activated, of.channels = emb, block.activate(emb), {}
+        if block not in of.channels:
+            state = _state(self._parameters) if self._watched else None
+            blocks = self._together(block, emb, of, state)
             own = [b.project(of.activated) for b in blocks]
-            ahead = of.chunk is self._chunk and of.label is None and len(blocks) > 1
-            lagging = self._ahead(blocks, of) if ahead else self._now(blocks, of)
-            of.table = torch.cat([torch.cat(own, dim=1).t(), lagging.t()], dim=1)
+            ahead = of.chunk is self._chunks.get(of.n) and of.label is None and len(blocks) > 1
+            projected = self._ahead(blocks, of.chunk, state) if ahead else None
+            if projected is not None and projected.dtype == own[0].dtype:
+                of.table = projected[of.rows]
+                # The batch's rows have just what the UNet itself would get, in the place that is kept for it.
+                of.table[: of.n].copy_(torch.cat(own, dim=1))
+            else:
+                activated = block.activate(of.lagging())
+                lagging = torch.cat([b.project(activated) for b in blocks], dim=1)
+                of.table = torch.cat([torch.cat(own, dim=1), lagging])
             ends = accumulate((rows.shape[1] for rows in own), initial=0)
-            of.rows_of = dict(zip(blocks, pairwise(ends), strict=True))
-        return of.table, of.rows_of
+            of.channels = dict(zip(blocks, pairwise(ends), strict=True))
+        return of.table, of.channels
 
-    def _together(self, block: Block, emb: Tensor, of: Embeddings) -> list[Block]:
-        columns = len(emb) + len(of) * (1 if of.label is None else len(emb))
+    def rows(self, of: Embeddings, index: Tensor) -> Tensor:
+        """Levels ``[n, 1, H, W]`` → rows of the table, ``[n, H·W]``."""
+        key = of.n, index.device
+        if key not in self._rows:
+            numbers = torch.arange(of.n, device=index.device)[:, None]
+            lagging = torch.arange(of.n, of.n + LEVELS, device=index.device)
+            self._rows[key] = torch.cat([numbers, lagging.expand(of.n, -1)], dim=1)
+        rows, levels = self._rows[key], index.flatten(1)
+        if of.label is not None:
+            return torch.add(rows[:, :1], levels, alpha=of.n)
+        if len(of) > LEVELS:
+            return torch.where(levels == 0, rows[:, :1], levels + (of.n - 1))
+        return rows.gather(1, levels)
+
+    def _together(self, block: Block, emb: Tensor, of: Embeddings, state: object) -> list[Block]:
+        if of.chunk.projected is not None and of.chunk.projected_state == state:
+            return self._blocks
         # Parameters elsewhere are moved to the device when their block's turn comes.
-        device = emb.device
-        here = columns <= TOGETHER and all(p.device == device for p in self._parameters)
+        here = len(of) <= TOGETHER and all(p.device == emb.device for p in self._parameters)
         return self._blocks if here else [block]
 
-    def _now(self, blocks: Sequence[Block], of: Embeddings) -> Tensor:
-        activated = blocks[0].activate(of.lagging())
-        return torch.cat([block.project(activated) for block in blocks], dim=1)
-
-    def _ahead(self, blocks: Sequence[Block], of: Embeddings) -> Tensor:
-        """As :meth:`_now`, with the chunk's other calls, as long as nobody changes the parameters."""
-        chunk, state = of.chunk, _state(self._parameters) if self._watched else None
+    def _ahead(self, blocks: Sequence[Block], chunk: _Chunk, state: object) -> Tensor:
+        """``[R, ΣC]`` for the chunk's calls, as long as nobody changes the parameters."""
         if chunk.projected is None or chunk.projected_state != state:
             activated = blocks[0].activate(chunk.levels)
             chunk.projected = torch.cat([block.project(activated) for block in blocks], dim=1)
             chunk.projected_state = state
-        return chunk.projected[of.rows]
+        return chunk.projected
 
 
 class _Chunk:
-    """The lagging levels of some calls: their time embeddings ``[R, E]``, and what the blocks make of them."""
+    """The levels of some calls: their time embeddings ``[R, E]``, and what the blocks make of them.
 
-    def __init__(self, tables: Sequence[Tensor], embed: Callable[[Tensor], Tensor], state: object):
-        self.state = state
+    Each call has ``n`` rows for those of its batch, then one for every lagging level.
+    """
+
+    def __init__(self, n: int, tables: Sequence[Tensor], embed: Callable[[Tensor], Tensor], state: object):
+        self.n, self.state = n, state
         self.starts: dict[int, int] = {}
         self._tables = tables  # which keeps their ids theirs
         start = 0
         for table in tables:
             self.starts[id(table)] = start
-            start += len(table) - 1
-        self.levels = embed(torch.cat([table[1:] for table in tables]))
+            start += n + len(table) - 1
+        self.levels = embed(torch.cat([part for table in tables for part in (table[:1].expand(n), table[1:])]))
         self.projected: Tensor | None = None
         self.projected_state: object = None
 
 
-def _state(parameters: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """What changes whenever one of ``parameters`` is written to."""
-    return [(p.data_ptr(), p._version) for p in parameters]
+def _state(parameters: Sequence[Tensor]) -> tuple:
+    """What changes whenever one of ``parameters`` is written to, or may no longer be written beside."""
+    return torch.is_inference_mode_enabled(), [(p.data_ptr(), p._version) for p in parameters]

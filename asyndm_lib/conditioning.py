@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from . import unet as parts
 from .block_tables import Block, BlockTables, Embeddings
-from .nearest import nearest
+from .nearest import cells
 from .passes import Passes
 from .patching import replaced, watched
 
@@ -78,7 +78,7 @@ class PixelTimesteps:
         ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
         ``index``: int64 ``[N, 1, H, W]``. ``coming``: the ``timesteps`` of calls to come, if known.
         """
-        self._call = _Call(timesteps, index, coming, self._places)
+        self._call = _Call(timesteps, index, coming, self._tables, self._places)
         try:
             yield
         finally:
@@ -92,7 +92,7 @@ class PixelTimesteps:
         # The UNet's own embedding serves the first level; ours the others, in the same precision.
         embed = partial(timestep_embedding, channels=args[0].shape[1])
         call.embeddings = self._tables.embeddings(
-            call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
+            output, call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
         )
         call.embedding = False
 
@@ -119,18 +119,18 @@ class PixelTimesteps:
     def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
         """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
         call = self._call
-        table, rows = self._tables.table(block, emb, call.embeddings)
-        blocks, (first, last) = [block], rows[block]
+        table, channels = self._tables.table(block, emb, call.embeddings)
+        blocks, (first, last) = [block], channels[block]
         most = SPREAD // (emb.shape[0] * size[0] * size[1] * table.element_size())
         for other in self._order[self._order.index(block) + 1 :]:
-            if self._sizes.get(other) != size or other not in rows or rows[other][1] - first > most:
+            if self._sizes.get(other) != size or other not in channels or channels[other][1] - first > most:
                 break
             blocks.append(other)
-            last = rows[other][1]
-        together = call.spread(table[first:last], emb.shape[0])
+            last = channels[other][1]
+        together = call.spread(table[:, first:last], emb.shape[0])
         if len(blocks) == 1:
             return together
-        own, *others = together.split_with_sizes([rows[b][1] - rows[b][0] for b in blocks], dim=1)
+        own, *others = together.split_with_sizes([channels[b][1] - channels[b][0] for b in blocks], dim=1)
         call.ready.update(zip(blocks[1:], others, strict=True))
         return own
 
@@ -138,46 +138,47 @@ class PixelTimesteps:
 class _Call:
     """One call of the UNet: what is known of it so far."""
 
-    def __init__(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], places: _Places):
+    def __init__(
+        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], tables: BlockTables, places: _Places
+    ):
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None
         self.embedding = False
         self.size = tuple(index.shape[-2:])
         self.emb: Tensor | None = None
         self.ready: dict[Block, Tensor] = {}
-        self._index, self._places = index, places
+        self._index, self._tables, self._places = index, tables, places
         self._all: Tensor | None = None
-        self._columns: dict[tuple[int, int], Tensor] = {}
+        self._rows: dict[tuple[int, int], Tensor] = {}
         self._expanded: dict[tuple, Tensor] = {}
 
     def spread(self, table: Tensor, n: int) -> Tensor:
-        """Columns of ``table [C, L]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
+        """Rows of ``table [R, C]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
 
         Either way leaves each channel's pixels side by side in memory, as the feature map has them.
         """
         size = tuple(self.size)
         if not table.is_cuda:
-            return table.index_select(1, self._columns_at(size, n)).view(-1, n, *size).transpose(0, 1)
+            return table.t().index_select(1, self._rows_at(size, n)).view(-1, n, *size).transpose(0, 1)
         # In the feature map's very order, to which it is added in less time.
-        key = table.shape[0], size
+        key = table.shape[1], size
         if key not in self._expanded:
-            self._expanded[key] = self._columns_at(size, n).view(n, 1, *size).expand(-1, table.shape[0], -1, -1)
-        return table.unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
+            self._expanded[key] = self._rows_at(size, n).view(n, 1, *size).expand(-1, table.shape[1], -1, -1)
+        return table.t().unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
 
-    def _columns_at(self, size: tuple[int, int], n: int) -> Tensor:
-        """For every pixel of a feature map of ``size`` the column of the blocks' tables (:mod:`block_tables`)."""
-        if size not in self._columns:
+    def _rows_at(self, size: tuple[int, int], n: int) -> Tensor:
+        """For every pixel of a feature map of ``size`` its row of the blocks' tables (:mod:`block_tables`)."""
+        if size not in self._rows:
             if self._all is None:
-                self._all = self.embeddings.columns(self._index, self._places.rows(n, self._index.device)).flatten()
-            self._columns.update(self._places.taken(self._all, n, tuple(self._index.shape[-2:]), size))
-        return self._columns[size]
+                self._all = self._tables.rows(self.embeddings, self._index).flatten()
+            self._rows.update(self._places.taken(self._all, n, tuple(self._index.shape[-2:]), size))
+        return self._rows[size]
 
 
 class _Places:
     """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
 
     def __init__(self) -> None:
-        self.rows = cache(_numbers)
         self._sizes: dict[tuple, list[tuple[int, int]]] = {}
         self._places: dict[tuple, Tensor] = {}
 
@@ -186,19 +187,8 @@ class _Places:
         sizes = self._sizes.setdefault((n, full), [])
         if size not in sizes:
             sizes.append(size)
-            cells = [_cells(full, size, all.device) for size in sizes]
-            rows = self.rows(n, all.device)[:, 0, 0] * (full[0] * full[1])
-            self._places[n, full] = torch.cat([(rows + cell).flatten() for cell in cells])
+            taken = [cells(size, full, all.device) for size in sizes]
+            rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
+            self._places[n, full] = torch.cat([(rows + those).flatten() for those in taken])
         taken = all.index_select(0, self._places[n, full])
         return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))
-
-
-def _numbers(n: int, device: torch.device) -> Tensor:
-    """Of the rows of a batch, ``[n, 1, 1, 1]``."""
-    return torch.arange(n, device=device)[:, None, None, None]
-
-
-def _cells(full: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
-    """The pixels of a latent of size ``full`` that a block of ``size`` takes, int64 ``[h·w]``."""
-    rows, columns = nearest(size[0], full[0], device), nearest(size[1], full[1], device)
-    return (rows[:, None] * full[1] + columns).flatten()

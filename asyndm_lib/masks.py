@@ -12,17 +12,35 @@ from .clock import Relation
 TIMINGS = ("lagged", "fresh", "static")
 
 
-def relate(maps: Tensor, concavities: Tensor, threshold: float, to_latent: Callable[[Tensor], Tensor]) -> Relation:
+ToLatent = Callable[[Tensor], Tensor]
+"""A map ``[..., h, w]`` at the latent's size."""
+
+
+def relate(maps: Tensor, concavities: Tensor, threshold: float, to_latent: ToLatent) -> Relation:
     """The mask ``OR_o [A^o >= threshold·mean(A^o)]`` of every image, up-sampled to the latent.
 
     ``maps``: ``[B, T, h, w]`` token maps of ``T`` targets. ``concavities``: ``[B, T]``, negative for a target
     that the image's prompt does not hold at this step. Where the masks of several targets overlap, a pixel
-    takes the largest concavity. ``to_latent``: a map ``[..., h, w]`` at the latent's size.
+    takes the largest concavity.
     """
-    least = maps.mean(dim=(-2, -1), keepdim=True)
-    hit = maps >= (least if threshold == 1 else threshold * least)
+    hit = _hit(maps, threshold)
     concavity = to_latent(torch.where(hit, concavities[:, :, None, None], -1.0).amax(dim=1, keepdim=True))
     return Relation(concavity >= 0, concavity)
+
+
+def relate_alike(
+    maps: Tensor, present: Tensor, concavity: Tensor, threshold: float, to_latent: ToLatent
+) -> Relation:
+    """As :func:`relate` for targets of one ``concavity`` (0-d), for less. ``present``: bool ``[B, T]``."""
+    hit = _hit(maps, threshold) & present[:, :, None, None]
+    related = to_latent(hit.any(dim=1, keepdim=True))
+    return Relation(related, concavity.expand_as(related))
+
+
+def _hit(maps: Tensor, threshold: float) -> Tensor:
+    """Where each target's map reaches its threshold, bool ``[B, T, h, w]``."""
+    least = maps.mean(dim=(-2, -1), keepdim=True)
+    return maps >= (least if threshold == 1 else threshold * least)
 
 
 def everywhere(concavities: Tensor, height: int, width: int) -> Relation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, arange, device
 
 
@@ -13,21 +15,24 @@ def nearest(out: int, size: int, on: device | None = None) -> Tensor:
     return arange(out, device=on) * size // out
 
 
+def cells(out: Sequence[int], size: Sequence[int], on: device | None = None) -> Tensor:
+    """For each pixel of a map of size ``out`` the one of a map of ``size`` that it takes, int64 ``[h·w]``."""
+    rows, columns = nearest(out[0], size[0], on), nearest(out[1], size[1], on)
+    return (rows[:, None] * size[1] + columns).flatten()
+
+
 class Resize:
     """Maps ``[..., H, W]`` at another size, ``[..., height, width]``; what they take from where is found once."""
 
     def __init__(self, height: int, width: int):
         self.size = height, width
-        self._taken: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._cells: dict[tuple, Tensor] = {}
 
     def __call__(self, map: Tensor) -> Tensor:
         key = (*map.shape[-2:], map.device)
-        if key not in self._taken:
-            rows, columns = (
-                nearest(out, size, map.device) for out, size in zip(self.size, map.shape[-2:], strict=True)
-            )
-            self._taken[key] = rows[:, None], columns
-        return map[(..., *self._taken[key])]
+        if key not in self._cells:
+            self._cells[key] = cells(self.size, map.shape[-2:], map.device)
+        return map.flatten(-2).index_select(-1, self._cells[key]).unflatten(-1, self.size)
 
 
 def resize(map: Tensor, height: int, width: int) -> Tensor:

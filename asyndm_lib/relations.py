@@ -13,7 +13,7 @@ from .automatic import EVALUATIONS, Choice
 from .clock import Relation
 from .host import Row
 from .maps import TokenMaps
-from .masks import everywhere, relate
+from .masks import everywhere, relate, relate_alike
 from .nearest import Resize
 from .prompts import PromptTargets
 from .settings import Settings
@@ -186,7 +186,9 @@ class TargetRegions:
         return maps * self.choice.chosen[:, :, None, None], present & self.choice.chosen
 
     def _relate(self, maps: Tensor, present: Tensor) -> Relation:
-        return relate(maps, self._concavities(present), self._settings.threshold, self._to_latent)
+        if len(set(self.concavities)) > 1:
+            return relate(maps, self._concavities(present), self._settings.threshold, self._to_latent)
+        return relate_alike(maps, present, self._k[0], self._settings.threshold, self._to_latent)
 
     def _concavities(self, present: Tensor) -> Tensor:
         """``[B, T]``, negative where an image does not hold the target."""

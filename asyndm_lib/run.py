@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -94,9 +95,20 @@ class Step:
         Pixels that were never related take the value of the same formula on the host's own scalars,
         which is, to the bit, what the host would have computed.
         """
+        if all(self._rounds_alike(sigma) for sigma in sigmas):
+            return formula(*(sigma.map for sigma in sigmas))
         lagging = formula(*(sigma.map for sigma in sigmas))
         own = formula(*(sigma.scalar for sigma in sigmas))
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
+
+    def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
+        """Whether a formula has the same bits for the scalar and for pixels that were never related, which hold it.
+
+        CUDA computes every element alike. On a CPU an element's bits depend on its place in the tensor.
+        """
+        if not isinstance(sigma, SigmaMap) or not sigma.scalar.is_cuda:
+            return False
+        return self.run.dtype == sigma.scalar.dtype == sigma.levels.dtype == torch.float32
 
     def callback(
         self,
@@ -135,6 +147,7 @@ class Run:
         """
         self.host, self.settings, self._targets, self._observers = host, settings, targets, observers
         self._shape = (len(x), 1, *x.shape[-2:])
+        self.dtype = x.dtype
         self._device, self._dtype = x.device, torch.promote_types(x.dtype, torch.float32)
         self._timesteps = PixelTimesteps(host.unet)
         if targets is None:
@@ -352,12 +365,18 @@ class Run:
         progress = [self._clock.levels(schedule.lead + i) for i in range(schedule.evaluations)]
         sizes = [len(levels) for levels in progress]
         sigmas, timesteps = self._levels(torch.cat(progress))
+        firsts = torch.tensor([0, *accumulate(sizes[:-1])], device=self._device)
+        sigmas[firsts] = self._own(self._descent.scalars[: schedule.evaluations])
         return KnownLevels(split(sigmas, timesteps, sizes), lambda sigmas: schedule.timestep(sigmas).to(self._device))
 
     def _levels(self, progress: Tensor) -> tuple[Tensor, Tensor]:
         schedule = self._descent.schedule
         sigmas = schedule.sigma(progress)
         return sigmas.to(self._device, self._dtype), schedule.timestep(sigmas).to(self._device)
+
+    def _own(self, scalars: Sequence[Tensor]) -> Tensor:
+        """The host's own sigmas as levels, to the bit."""
+        return torch.stack([scalar.to(self._device, self._dtype) for scalar in scalars])
 
     def _sigma_map(self, i: int, clock: Clock | None = None) -> SigmaMap:
         clock = clock or self._clock
@@ -366,6 +385,7 @@ class Run:
         else:
             progress = clock.progress
             (sigmas, timesteps), index = self._levels(progress.levels), progress.index
+            sigmas[:1] = self._own(self._descent.scalars[i : i + 1])
         return SigmaMap(self._descent.scalars[i], sigmas, index, timesteps)
 
     def _coming(self) -> Iterable[Tensor]:

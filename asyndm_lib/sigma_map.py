@@ -26,7 +26,7 @@ class SigmaMap:
     """The sigma of every pixel, as a short table and an index into it.
 
     ``scalar``: the host's own sigma at this point, 0-d, untouched. ``levels``: ``[L]`` the distinct
-    sigmas, the first one being the synchronous clock's. ``index``: int64 ``[B, 1, H, W]`` into them.
+    sigmas, the first one being ``scalar``, the synchronous clock's. ``index``: int64 ``[B, 1, H, W]`` into them.
     ``timesteps``: ``[L]`` of ``levels``, where already known.
     """
 

@@ -67,8 +67,8 @@ class AttendingUNet(nn.Module):
         n, h, w = len(x), -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
         attention = self.input_blocks[1].attn2
         return (
-            attention.to_q(3 * torch.randn(n, h * w, self._channels, generator=self._random)),
-            attention.to_k(3 * torch.randn(n, self._context, self._channels, generator=self._random)),
+            attention.to_q(3 * torch.randn(n, h * w, self._channels, generator=self._random).to(x.device)),
+            attention.to_k(3 * torch.randn(n, self._context, self._channels, generator=self._random).to(x.device)),
         )
 
 
@@ -118,7 +118,7 @@ class Noise:
         self._random.set_state(state)
 
     def like(self, x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=self._random, dtype=torch.float64).to(x.dtype)
+        return torch.randn(x.shape, generator=self._random, dtype=torch.float64).to(x)
 
 
 class WatchedRun(Run):
@@ -203,7 +203,7 @@ def make_run(
         counted[0] = before
 
     host = Host(
-        unet=AttendingUNet(),
+        unet=AttendingUNet().to(x.device),
         descents=[
             Descent(
                 schedule or Schedule(way[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),

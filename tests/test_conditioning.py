@@ -240,7 +240,8 @@ def test_linear_layers_run_once_more_per_block_whatever_the_number_of_pixels(kin
         )
         counts.append((calls, rows))
     lagging = (levels - 1) * (3 if unet.num_classes else 1)
-    assert counts[0] == counts[1] == (2 * blocks + 2 * 2, blocks * (3 + lagging) + 2 * (3 + levels - 1))
+    # Beside the lagging levels a place is kept for every row of the batch.
+    assert counts[0] == counts[1] == (2 * blocks + 2 * 2, blocks * (3 + lagging) + 2 * (3 + 3 + levels - 1))
 
 
 def test_a_single_level_costs_no_linear_layer():
@@ -468,6 +469,38 @@ def test_calls_to_come_are_prepared_and_know_changed_weights(kind, changed):
         alone.load_state_dict(unet.state_dict())
         torch.testing.assert_close(made, with_map(alone, levels, index, here), rtol=1e-5, atol=1e-6)
     pixels.detach()
+
+
+def test_prepared_calls_serve_batches_of_any_size_in_turn():
+    """A host that lacks memory sends conditional and unconditional rows in calls of their own."""
+    unet = unet_of("plain")
+    tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    for at, levels in enumerate(tables):
+        for n in (2, 1, 2):
+            here = {**inputs(unet, n), "timesteps": torch.full((n,), levels[0].item())}
+            index = random_index(4, n)
+            with pixels.use(levels, index, tables[at + 1 :]):
+                made = unet(**here)
+            alone = unet_of("plain")
+            torch.testing.assert_close(made, with_map(alone, levels, index, here), rtol=1e-5, atol=1e-6)
+    pixels.detach()
+
+
+def test_a_prepared_call_in_another_precision_has_the_plain_values():
+    unet = unet_of("plain")
+    tables = [LEVELS, LEVELS + 0.5]
+    index = torch.zeros(3, 1, 8, 12, dtype=torch.int64)
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    with torch.autocast("cpu", torch.bfloat16), pixels.use(tables[0], index, tables[1:]):
+        unet(**inputs(unet))
+    here = {**inputs(unet), "timesteps": torch.full((3,), tables[1][0].item())}
+    with pixels.use(tables[1], index):
+        made = unet(**here)
+    pixels.detach()
+    assert torch.equal(made, unet(**here))
 
 
 def test_prepared_calls_cost_no_linear_layers_of_their_own():

@@ -48,7 +48,7 @@ def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int]
     return rate("plain"), rate("asyndm")
 
 
-@pytest.mark.parametrize(("sampler", "most"), [("Euler", 31), ("DPM++ 2M", 57), ("DPM++ SDE", 125)])
+@pytest.mark.parametrize(("sampler", "most"), [("Euler", 22), ("DPM++ 2M", 50), ("DPM++ SDE", 110)])
 def test_a_step_adds_few_operations_and_no_wait(sampler, most, model):
     (plain, waits), (ours, our_waits) = a_step(model, sampler)
     assert plain > 600
@@ -76,7 +76,7 @@ def test_a_long_schedule_costs_hardly_more_a_step(model):
     (plain_late, _), (ours_late, _) = a_step(model, lengths=(40, 60))
     assert plain_late == plain
     # The tables of few steps fit together then, and each takes a linear layer a block.
-    assert ours_late - ours <= 28
+    assert ours_late - ours <= 33
 
 
 def test_views_are_not_operations_and_questions_are_waits():

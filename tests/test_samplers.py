@@ -142,11 +142,11 @@ def latent(size: tuple, dtype: torch.dtype, scale: Tensor | float = 1.0) -> Tens
     return torch.randn(batch, 4, height, width, generator=random, dtype=torch.float64).to(dtype) * scale
 
 
-def ways_down(case: Case, steps: int, dtype: torch.dtype) -> tuple[list[Tensor], dict]:
+def ways_down(case: Case, steps: int, dtype: torch.dtype, device: str = "cpu") -> tuple[list[Tensor], dict]:
     """The descents of a run of ``steps``, and the options that are left for the sampler."""
     options = dict(case.options)
     if case.name == "sample_dpm_fast":
-        low, high = torch.tensor(EXTENT, dtype=dtype)
+        low, high = torch.tensor(EXTENT, dtype=dtype, device=device)
         options |= {"n": 2 * steps, "sigma_min": low, "sigma_max": high}
     elif case.name == "restart_sampler":
         options |= {"sigmas": uniform_sigmas(steps, dtype), "restart_list": {0.5: [4, 2, 3.0]}}
@@ -154,7 +154,8 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype) -> tuple[list[Tensor],
         options["sigmas"] = LEVELS.t_to_sigma(torch.linspace(999, 1, steps + 1, dtype=torch.float64)).to(dtype)
     else:
         options["sigmas"] = uniform_sigmas(steps, dtype)
-    ways = [way.to(dtype) for way in descents(case.name, options, torch.device("cpu"))]
+    options = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in options.items()}
+    ways = [way.to(dtype) for way in descents(case.name, options, torch.device(device))]
     if "times" in options:  # of single precision in k-diffusion too
         options["times"] = options["times"].to(dtype)
         ways = [torch.stack([(-t).exp() for t in options["times"]])]
@@ -278,17 +279,24 @@ def test_unipc_goes_down_in_order_where_there_are_few_steps(steps, hosts_own):
     torch.testing.assert_close(out, hosts_own(case, x, ways, options), rtol=1e-9, atol=1e-9)
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")),
+]
+
+
 @pytest.mark.parametrize("name", K_DIFFUSION)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [1, 2, 3, 25])
-def test_without_related_pixels_it_is_the_hosts_own_to_the_bit(name, dtype, steps, hosts_own):
+@pytest.mark.parametrize("device", DEVICES)
+def test_without_related_pixels_it_is_the_hosts_own_to_the_bit(name, dtype, steps, device, hosts_own):
     case = CASES[name]
     if steps == 1 and case.name in ("sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde"):
         pytest.skip("k-diffusion's own cannot make a single step")
-    ways, options = ways_down(case, steps, dtype)
+    ways, options = ways_down(case, steps, dtype, device)
     if case.name == "sample_lms":
         options["coefficients"] = lms_coefficients(ways[0])
-    x = latent((2, 9, 7), dtype, ways[0][0])
+    x = latent((2, 9, 7), dtype, ways[0][0].cpu()).to(device)
     ours, theirs = [], []
     out, _ = on_maps(case, x, ways, options, targets="bird", callback=ours.append)
     assert torch.equal(out, hosts_own(case, x, ways, options, theirs.append))
