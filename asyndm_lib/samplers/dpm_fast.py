@@ -6,7 +6,6 @@ It takes its noise levels evenly in ``t = -log sigma``, and of ``n`` evaluations
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..host import NoiseSampler
 from ..run import Run
+from ..sigma_map import SigmaMap
 from .ancestral import ancestral_step, independent_noise
 from .exponential import sigma_of, t_of
 
@@ -49,11 +49,11 @@ def dpm_fast(
     noise_sampler = noise_sampler or independent_noise(run, x)
     solver = _Solver(times[-1], eta)
     for step in run:
-        t = replace(step.sigma.apply(t_of), scalar=times[step.i])
+        t = _in_t(step.sigma, times[step.i])
         denoised = step.predict(x)
         eps = step.per_pixel(partial(_eps, x, denoised), step.sigma)
         step.callback(x, denoised)
-        t_next = replace(step.advance().apply(t_of), scalar=times[step.i + 1])
+        t_next = _in_t(step.advance(), times[step.i + 1])
         start = x
         slopes = [eps]
         for part in {1: [], 2: [1 / 2], 3: [1 / 3, 2 / 3]}[orders[step.i]]:
@@ -64,6 +64,12 @@ def dpm_fast(
         noise = noise_sampler(step.sigma.scalar, sigma_of(t_next.scalar))
         x = step.per_pixel(partial(solver.noised, x, noise, s_noise), t, t_next)
     return x
+
+
+def _in_t(sigma: SigmaMap, own: Tensor) -> SigmaMap:
+    """``t`` of every pixel; ``own``: the host's, from which its sigma was made with a rounding of its own."""
+    levels = t_of(sigma.levels)
+    return SigmaMap(own, torch.cat([own.reshape(1).to(levels), levels[1:]]), sigma.index)
 
 
 def _eps(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
