@@ -30,7 +30,8 @@ class Family:
     """A kind of WebUI.
 
     ``flags``: how it is started; ``models``: the flag for its folder of models. ``options``: of its configuration,
-    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`).
+    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`). ``lazy``: has
+    no model before the first picture. ``others``: samplers that no run can take either, and that are not tried.
     ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
     message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
     if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
@@ -44,6 +45,8 @@ class Family:
     flags: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     forge: bool = False
+    lazy: bool = False
+    others: tuple[str, ...] = ()
     samplers: tuple[str, ...] = _SAMPLERS
     schedules: tuple[str, ...] = _SCHEDULES
     not_one_step: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ FORGE = Family(
     (*_COMMON, *_NO_DOWNLOADS, "--skip-install", "--always-cpu", "--attention-pytorch"),
     {"live_previews_enable": False},
     forge=True,
+    lazy=True,
     samplers=(*_SAMPLERS, "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
     axes={"Steps": 4, "Sampler": 10, "Checkpoint name": 12},
@@ -183,6 +187,7 @@ NEO = Family(
         "VERSION_UID": "PY313",
     },
     forge=True,
+    lazy=True,
     samplers=_NEOS,
     schedules=_NEOS_SCHEDULES,
     not_one_step=("UniPC",),
@@ -213,11 +218,54 @@ NEO = Family(
     },
 )
 
+_CFGPPS = (
+    *("Euler", "Euler Ancestral", "DPM++ 2S Ancestral", "DPM++ 2M", "DPM++ SDE", "DPM++ 3M SDE", "Euler DY"),
+    *("Euler SMEA DY", "Euler A DY", "DPM++ 2M DY", "RES Multistep", "RES Multistep Ancestral", "Gradient Estimation"),
+)
+_REFORGES = (
+    *("Euler SMEA Dy", "Euler Negative", "Euler Negative Dy", "DPM++ SDE Classic", "ER SDE", "Kohaku_LoNyu_Yog"),
+    *("RES Multistep", "RES Multistep Ancestral", "Gradient Estimation", "SEEDS 2 DP", "SEEDS 3 DP", "SA-Solver"),
+    *("SA-Solver-Pece", "DPM++ 2M DY", "DPM++ 3M DY", "DPM++ 3M SDE DY", "DDPM", "IPNDM", "IPNDM_V", "RES Solver"),
+    *(f"ODE ({solver})" for solver in ("Bosh3", "Fehlberg2", "Adaptive Heun", "Dopri5")),
+    *("ODE Custom", "Euler A Turbo", "DPM++ 2M Turbo", "DPM++ 2M SDE Turbo", "Euler A Comfy", "Euler A Comfy RF"),
+    *("Heun Comfy", "DPM++ 2S Ancestral Comfy", "DPM++ 2S Ancestral Comfy RF", "DPM++ SDE Comfy", "DPM++ 2M SDE Comfy"),
+    *("DPM++ 3M SDE Comfy", "DPM++ 2S Ancestral CFG++ Dyn", "DPM++ 2S Ancestral CFG++ Intern", "Custom Sampler"),
+    *(f"{name} CFG++" for name in _CFGPPS),
+)
+_COMFYS = "is not AUTOMATIC1111's own"
+REFORGE = Family(
+    "reForge",
+    FORGE.flags,
+    FORGE.options,
+    forge=True,
+    samplers=tuple(name for name in _SAMPLERS if name != "DDIM CFG++"),
+    schedules=(
+        *_SCHEDULES,
+        *("sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "align_your_steps_custom", "turbo"),
+        *("cosine", "cosine-exponential blend", "phi", "laplace", "karras dynamic"),
+        *("align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
+    ),
+    refused={
+        "DPM adaptive": "chooses its own steps",
+        "Euler Dy": "is not one that AsynDM knows",
+        **dict.fromkeys(("HeunPP2", "DEIS", "Euler Comfy", "DPM++ 2M Comfy"), _COMFYS),
+    },
+    others=_REFORGES,
+    axes=A1111.axes,
+    hires={"hr_cfg": 5},
+    lacks={
+        **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items()},
+        "sampler DDIM CFG++": "reForge has no sampler DDIM CFG++",
+    },
+)
+
 
 def _family() -> Family:
     folder = Path(FOLDER or "")
     if not (folder / "modules_forge").is_dir():
         return A1111
+    if not (folder / "backend").is_dir():
+        return REFORGE
     return NEO if (folder / "modules_forge" / "packages").is_dir() else FORGE
 
 

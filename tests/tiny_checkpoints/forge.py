@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import text, unet
+from . import config, text, unet
 from .kinds import AUTOENCODER, Kind
 
 TEXT_LAYERS, MLP = 2, 2
@@ -85,11 +85,13 @@ CONFIGURATIONS = Path("backend", "huggingface")
 
 def known(webui: Path) -> list[str]:
     """The kinds that the WebUI in this folder knows."""
+    if not (webui / CONFIGURATIONS).is_dir():  # reForge, which has them in code
+        return [name for name, kind in KINDS.items() if not kind.configuration]
     return [name for name, kind in KINDS.items() if (webui / CONFIGURATIONS / kind.configuration).is_dir()]
 
 
-def make(folder: Path, kind: str) -> Path:
-    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
+def make(folder: Path, kind: str, webui: Path) -> Path:
+    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``, for a WebUI; returns its path."""
     of = KINDS[kind]
     weights = unet.weights(of, _complete) | _text(of)
     if of.latent == 32:
@@ -100,13 +102,32 @@ def make(folder: Path, kind: str) -> Path:
         return path
     path = path.with_suffix(".safetensors")
     save_file({name: value.contiguous() for name, value in weights.items()}, path, {"made_as": kind})
-    settings = {"model": {"params": {"parameterization": of.prediction}}}
-    path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
+    settings = _settings(of, webui)
+    if settings:
+        path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
     return path
 
 
+def _settings(kind: ForgeKind, webui: Path) -> dict[str, Any]:
+    """The YAML beside a checkpoint, of which Forge reads the kind of prediction only."""
+    if (webui / CONFIGURATIONS).is_dir():
+        return {"model": {"params": {"parameterization": kind.prediction}}}
+    if kind.prediction == "eps":
+        return {}  # reForge then takes the one that its families have
+    name = "clip" if kind.width == 768 else "open_clip"
+    return config.write(kind, [text.Encoder(name, {}, "openai/clip-vit-large-patch14")])
+
+
 def configurations(webui: Path, folder: Path) -> None:
-    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size."""
+    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size.
+
+    For a WebUI that has them in code: those sizes.
+    """
+    autoencoder = {key: AUTOENCODER[key] for key in ("ch", "ch_mult", "num_res_blocks")}
+    sizes = {"layers": TEXT_LAYERS, "factor": MLP, "autoencoder": autoencoder}
+    if not (webui / CONFIGURATIONS).is_dir():
+        (folder / "sizes.json").write_text(json.dumps(sizes))
+        return
     source, target = webui / CONFIGURATIONS, folder / "huggingface"
     shutil.copytree(source, target, dirs_exist_ok=True)
     for path in target.glob("*/*/text_encoder*/config.json"):

@@ -1,0 +1,30 @@
+"""One call of reForge's sampler function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ldm_patched.modules.model_sampling import EPS
+from modules import sd_samplers_common
+
+from ...errors import Unsupported
+from ...prompts import PromptTargets
+from ..forge_family import call
+from .text import prompt_targets
+
+
+class Call(call.Call):
+    """The host's two copies of k-diffusion are in use one at a time."""
+
+    sampling = sd_samplers_common.sampling
+
+    def _predictor(self) -> Any:
+        # An extension may have put another in its place for this picture.
+        predictor = self._p.sd_model.forge_objects.unet.model.model_sampling
+        if not isinstance(predictor, EPS):  # of which v-prediction and EDM are kinds
+            kind = " and ".join(base.__name__ for base in type(predictor).__bases__)
+            raise Unsupported(f"models that predict by {kind} are not supported; switch that way of sampling off")
+        return predictor
+
+    def _targets(self) -> PromptTargets:
+        return prompt_targets(self._p, self._settings)
