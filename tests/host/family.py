@@ -59,6 +59,7 @@ class Family:
     plot_numbers: tuple[int, ...] = (0,)
     multiple: int = 1
     page: Mapping[str, Any] = field(default_factory=dict)
+    extensions: Mapping[str, tuple[str, list[Any]]] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
     infotext: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -233,6 +234,12 @@ _REFORGES = (
     *(f"{name} CFG++" for name in _CFGPPS),
 )
 _COMFYS = "is not AUTOMATIC1111's own"
+_NOT_IN_REFORGE = (
+    *("option sd_vae_encode_method", "script prompts from file or textbox", "script img2img alternative test"),
+    *("unknown LoRA", "batches of DDPM"),
+)
+"""What Forge lacks and reForge has."""
+_FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated")
 REFORGE = Family(
     "reForge",
     FORGE.flags,
@@ -253,9 +260,22 @@ REFORGE = Family(
     others=_REFORGES,
     axes=A1111.axes,
     hires={"hr_cfg": 5},
+    extensions={
+        "FreeU": ("freeu integrated", [True, 1.3, 1.4, 0.9, 0.6]),
+        "SAG": ("selfattentionguidance integrated", [True, 0.75, 2.0]),
+        "Dynamic Thresholding": (
+            "dynamicthresholding (cfg-fix) integrated",
+            [True, False, 2.0, 0.95, "Constant", 0.0, "Constant", 0.0, 4.0, "enable", "MEAN", "AD", 1.0],
+        ),
+        "HyperTile": ("hypertile integrated", [True, 128, 2, 0, False]),
+        "MultiDiffusion": ("multidiffusion integrated", [True, "MultiDiffusion", 64, 64, 16, 1, "random"]),
+    },
     lacks={
-        **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items()},
+        **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items() if name not in _NOT_IN_REFORGE},
+        **{f"extension {name}, txt2img": f"reForge does not bring {name}" for name in _FORGES_LATER},
         "sampler DDIM CFG++": "reForge has no sampler DDIM CFG++",
+        "checkpoint sd1-edit": "there is no tiny InstructPix2Pix checkpoint that reForge would know",
+        "option hypertile_enable_unet": "reForge has HyperTile as a built-in extension",
     },
 )
 
