@@ -24,7 +24,8 @@ def test_adapter(name, tmp_path, monkeypatch):
         path = tmp_path / file
         path.parent.mkdir()
         path.write_text(f"version = {VERSIONS[name]!r}\n")
-    for module in [module for module in sys.modules if module.partition(".")[0] in ("modules_forge", "backend", "k_diff")]:
+    packages = ("modules_forge", "backend", "k_diff")
+    for module in [module for module in sys.modules if module.partition(".")[0] in packages]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
