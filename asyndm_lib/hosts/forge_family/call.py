@@ -30,10 +30,11 @@ class Call:
     """The host's call ``(model, x, **options)`` of the sampler function ``name`` for ``p``.
 
     ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
-    ``sampling``: k-diffusion's samplers as the host has them.
+    ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``: see :func:`inpainting.blending`.
     """
 
     sampling: ModuleType
+    blends_apart = False
 
     def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
         check_wrapper(p.sd_model)
@@ -102,7 +103,7 @@ class Call:
             stack.enter_context(rows.counted())
             if self._variance_preserving:
                 stack.enter_context(in_sigma_space(model, run))
-            stack.enter_context(blending(self._p.scripts, run, lambda map: map))
+            stack.enter_context(blending(self._p.scripts, run, lambda map: map, self.blends_apart))
             yield
 
     @contextmanager

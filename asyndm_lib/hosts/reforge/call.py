@@ -19,6 +19,7 @@ class Call(call.Call):
     """The host has two copies of k-diffusion, of which an option chooses one when it starts."""
 
     sampling = sd_samplers_common.sampling
+    blends_apart = True
 
     def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
         if name == "sample_lcm":
