@@ -22,6 +22,7 @@ _SCHEDULES = (
     *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
+_BEHIND_LEGEND = 3 * 3 + 1
 _SDE_OF_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 
 
@@ -36,8 +37,10 @@ class Family:
     message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
     if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
     take others. ``dropped``: options of how many models it keeps, which it has not and needs not. ``axes``: the numbers
-    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument. ``multiple``: to
-    which it rounds the sizes of pictures. ``page``: what its page begins with.
+    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument, and
+    ``plot_more``: those of its own, behind "Draw legend". ``multiple``: to which it rounds the sizes of pictures.
+    ``page``: what its page begins with. ``extensions``: those that it brings, by name, where their script or its
+    arguments are not Forge's.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -57,6 +60,7 @@ class Family:
     dropped: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
     plot_numbers: tuple[int, ...] = (0,)
+    plot_more: tuple[Any, ...] = ()
     multiple: int = 1
     page: Mapping[str, Any] = field(default_factory=dict)
     extensions: Mapping[str, tuple[str, list[Any]]] = field(default_factory=dict)
@@ -82,6 +86,9 @@ class Family:
                 asked[key] = other
         if request.get("script_name") in self.scripts:
             asked["script_args"] = self.scripts[request["script_name"]]
+        if request.get("script_name") == "x/y/z plot":
+            args = request["script_args"]
+            asked["script_args"] = [*args[:_BEHIND_LEGEND], *self.plot_more, *args[_BEHIND_LEGEND:]]
         if "override_settings" in asked:
             options = asked["override_settings"]
             asked["override_settings"] = {name: options[name] for name in options if name not in self.dropped}
@@ -243,7 +250,8 @@ _FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated
 REFORGE = Family(
     "reForge",
     FORGE.flags,
-    FORGE.options,
+    # Left to itself it also looks for text encoders beside the checkpoints, and knows their kind by their many layers.
+    {**FORGE.options, "sd_text_encoder": "None"},
     forge=True,
     samplers=tuple(name for name in _SAMPLERS if name != "DDIM CFG++"),
     schedules=(
@@ -259,6 +267,7 @@ REFORGE = Family(
     },
     others=_REFORGES,
     axes=A1111.axes,
+    plot_more=(False, False, 0),
     hires={"hr_cfg": 5},
     extensions={
         "FreeU": ("freeu integrated", [True, 1.3, 1.4, 0.9, 0.6]),
