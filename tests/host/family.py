@@ -243,7 +243,7 @@ _REFORGES = (
 _COMFYS = "is not AUTOMATIC1111's own"
 _NOT_IN_REFORGE = (
     *("option sd_vae_encode_method", "script prompts from file or textbox", "script img2img alternative test"),
-    *("unknown LoRA", "batches of DDPM"),
+    "batches of DDPM",
 )
 """What Forge lacks and reForge has."""
 _FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated")
