@@ -66,6 +66,7 @@ class Transformer(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+        self.dtype = getattr(model, "dtype", None)  # of which reForge asks it
 
     def forward(self, *args, **kwargs):
         return self.model(*args, **kwargs)
