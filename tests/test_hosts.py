@@ -11,9 +11,10 @@ FILES = {
     "A1111": ((), ".a1111"),
     "Forge": (("modules_forge/forge_version.py", "backend/__init__.py"), ".forge"),
     "Forge Neo": (("modules_forge/forge_version.py", "backend/__init__.py"), ".neo"),
-    "reForge": (("modules_forge/forge_version.py",), ".unknown"),
+    "reForge": (("modules_forge/forge_version.py", "k_diff/__init__.py"), ".reforge"),
+    "Forge Classic": (("modules_forge/forge_version.py",), ".unknown"),
 }
-VERSIONS = {"Forge": "2.0.1v1.10.1", "Forge Neo": "neo", "reForge": "f1.0"}
+VERSIONS = {"Forge": "2.0.1v1.10.1", "Forge Neo": "neo", "reForge": "", "Forge Classic": "classic"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -23,7 +24,8 @@ def test_adapter(name, tmp_path, monkeypatch):
         path = tmp_path / file
         path.parent.mkdir()
         path.write_text(f"version = {VERSIONS[name]!r}\n")
-    for module in [module for module in sys.modules if module.partition(".")[0] in ("modules_forge", "backend")]:
+    packages = ("modules_forge", "backend", "k_diff")
+    for module in [module for module in sys.modules if module.partition(".")[0] in packages]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()

@@ -13,7 +13,7 @@ def detach(sampler: Any) -> None:
 
 
 def check(p: Any) -> NoReturn:
-    raise Unsupported("this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge and Forge Neo are")
+    raise Unsupported("this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge, Forge Neo and reForge are")
 
 
 def typed_prompt(prompt: str, steps: int, styles: Sequence[str]) -> NoReturn:

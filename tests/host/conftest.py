@@ -107,7 +107,7 @@ def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
 
 
 def _first_picture(server: WebUI) -> None:
-    if HOST.forge:  # its model is loaded with the first picture, and no prompt's tokens are known before
+    if HOST.lazy:  # its model is loaded with the first picture, and no prompt's tokens are known before
         server.make({"prompt": "", "steps": 1, "width": 64, "height": 64})
 
 

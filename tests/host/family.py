@@ -22,6 +22,7 @@ _SCHEDULES = (
     *("automatic", "uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal"),
     *("align_your_steps", "simple", "normal", "ddim", "beta"),
 )
+_BEHIND_LEGEND = 3 * 3 + 1
 _SDE_OF_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 
 
@@ -30,13 +31,16 @@ class Family:
     """A kind of WebUI.
 
     ``flags``: how it is started; ``models``: the flag for its folder of models. ``options``: of its configuration,
-    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`).
+    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`). ``lazy``: has
+    no model before the first picture. ``others``: samplers that no run can take either, and that are not tried.
     ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
     message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
     if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
     take others. ``dropped``: options of how many models it keeps, which it has not and needs not. ``axes``: the numbers
-    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument. ``multiple``: to
-    which it rounds the sizes of pictures. ``page``: what its page begins with.
+    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument, and
+    ``plot_more``: those of its own, behind "Draw legend". ``multiple``: to which it rounds the sizes of pictures.
+    ``page``: what its page begins with. ``extensions``: those that it brings, by name, where their script or its
+    arguments are not Forge's.
     ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
     """
 
@@ -44,6 +48,8 @@ class Family:
     flags: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     forge: bool = False
+    lazy: bool = False
+    others: tuple[str, ...] = ()
     samplers: tuple[str, ...] = _SAMPLERS
     schedules: tuple[str, ...] = _SCHEDULES
     not_one_step: tuple[str, ...] = ()
@@ -54,8 +60,10 @@ class Family:
     dropped: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
     plot_numbers: tuple[int, ...] = (0,)
+    plot_more: tuple[Any, ...] = ()
     multiple: int = 1
     page: Mapping[str, Any] = field(default_factory=dict)
+    extensions: Mapping[str, tuple[str, list[Any]]] = field(default_factory=dict)
     hires: Mapping[str, Any] = field(default_factory=dict)
     infotext: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +86,9 @@ class Family:
                 asked[key] = other
         if request.get("script_name") in self.scripts:
             asked["script_args"] = self.scripts[request["script_name"]]
+        if request.get("script_name") == "x/y/z plot":
+            args = request["script_args"]
+            asked["script_args"] = [*args[:_BEHIND_LEGEND], *self.plot_more, *args[_BEHIND_LEGEND:]]
         if "override_settings" in asked:
             options = asked["override_settings"]
             asked["override_settings"] = {name: options[name] for name in options if name not in self.dropped}
@@ -120,6 +131,7 @@ FORGE = Family(
     (*_COMMON, *_NO_DOWNLOADS, "--skip-install", "--always-cpu", "--attention-pytorch"),
     {"live_previews_enable": False},
     forge=True,
+    lazy=True,
     samplers=(*_SAMPLERS, "HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
     schedules=(*_SCHEDULES, "turbo", "align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
     axes={"Steps": 4, "Sampler": 10, "Checkpoint name": 12},
@@ -183,6 +195,7 @@ NEO = Family(
         "VERSION_UID": "PY313",
     },
     forge=True,
+    lazy=True,
     samplers=_NEOS,
     schedules=_NEOS_SCHEDULES,
     not_one_step=("UniPC",),
@@ -213,11 +226,77 @@ NEO = Family(
     },
 )
 
+_CFGPPS = (
+    *("Euler", "Euler Ancestral", "DPM++ 2S Ancestral", "DPM++ 2M", "DPM++ SDE", "DPM++ 3M SDE", "Euler DY"),
+    *("Euler SMEA DY", "Euler A DY", "DPM++ 2M DY", "RES Multistep", "RES Multistep Ancestral", "Gradient Estimation"),
+)
+_REFORGES = (
+    *("Euler SMEA Dy", "Euler Negative", "Euler Negative Dy", "DPM++ SDE Classic", "ER SDE", "Kohaku_LoNyu_Yog"),
+    *("RES Multistep", "RES Multistep Ancestral", "Gradient Estimation", "SEEDS 2 DP", "SEEDS 3 DP", "SA-Solver"),
+    *("SA-Solver-Pece", "DPM++ 2M DY", "DPM++ 3M DY", "DPM++ 3M SDE DY", "DDPM", "IPNDM", "IPNDM_V", "RES Solver"),
+    *(f"ODE ({solver})" for solver in ("Bosh3", "Fehlberg2", "Adaptive Heun", "Dopri5")),
+    *("ODE Custom", "Euler A Turbo", "DPM++ 2M Turbo", "DPM++ 2M SDE Turbo", "Euler A Comfy", "Euler A Comfy RF"),
+    *("Heun Comfy", "DPM++ 2S Ancestral Comfy", "DPM++ 2S Ancestral Comfy RF", "DPM++ SDE Comfy", "DPM++ 2M SDE Comfy"),
+    *("DPM++ 3M SDE Comfy", "DPM++ 2S Ancestral CFG++ Dyn", "DPM++ 2S Ancestral CFG++ Intern", "Custom Sampler"),
+    *(f"{name} CFG++" for name in _CFGPPS),
+)
+_COMFYS = "is not AUTOMATIC1111's own"
+_NOT_IN_REFORGE = (
+    *("option sd_vae_encode_method", "script prompts from file or textbox", "script img2img alternative test"),
+    "batches of DDPM",
+)
+"""What Forge lacks and reForge has."""
+_FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated")
+_NO_TINY_XL = "the tiny SDXL checkpoints have fewer layers of text than reForge reads"
+REFORGE = Family(
+    "reForge",
+    FORGE.flags,
+    # Left to itself it also looks for text encoders beside the checkpoints, and knows their kind by their many layers.
+    {**FORGE.options, "sd_text_encoder": "None"},
+    forge=True,
+    samplers=tuple(name for name in _SAMPLERS if name != "DDIM CFG++"),
+    schedules=(
+        *_SCHEDULES,
+        *("sinusoidal_sf", "invcosinusoidal_sf", "react_cosinusoidal_dynsf", "align_your_steps_custom", "turbo"),
+        *("cosine", "cosine-exponential blend", "phi", "laplace", "karras dynamic"),
+        *("align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
+    ),
+    refused={
+        "DPM adaptive": "chooses its own steps",
+        "Euler Dy": "is not one that AsynDM knows",
+        **dict.fromkeys(("HeunPP2", "DEIS", "Euler Comfy", "DPM++ 2M Comfy"), _COMFYS),
+    },
+    others=_REFORGES,
+    axes=A1111.axes,
+    plot_more=(False, False, 0),
+    hires={"hr_cfg": 5},
+    extensions={
+        "FreeU": ("freeu integrated", [True, 1.3, 1.4, 0.9, 0.6]),
+        "SAG": ("selfattentionguidance integrated", [True, 0.75, 2.0]),
+        "Dynamic Thresholding": (
+            "dynamicthresholding (cfg-fix) integrated",
+            [True, False, 2.0, 0.95, "Constant", 0.0, "Constant", 0.0, 4.0, "enable", "MEAN", "AD", 1.0],
+        ),
+        "HyperTile": ("hypertile integrated", [True, 128, 2, 0, False]),
+        "MultiDiffusion": ("multidiffusion integrated", [True, "MultiDiffusion", 64, 64, 16, 1, "random"]),
+    },
+    lacks={
+        **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items() if name not in _NOT_IN_REFORGE},
+        **{f"extension {name}, txt2img": f"reForge does not bring {name}" for name in _FORGES_LATER},
+        **{f"checkpoint {name}": _NO_TINY_XL for name in ("sdxl", "sdxl-inpainting")},
+        "sampler DDIM CFG++": "reForge has no sampler DDIM CFG++",
+        "checkpoint sd1-edit": "there is no tiny InstructPix2Pix checkpoint that reForge would know",
+        "option hypertile_enable_unet": "reForge has HyperTile as a built-in extension",
+    },
+)
+
 
 def _family() -> Family:
     folder = Path(FOLDER or "")
     if not (folder / "modules_forge").is_dir():
         return A1111
+    if not (folder / "backend").is_dir():
+        return REFORGE
     return NEO if (folder / "modules_forge" / "packages").is_dir() else FORGE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from family import HOST
 from materials import CONTROL
 from requests_table import FILLER, PROMPT, SMALL, START, Row, drawing, in_base64
 from sampler_rows import HIRES, STATIC, both
@@ -22,6 +23,8 @@ EXTENSIONS: dict[str, tuple[str, list[Any]]] = {
     ),
     "StyleAlign": ("stylealign integrated", [True, 1.0]),
     "Never OOM": ("never oom integrated", [True, True]),
+    "MultiDiffusion": ("multidiffusion integrated", [True, "MultiDiffusion", 64, 64, 16, 1]),
+    **HOST.extensions,
 }
 """Of an extension: its script, and its arguments. The pictures are the larger that SAG works on."""
 
@@ -34,7 +37,7 @@ def _with(*names: str, **request: Any) -> dict[str, Any]:
 
 
 def rows() -> Iterator[Row]:
-    for name in EXTENSIONS:
+    for name in [name for name in EXTENSIONS if name != "MultiDiffusion"]:
         checkpoint = "sd1-wide" if name == "FreeU" else "sd1"
         batch = {"batch_size": 2} if name == "StyleAlign" else {}
         for sampler in ("Euler", "DDIM"):
@@ -61,10 +64,9 @@ def rows() -> Iterator[Row]:
     }.items():
         yield from both(Row(f"lengths {name}", {**SMALL, **request}))
         yield Row(f"lengths {name}, sdxl", {**SMALL, **request}, checkpoint="sdxl")
-    tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 64, 64, 16, 1]}}
     yield Row(
         "MultiDiffusion",
-        {"prompt": PROMPT, "width": 128, "height": 128, "steps": 3, "alwayson_scripts": tiles},
+        {**_with("MultiDiffusion"), "prompt": PROMPT, "steps": 3},
         unchanged=True,
         without=True,
         messages=("takes the picture apart",),

@@ -6,7 +6,7 @@ from . import KINDS, forge, make
 folder, *webui = map(Path, sys.argv[1:])
 if webui:
     for kind in forge.known(webui[0]):
-        print(forge.make(folder, kind))
+        print(forge.make(folder, kind, webui[0]))
     forge.configurations(webui[0], folder.parent)
 else:
     for kind in KINDS:

@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import text, unet
+from . import config, text, unet
 from .kinds import AUTOENCODER, Kind
 
 TEXT_LAYERS, MLP = 2, 2
 """Layers of every text encoder, and the factor by which the hidden ones are wider."""
+REFORGES_LAYERS = 3
+"""Of which it takes the last but one only where there is another before."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,24 @@ CONFIGURATIONS = Path("backend", "huggingface")
 
 def known(webui: Path) -> list[str]:
     """The kinds that the WebUI in this folder knows."""
+    if _reforge(webui):
+        return [name for name, kind in KINDS.items() if not kind.configuration]
     return [name for name, kind in KINDS.items() if (webui / CONFIGURATIONS / kind.configuration).is_dir()]
 
 
-def make(folder: Path, kind: str) -> Path:
-    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
+def _reforge(webui: Path) -> bool:
+    """Whether it has its configurations in code."""
+    return not (webui / CONFIGURATIONS).is_dir()
+
+
+def _layers(webui: Path) -> int:
+    return REFORGES_LAYERS if _reforge(webui) else TEXT_LAYERS
+
+
+def make(folder: Path, kind: str, webui: Path) -> Path:
+    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``, for a WebUI; returns its path."""
     of = KINDS[kind]
-    weights = unet.weights(of, _complete) | _text(of)
+    weights = unet.weights(of, _complete) | _text(of, _layers(webui))
     if of.latent == 32:
         weights |= _statistics(4 * of.latent)
     path = folder / f"tiny-{kind}"
@@ -100,13 +113,32 @@ def make(folder: Path, kind: str) -> Path:
         return path
     path = path.with_suffix(".safetensors")
     save_file({name: value.contiguous() for name, value in weights.items()}, path, {"made_as": kind})
-    settings = {"model": {"params": {"parameterization": of.prediction}}}
-    path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
+    settings = _settings(of, webui)
+    if settings:
+        path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
     return path
 
 
+def _settings(kind: ForgeKind, webui: Path) -> dict[str, Any]:
+    """The YAML beside a checkpoint, of which Forge reads the kind of prediction only."""
+    if not _reforge(webui):
+        return {"model": {"params": {"parameterization": kind.prediction}}}
+    if kind.prediction == "eps":
+        return {}  # reForge then takes the one that its families have
+    name = "clip" if kind.width == 768 else "open_clip"
+    return config.write(kind, [text.Encoder(name, {}, "openai/clip-vit-large-patch14")])
+
+
 def configurations(webui: Path, folder: Path) -> None:
-    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size."""
+    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size.
+
+    For a WebUI that has them in code: those sizes.
+    """
+    autoencoder = {key: AUTOENCODER[key] for key in ("ch", "ch_mult", "num_res_blocks")}
+    sizes = {"layers": _layers(webui), "factor": MLP, "autoencoder": autoencoder}
+    if _reforge(webui):
+        (folder / "sizes.json").write_text(json.dumps(sizes))
+        return
     source, target = webui / CONFIGURATIONS, folder / "huggingface"
     shutil.copytree(source, target, dirs_exist_ok=True)
     for path in target.glob("*/*/text_encoder*/config.json"):
@@ -147,14 +179,14 @@ def _statistics(channels: int) -> dict[str, Tensor]:
     return {f"first_stage_model.bn.{name}": value for name, value in of.items()}
 
 
-def _text(kind: ForgeKind) -> dict[str, Tensor]:
+def _text(kind: ForgeKind, layers: int) -> dict[str, Tensor]:
     torch.manual_seed(kind.seed)
     clip = {"hidden_size": 768, "num_attention_heads": 12, "projection_dim": 768, "vocab_size": text.CLIP_VOCABULARY}
-    clip |= {"num_hidden_layers": TEXT_LAYERS, "intermediate_size": MLP * 768}
+    clip |= {"num_hidden_layers": layers, "intermediate_size": MLP * 768}
     if kind.sgm:
-        encoders = [text.clip(clip, text.OFFSET), text.open_clip(1280, 1280, TEXT_LAYERS, MLP)]
+        encoders = [text.clip(clip, text.OFFSET), text.open_clip(1280, 1280, layers, MLP)]
     elif kind.width == 768:
         encoders = [text.clip(clip, 0)]
     else:
-        encoders = [text.open_clip(kind.width, kind.width, TEXT_LAYERS, MLP)]
+        encoders = [text.open_clip(kind.width, kind.width, layers, MLP)]
     return text.weights([text.Encoder("", weights) for weights in encoders], kind.sgm)

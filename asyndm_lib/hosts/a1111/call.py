@@ -38,7 +38,8 @@ class Call:
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         # The timestep samplers work on eps, from which the host makes its previews.
         self._previews_noise = "timesteps" in options
-        levels = levels_of(name, model, x, options, functools.partial(_maps, model.inner_model))
+        maps = functools.partial(_maps, model.inner_model)
+        levels = levels_of(name, model, x, options, maps, k_diffusion.sampling)
         self.options, self._unit = options, levels.unit
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:

@@ -37,8 +37,7 @@ def prompt_targets(p: Any, settings: Settings) -> PromptTargets:
 
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
-    conditioner = sd_model.cond_stage_model
-    encoder = next(e for e in getattr(conditioner, "embedders", [conditioner]) if hasattr(e, "process_texts"))
+    encoder = text.text_encoder(sd_model.cond_stage_model)
     return text.tokenizer(encoder, _vocabulary(encoder))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from modules import sd_samplers
 from torch import Tensor
@@ -53,10 +53,18 @@ def check_sampler(p: Any, samplers: Samplers, labels: Iterable[str]) -> None:
     ``labels``: how the host calls those.
     """
     if _function_name(p.sampler) not in samplers:
-        name = (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
-        why = "chooses its own steps" if name == "DPM adaptive" else "is not one that AsynDM knows"
-        here = [label for label in labels if label in sd_samplers.all_samplers_map]
-        raise Unsupported(f"the sampler {name!r} {why}; use {', '.join(here)}")
+        adaptive = _label(p) == "DPM adaptive"
+        refuse_sampler(p, "chooses its own steps" if adaptive else "is not one that AsynDM knows", labels)
+
+
+def refuse_sampler(p: Any, why: str, labels: Iterable[str]) -> NoReturn:
+    """Raise :class:`Unsupported` for the sampler of ``p``'s coming sampling call; ``labels``: use one of those."""
+    here = [label for label in labels if label in sd_samplers.all_samplers_map]
+    raise Unsupported(f"the sampler {_label(p)!r} {why}; use {', '.join(here)}")
+
+
+def _label(p: Any) -> str:
+    return (p.hr_sampler_name if getattr(p, "is_hr_pass", False) else None) or p.sampler_name
 
 
 def _function_name(sampler: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ from ...run import Run
 
 
 @contextmanager
-def blending(scripts: Any, run: Run, unit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def blending(scripts: Any, run: Run, unit: Callable[[Tensor], Tensor], apart: bool = False) -> Iterator[None]:
     """Soft inpainting by each pixel's own noise level, inside the ``with`` only.
 
     ``scripts``: the host's script runner, or None. ``unit``: a map of sigmas in what the host tells scripts.
+    ``apart``: its soft inpainting takes the same levels for all images, and so is given one image at a time.
     """
     if scripts is None:
         yield
         return
-    blend = functools.partial(_mask_blend, run, unit, scripts.on_mask_blend)
+    original = scripts.on_mask_blend
+    blend = functools.partial(_mask_blend, run, unit, functools.partial(_each, original) if apart else original)
     with replaced(scripts, "on_mask_blend", blend):
         yield
 
@@ -35,3 +38,20 @@ def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[.
         own = args.sigma.view(-1, 1, 1, 1)
         args.sigma = torch.where(here.lagging, unit(here.sigma).to(own.dtype), own)[None]
     original(p, args)
+
+
+def _each(original: Callable[..., None], p: Any, args: Any) -> None:
+    """``original`` for one image after the other, where the levels are not the same for all."""
+    if args.sigma is None or args.sigma.dim() < 4:
+        original(p, args)
+        return
+    blended = []
+    for image in range(len(args.current_latent)):
+        one = copy.copy(args)
+        for name in ("current_latent", "init_latent", "blended_latent"):
+            batch = getattr(args, name)
+            setattr(one, name, batch[image : image + 1] if len(batch) > 1 else batch)
+        one.sigma = args.sigma[:, image]  # sigma[0] is [1, H, W], as a channel of the mask
+        original(p, one)
+        blended.append(one.blended_latent)
+    args.blended_latent = torch.cat(blended)

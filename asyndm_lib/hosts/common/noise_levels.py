@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
-import k_diffusion.sampling
 import numpy as np
 import torch
 from modules import shared
@@ -31,21 +31,27 @@ class Levels(NamedTuple):
 
 
 def levels_of(
-    name: str, model: Any, x: Tensor, options: dict[str, Any], maps: Callable[[], tuple[Map, Map]], whole: bool = False
+    name: str,
+    model: Any,
+    x: Tensor,
+    options: dict[str, Any],
+    maps: Callable[[], tuple[Map, Map]],
+    sampling: ModuleType,
+    whole: bool = False,
 ) -> Levels:
     """For the sampler function ``name`` and the host's denoiser ``model``.
 
     Turns the host's ``options`` into those of our sampler. ``maps()``: the model's own ``sigma → timestep`` and back.
-    ``whole``: it is told no timesteps but whole ones.
+    ``sampling``: k-diffusion's samplers as the host has them. ``whole``: the model is told no timesteps but whole ones.
     """
     if name == "unipc":
         return _unipc(model, x, options, whole)
     if "timesteps" in options:
         return _timesteps(name, model, x, options, whole)
-    return _sigmas(name, x, options, *maps())
+    return _sigmas(name, x, options, sampling, *maps())
 
 
-def _sigmas(name: str, x: Tensor, options: dict[str, Any], to_t: Map, to_sigma: Map) -> Levels:
+def _sigmas(name: str, x: Tensor, options: dict[str, Any], sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
     """k-diffusion's samplers: sigmas, the last of a descent being what all pixels step to together."""
     given = options.get("sigmas")
     ways = descents(name, options, x.device)
@@ -57,7 +63,7 @@ def _sigmas(name: str, x: Tensor, options: dict[str, Any], to_t: Map, to_sigma: 
     if "noise_sampler" in options and options["noise_sampler"] is None:
         # The host may leave it to the sampler function, which then takes the first random seed that comes.
         extent = given[given > 0].min(), given.max()
-        options["noise_sampler"] = k_diffusion.sampling.BrownianTreeNoiseSampler(x, *extent)
+        options["noise_sampler"] = sampling.BrownianTreeNoiseSampler(x, *extent)
     ones = x.new_ones(len(x))
     found = [Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas)) for sigmas in ways]
     return Levels(found, lambda sigma: sigma * ones, lambda map: map)

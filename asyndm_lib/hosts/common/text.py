@@ -51,17 +51,13 @@ def typed_prompt(
         raise SettingsError(f"the prompt has more than {MAX_BRACKETS} brackets, bars and colons")
     else:
         try:
-            schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-                flat, steps, **_scheduling()
-            )
+            schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps, **_scheduling())
         except RecursionError:
             raise SettingsError("the prompt's brackets are nested too deeply") from None
     return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
 
 
-def _as_sent(
-    prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]
-) -> tuple[str, str]:
+def _as_sent(prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]) -> tuple[str, str]:
     """The text that is encoded of a typed prompt, and the target list that its tags make."""
     tags: list[str] = []
 
@@ -93,9 +89,7 @@ def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTarg
     if hires:
         steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
     indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
-    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-        flat, **steps, **_scheduling()
-    )
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
     parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
     # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
     first = p.iteration * p.batch_size
@@ -111,6 +105,14 @@ def _scheduling() -> dict[str, bool]:
     """The host's option for how prompt editing counts steps, where it has one."""
     old = getattr(shared.opts, "use_old_scheduling", None)
     return {} if old is None else {"use_old_scheduling": old}
+
+
+def text_encoder(conditioner: Any) -> Any:
+    """The first of a model's text encoders that cuts a text into tokens; where there are two, they cut it alike.
+
+    Raises :class:`StopIteration` if there is none yet.
+    """
+    return next(part for part in getattr(conditioner, "embedders", [conditioner]) if hasattr(part, "process_texts"))
 
 
 def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[Token]]:

@@ -8,8 +8,8 @@ from typing import Any
 from ...samplers import LABELS, SAMPLERS
 from ..common.attaching import attach as attach_call
 from ..common.attaching import check_sampler, detach
+from ..forge_family.models import check_model
 from .call import Call
-from .models import check_model
 from .text import prompt_targets, typed_prompt
 
 __all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]

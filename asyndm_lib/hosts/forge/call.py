@@ -1,110 +1,30 @@
-"""One call of Forge's sampler function, and what it changes in Forge while it lasts."""
+"""One call of Forge's sampler function."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import k_diffusion.sampling
-import torch
 from torch import Tensor
 
-from ...host import Host
-from ...patching import replaced
-from ...run import Run
-from ...schedule import on
-from ...settings import Settings
-from ..common.inpainting import blending
-from ..common.noise_levels import Levels, Map, levels_of
-from ..common.rehearsal import rehearsal
+from ...prompts import PromptTargets
+from ..common.noise_levels import Levels
+from ..forge_family import call
 from . import own_samplers
-from .models import check_model, unet_of
-from .preconditioning import preconditioned
 from .text import prompt_targets
-from .unet_rows import UNetRows, check_wrapper
-from .variance_preserving import in_sigma_space
 
 
-class Call:
-    """The host's call ``(model, x, **options)`` of the sampler function ``name`` for ``p``.
+class Call(call.Call):
+    """Forge's, and what its own samplers need beside."""
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
-    """
-
-    def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
-        check_wrapper(p.sd_model)
-        self._p, self._settings, self._model = p, settings, model
-        self._extra_args = options.pop("extra_args")
-        callback, disable = options.pop("callback", None), options.pop("disable", None)
-        self._variance_preserving = "timesteps" in options
-        levels = self._levels(name, x, options)
-        self.options = options
-
-        def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            return model(x, levels.input(sigma), **self._extra_args)
-
-        self.host = Host(
-            unet=unet_of(p.sd_model),
-            descents=levels.descents,
-            predict=predict,
-            rows=(),  # the UNet's wrapper names them
-            step=lambda: model.step,
-            unconditional=self._unconditional,
-            # The host hangs its seeded random numbers into k-diffusion's module.
-            randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
-            callback=callback,
-            progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=self._rehearsal,
-        )
+    sampling = k_diffusion.sampling
 
     def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
-        predictor = self._p.sd_model.forge_objects.unet.model.predictor
         own_samplers.complete(name, x, options)
-        return levels_of(name, self._model, x, options, functools.partial(_maps, predictor), whole=True)
+        return super()._levels(name, x, options)
 
-    def _unconditional(self) -> Tensor:
-        return self._model.last_noise_uncond
+    def _predictor(self) -> Any:
+        return self._p.sd_model.forge_objects.unet.model.predictor
 
-    @contextmanager
-    def patched(self, run: Run) -> Iterator[None]:
-        """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
-        model, rows, engine = self._model, UNetRows(run, self._model, self._extra_args), ExitStack()
-        original = model.update_inner_model
-
-        def enter() -> None:
-            sd_model = self._p.sd_model
-            engine.enter_context(preconditioned(sd_model.forge_objects.unet.model.predictor, run))
-            engine.enter_context(rows.named(sd_model))
-
-        def update_inner_model() -> None:
-            """The host has loaded its refiner: another UNet and text encoder go on from here."""
-            engine.close()
-            original()
-            check_model(self._p.sd_model)
-            targets = None if self._settings.whole_picture else prompt_targets(self._p, self._settings)
-            run.move(unet_of(self._p.sd_model), targets)
-            enter()
-
-        with ExitStack() as stack:
-            stack.callback(engine.close)
-            enter()
-            stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
-            stack.enter_context(rows.counted())
-            if self._variance_preserving:
-                stack.enter_context(in_sigma_space(model, run))
-            stack.enter_context(blending(self._p.scripts, run, lambda map: map))
-            yield
-
-    @contextmanager
-    def _rehearsal(self) -> Iterator[None]:
-        # Inpainting draws the start picture's noise from PyTorch's own random numbers.
-        device = torch.device(self._p.sd_model.forge_objects.unet.load_device)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices), rehearsal(self._p, self._model):
-            yield
-
-
-def _maps(predictor: Any) -> tuple[Map, Map]:
-    return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, predictor.sigma)
+    def _targets(self) -> PromptTargets:
+        return prompt_targets(self._p, self._settings)

@@ -12,7 +12,7 @@ from ...prompts import PromptTargets
 from ...settings import Settings
 from ...tokens import Token
 from ..common import text
-from .models import check_model
+from ..forge_family.models import check_model
 
 
 def typed_prompt(

@@ -8,8 +8,8 @@ from typing import Any
 from ...samplers.neo import LABELS, SAMPLERS
 from ..common.attaching import attach as attach_call
 from ..common.attaching import check_sampler, detach
-from ..forge.models import check_model
 from ..forge.text import prompt_targets
+from ..forge_family.models import check_model
 from .call import Call
 from .text import typed_prompt
 

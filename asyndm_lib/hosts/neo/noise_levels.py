@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from k_diffusion import sampling
 from modules.sd_samplers_extra import SigmaConvert
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def levels_of(name: str, model: Any, x: Tensor, options: dict[str, Any], predict
         options["sigmas"][0] = predictor.percent_to_sigma(PERCENT)
     if name == "sample_unipc":
         return _unipc(x, options, *_maps(predictor, flow))
-    return noise_levels.levels_of(name, model, x, options, lambda: _maps(predictor, flow), whole=True)
+    return noise_levels.levels_of(name, model, x, options, lambda: _maps(predictor, flow), sampling, whole=True)
 
 
 def _maps(predictor: Any, flow: bool) -> tuple[Map, Map]:

@@ -30,3 +30,8 @@ def without_model(without):
     if without:
         put_away.append(sd_models.model_data.sd_model)
     sd_models.model_data.sd_model = None if without else put_away.pop()
+
+
+def predictor(sampler):
+    """What knows the model's noise levels: ``(sigma → timestep, timestep → sigma)``."""
+    return sampler.model_wrap.sigma_to_t, sampler.model_wrap.t_to_sigma

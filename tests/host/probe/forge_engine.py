@@ -1,8 +1,14 @@
-"""Forge; see engine.py."""
+"""Forge and its relatives; see engine.py."""
+
+from importlib.util import find_spec
 
 import torch
-from backend import memory_management
 from modules import sd_models, shared
+
+if find_spec("backend") is None:
+    from ldm_patched.modules import model_management as memory_management
+else:
+    from backend import memory_management
 
 
 def unet():
@@ -14,7 +20,8 @@ def _patchers():
     names = ("forge_objects", "forge_objects_original", "forge_objects_after_applying_lora")
     objects = [getattr(shared.sd_model, name, None) for name in names]  # there is no model before the first picture
     patchers = [o.unet for o in objects if o is not None]
-    return patchers + [loaded.model for loaded in memory_management.current_loaded_models]
+    loaded = [loaded.model for loaded in memory_management.current_loaded_models]
+    return patchers + [patcher for patcher in loaded if patcher is not None]  # some hold them by a weak reference
 
 
 def loaded():
@@ -39,7 +46,18 @@ put_away = []  # the host's model, while it is to have none
 def without_model(without):
     if without:
         put_away.append(sd_models.model_data.sd_model)
-    sd_models.model_data.sd_model = sd_models.FakeInitialModel() if without else put_away.pop()
+    nothing = getattr(sd_models, "FakeInitialModel", lambda: None)
+    sd_models.model_data.sd_model = nothing() if without else put_away.pop()
+
+
+def predictor(sampler):
+    """What knows the model's noise levels: ``(sigma → timestep, timestep → sigma)``.
+
+    Not what some samplers have in between: LCM's knows every twentieth timestep only.
+    """
+    model = shared.sd_model.forge_objects.unet.model
+    own = model.predictor if hasattr(model, "predictor") else model.model_sampling
+    return own.timestep, own.sigma
 
 
 class Transformer(torch.nn.Module):
@@ -48,6 +66,7 @@ class Transformer(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+        self.dtype = getattr(model, "dtype", None)  # of which reForge asks it
 
     def forward(self, *args, **kwargs):
         return self.model(*args, **kwargs)

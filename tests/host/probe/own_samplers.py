@@ -3,8 +3,8 @@
 import types
 
 import engine
-import k_diffusion.sampling
 import torch
+from engine import sampling
 from modules import sd_samplers_extra, sd_samplers_timesteps_impl, shared
 
 FUNCTIONS = {"restart_sampler": sd_samplers_extra.restart_sampler}
@@ -19,7 +19,7 @@ else:
 
     FUNCTIONS["sample_lcm"] = sd_samplers_lcm.sample_lcm
 
-if engine.FORGE and not engine.NEO:
+if engine.FORGE and not engine.NEO and not engine.REFORGE:
     from backend.modules import k_diffusion_extra
 
     FUNCTIONS["sample_ddpm"] = k_diffusion_extra.sample_ddpm
@@ -84,14 +84,14 @@ def sample(name, x, noise, pixels, options):
 
 
 def _sample(name, x, noise, ways, options):
-    function = FUNCTIONS.get(name) or getattr(k_diffusion.sampling, name)
-    usual = k_diffusion.sampling.torch, k_diffusion.sampling.get_sigmas_karras
+    function = FUNCTIONS.get(name) or getattr(sampling, name)
+    usual = sampling.torch, sampling.get_sigmas_karras
     of_options = () if engine.NEO else ("order", "variant", "lower_order_final")
     unipc = {f"uni_pc_{key}": options.pop(key) for key in of_options if key in options}
     usual_options = {key: getattr(shared.opts, key) for key in unipc}
     hijack = Torch(noise, -ways[0].log() if name == "sample_dpm_fast" else None)
     try:
-        k_diffusion.sampling.torch = hijack
+        sampling.torch = hijack
         shared.opts.data.update(unipc)
         if options.pop("brownian", False):
             options["noise_sampler"] = lambda *_: hijack.randn_like(x)
@@ -105,7 +105,7 @@ def _sample(name, x, noise, ways, options):
                 options["extra_args"] = {}
         return function(model, x, disable=True, **options)
     finally:
-        k_diffusion.sampling.torch, k_diffusion.sampling.get_sigmas_karras = usual
+        sampling.torch, sampling.get_sigmas_karras = usual
         shared.opts.data.update(usual_options)
 
 
@@ -128,7 +128,7 @@ def _schedule(name, ways):
         return {"sigmas": ways[0]}
     first, again, last = ways
     # It asks for the levels of the way back, and leaves out the 0 at their end.
-    k_diffusion.sampling.get_sigmas_karras = lambda *_, **__: torch.cat([again, torch.zeros(1)])
+    sampling.get_sigmas_karras = lambda *_, **__: torch.cat([again, torch.zeros(1)])
     return {
         "sigmas": torch.cat([first, last[1:]]),
         "restart_list": {first[-1].item(): [len(again), 1, first[0].item()]},

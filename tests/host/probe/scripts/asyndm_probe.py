@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 import engine
 import gradio as gr
-import k_diffusion.sampling
 import modules.scripts as scripts
 import own_samplers
 import torch
@@ -86,13 +85,8 @@ def slow(sampler, k):
     if sampler.funcname is getattr(sd_samplers_timesteps_impl, "unipc", None):
         return  # see slow_time_steps()
     if hasattr(sampler, "get_sigmas"):
-        usual, wrap = sampler.get_sigmas, sampler.model_wrap
-        # Forge's model goes by its predictor; what its LCM has in between knows every twentieth timestep only.
-        predictor = getattr(wrap, "predictor", None)
-        if predictor is None:
-            to_t, to_sigma = wrap.sigma_to_t, wrap.t_to_sigma
-        else:
-            to_t, to_sigma = predictor.timestep, predictor.sigma
+        usual = sampler.get_sigmas
+        to_t, to_sigma = engine.predictor(sampler)
 
         def get_sigmas(p, steps):
             sigmas = usual(p, steps)
@@ -160,7 +154,7 @@ def places():
         yield "sampler", sampler
         yield "denoiser", sampler.model_wrap_cfg
         yield "model_wrap", sampler.model_wrap_cfg.inner_model
-    yield from (("k_diffusion.sampling", k_diffusion.sampling), ("k_diffusion.external", k_diffusion.external))
+    yield from (("sampling", engine.sampling), ("external", engine.external))
     yield from (("prompt_parser", prompt_parser), ("cfg_denoiser", sd_samplers_cfg_denoiser), ("torch", torch))
     yield "samplers_common", sd_samplers_common
 

@@ -1,4 +1,4 @@
-"""Forge's timestep samplers, whose ``x`` is in variance-preserving scale and whose model gives eps."""
+"""The hosts' timestep samplers, whose ``x`` is in variance-preserving scale and whose model gives eps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of Forge's models can run on sigma maps."""
+"""Which of the hosts' models can run on sigma maps."""
 
 from __future__ import annotations
 

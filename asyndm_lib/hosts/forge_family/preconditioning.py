@@ -1,4 +1,4 @@
-"""Per-pixel pre-conditioning of Forge's models (METHOD, section 3)."""
+"""Per-pixel pre-conditioning of the hosts' models (METHOD, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of each call of Forge's UNet are, by a wrapper on a patched clone of it."""
+"""What the rows of each call of the host's UNet are, by a wrapper on a patched clone of it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class UNetRows:
             def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
                 if x.shape != call["input"].shape:
                     raise Unsupported(APART.format(name=""))
-                with self._run.named_rows(rows, self._tokens()):
+                with self._run.named_rows(rows, self._tokens(call["c"]["c_crossattn"])):
                     return apply_model(x, t, **c)
 
             if previous is not None:
@@ -96,7 +96,10 @@ class UNetRows:
             rows += [(image, part) for image in images]
         return rows
 
-    def _tokens(self) -> int:
+    def _tokens(self, context: Tensor) -> int:
         """The length of the prompts' own context, which the host repeats to match that of a longer one."""
         _, text = prompt_parser.reconstruct_multicond_batch(self._extra_args["cond"], self._model.step)
-        return (text["crossattn"] if isinstance(text, dict) else text).shape[1]
+        if not isinstance(text, dict):
+            return text.shape[1]
+        # By an option a host lengthens an SDXL prompt with empty chunks instead.
+        return context.shape[1] if self._model.padded_cond_uncond else text["crossattn"].shape[1]

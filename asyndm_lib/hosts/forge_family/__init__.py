@@ -1,0 +1,1 @@
+"""What Forge and its relatives share: a UNet behind patchers, whose calls go through a wrapper."""

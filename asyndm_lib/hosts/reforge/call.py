@@ -1,0 +1,39 @@
+"""One call of reForge's sampler function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ldm_patched.modules.model_sampling import EPS
+from modules import sd_samplers_common
+from torch import Tensor
+
+from ...errors import Unsupported
+from ...prompts import PromptTargets
+from ..common.noise_levels import Levels
+from ..forge_family import call
+from .text import prompt_targets
+
+
+class Call(call.Call):
+    """The host has two copies of k-diffusion, of which an option chooses one when it starts."""
+
+    sampling = sd_samplers_common.sampling
+    blends_apart = True
+
+    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
+        if name == "sample_lcm":
+            # The random numbers of the one copy are the picture's own, those of the other PyTorch's.
+            options["noise_sampler"] = self.sampling.default_noise_sampler(x)
+        return super()._levels(name, x, options)
+
+    def _predictor(self) -> Any:
+        # An extension may have put another in its place for this picture.
+        predictor = self._p.sd_model.forge_objects.unet.model.model_sampling
+        if not isinstance(predictor, EPS):  # of which v-prediction and EDM are kinds
+            kind = " and ".join(base.__name__ for base in type(predictor).__bases__)
+            raise Unsupported(f"models that predict by {kind} are not supported; switch that way of sampling off")
+        return predictor
+
+    def _targets(self) -> PromptTargets:
+        return prompt_targets(self._p, self._settings)
