@@ -49,9 +49,11 @@ class TokenMaps:
         self._passes.attach()
         for transformer in self._transformers:
             attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
+        kinds: dict[Layer, Layer] = {}  # one object for layers that are alike: they are compared at every layer
         for layer in self._layers:
             attached.enter_context(watched(layer.to_q, self._after_query))
             as_usual = Layer(layer.heads, parts.scale(layer))
+            as_usual = kinds.setdefault(as_usual, as_usual)
             after = self._after_last_key if layer is self._layers[-1] else self._after_key
             attached.enter_context(watched(layer.to_k, partial(after, as_usual)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -36,9 +36,12 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
-        modules = list(_parts(block))
-        layers = [part for module in modules for part in (module, *_layers(module))]
-        yield from ((m.attn2, factor) for m in layers if _has(m, "attn2") and _has(m.attn2, "to_k"))
+        modules = _parts(block)
+        for module in modules:
+            for part in (module, *_layers(module)) if "transformer_blocks" in module._modules else (module,):
+                attention = part._modules.get("attn2")
+                if attention is not None and "to_k" in attention._modules:
+                    yield attention, factor
         kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
             factor *= 2
@@ -64,34 +67,33 @@ def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.
 def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
     wanted = {id(layer) for layer in layers}
-    return [module for module in _parts(unet) if any(id(part.attn2) in wanted for part in _layers(module))]
+    candidates = [module for module in _parts(unet) if "transformer_blocks" in module._modules]
+    return [module for module in candidates if any(id(part.attn2) in wanted for part in _layers(module))]
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
+def _parts(module: nn.Module) -> list[nn.Module]:
     """``module`` and those in it, but not what ResBlocks' parts and transformers are made of.
 
     A run looks for its places once; to visit all of the thousands of modules of SDXL would take longer than a step.
     """
-    yield module
+    found, inner = [module], module._modules
     if _is_res_block(module):
-        yield from module.children()
-    elif not _has(module, "transformer_blocks"):
-        for child in module.children():
-            yield from _parts(child)
+        found.extend(child for child in inner.values() if child is not None)
+    elif "transformer_blocks" not in inner:
+        for child in inner.values():
+            if child is not None:
+                found.extend(_parts(child) if child._modules else (child,))
+    return found
 
 
 def _is_res_block(module: nn.Module) -> bool:
-    return _has(module, "emb_layers") and _has(module, "in_layers")
+    # ``hasattr`` takes long to find that something is none of a module's own.
+    return "emb_layers" in module._modules and "in_layers" in module._modules
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer; of anything else none."""
-    return list(module.transformer_blocks) if _has(module, "transformer_blocks") else []
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    """Whether ``name`` is one of its modules; ``hasattr`` takes long to find that it is none."""
-    return name in module._modules
+def _layers(transformer: nn.Module) -> Iterable[nn.Module]:
+    """The blocks of a transformer."""
+    return transformer.transformer_blocks._modules.values()
 
 
 def scale(attention: nn.Module) -> float:
