@@ -31,8 +31,8 @@ class TokenMaps:
 
     def __init__(self, unet: nn.Module, height: int, width: int):
         """``height``, ``width``: of the latent."""
-        self._layers, self.size = parts.token_map_layers(unet, height, width)
-        self._transformers = parts.transformers(unet, self._layers)
+        found = parts.token_map_layers(unet, height, width)
+        self._layers, self._transformers, self.size = found.attentions, found.transformers, found.size
         self._passes = Passes(unet)
         self._attached = ExitStack()
         self._call: _Rows | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -34,14 +35,20 @@ def res_blocks(unet: nn.Module) -> list[nn.Module]:
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
+    yield from ((attention, factor) for attention, factor, _ in _cross_attentions(unet))
+
+
+def _cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int, nn.Module | None]]:
+    """Those of :func:`cross_attentions`, each also with its transformer if it is in one."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
         modules = _parts(block)
         for module in modules:
-            for part in (module, *_layers(module)) if "transformer_blocks" in module._modules else (module,):
+            transformer = module if "transformer_blocks" in module._modules else None
+            for part in (module,) if transformer is None else transformer.transformer_blocks._modules.values():
                 attention = part._modules.get("attn2")
                 if attention is not None and "to_k" in attention._modules:
-                    yield attention, factor
+                    yield attention, factor, transformer
         kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
             factor *= 2
@@ -49,26 +56,31 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
             factor //= 2
 
 
-def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.Module], tuple[int, int]]:
-    """The cross-attentions whose maps the method reads for a latent of ``height`` × ``width``, and the maps' size.
+@dataclass(frozen=True)
+class MapLayers:
+    """Where the method reads its token maps.
 
-    Raises :class:`Unsupported` if the model has no text cross-attention.
+    ``attentions``: the cross-attentions. ``transformers``: the modules that they are in, whose input is the feature
+    map that they read as a row of pixels. ``size``: height and width of the maps.
     """
-    layers: dict[int, list[nn.Module]] = {}
-    for attention, factor in cross_attentions(unet):
-        layers.setdefault(factor, []).append(attention)
+
+    attentions: list[nn.Module]
+    transformers: list[nn.Module]
+    size: tuple[int, int]
+
+
+def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
+    """For a latent of ``height`` × ``width``. Raises :class:`Unsupported` if there is no text cross-attention."""
+    layers: dict[int, list[tuple[nn.Module, nn.Module | None]]] = {}
+    for attention, factor, transformer in _cross_attentions(unet):
+        layers.setdefault(factor, []).append((attention, transformer))
     if not layers:
         raise Unsupported(f"this model ({type(unet).__name__}) has no cross-attention to the prompt")
     wanted = FINE if min(height, width) < SMALL else COARSE
     factor = min(layers, key=lambda f: (abs(f - wanted), f))
-    return layers[factor], (halved(height, factor), halved(width, factor))
-
-
-def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
-    wanted = {id(layer) for layer in layers}
-    candidates = [module for module in _parts(unet) if "transformer_blocks" in module._modules]
-    return [module for module in candidates if any(id(part.attn2) in wanted for part in _layers(module))]
+    transformers = dict.fromkeys(transformer for _, transformer in layers[factor] if transformer is not None)
+    size = halved(height, factor), halved(width, factor)
+    return MapLayers([attention for attention, _ in layers[factor]], list(transformers), size)
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -89,11 +101,6 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 def _is_res_block(module: nn.Module) -> bool:
     # ``hasattr`` takes long to find that something is none of a module's own.
     return "emb_layers" in module._modules and "in_layers" in module._modules
-
-
-def _layers(transformer: nn.Module) -> Iterable[nn.Module]:
-    """The blocks of a transformer."""
-    return transformer.transformer_blocks._modules.values()
 
 
 def scale(attention: nn.Module) -> float:

@@ -228,7 +228,7 @@ def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
 
 def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     unet = attending_unet(2)
-    for layer in token_map_layers(unet, 16, 24)[0]:  # as where another extension merges pixels
+    for layer in token_map_layers(unet, 16, 24).attentions:  # as where another extension merges pixels
         layer.to_q.register_forward_hook(lambda module, args, output: output[:, ::2])
         layer.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
     maps = TokenMaps(unet, 16, 24)
@@ -297,9 +297,9 @@ def test_the_layers_are_those_of_a_quarter_or_of_half_for_small_latents(resoluti
     unet(**inputs(1, 32, 64, 77))
     pixels = 32 // factor * 64 // factor
     wanted = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
-    layers, shape = token_map_layers(unet, *size)
-    assert [id(layer) for layer in layers] == [id(a) for a in wanted]
-    assert shape == (-(-size[0] // factor), -(-size[1] // factor))
+    found = token_map_layers(unet, *size)
+    assert [id(layer) for layer in found.attentions] == [id(a) for a in wanted]
+    assert found.size == (-(-size[0] // factor), -(-size[1] // factor))
 
 
 def test_levels_are_found_where_blocks_resize_themselves():
@@ -307,7 +307,7 @@ def test_levels_are_found_where_blocks_resize_themselves():
     projections = Projections(unet)
     unet(**inputs(1, 16, 16, 77))
     for size, pixels in (((48, 48), 16), ((16, 16), 64)):
-        layers, _ = token_map_layers(unet, *size)
+        layers = token_map_layers(unet, *size).attentions
         expected = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
         assert [id(layer) for layer in layers] == [id(a) for a in expected]
 
