@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 LAYERS, MEMORY = 12, 80 * 2**20
-"""So many layers, and bytes of their probabilities, are worked out at once.
+"""So many layers, and bytes of their probabilities (where a kernel writes them), are worked out at once.
 
 A call costs as much for a few small layers as for one; with large ones there is nothing to gain, only memory to lose.
 """
