@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 LAYERS, MEMORY = 12, 80 * 2**20
-"""So many layers, and bytes of their probabilities, are worked out at once.
+"""So many layers, and bytes of their probabilities (where a kernel writes them), are worked out at once.
 
 A call costs as much for a few small layers as for one; with large ones there is nothing to gain, only memory to lose.
 """
+
+
+WeightsFor = Callable[[int, torch.device, torch.dtype], Tensor]
+"""``weights(context, device, dtype)`` of the rows that are read: ``[rows, context, T]``, see :func:`columns`."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class AttentionSum:
     ``heads``: how many there were.
     """
 
-    def __init__(self, rows: slice | list[int], weights: Callable[[int, torch.device], Tensor]):
-        """``rows``: those that are read of a call's ``N``. ``weights(context, device)``: ``[rows, context, T]``."""
+    def __init__(self, rows: slice | list[int], weights: WeightsFor):
+        """``rows``: those that are read of a call's ``N``."""
         self.heads = 0
         self._rows, self._weights = rows, weights
         self._sum: Tensor | None = None
@@ -62,7 +67,7 @@ class AttentionSum:
             self.work_out()
 
     def mean(self) -> Tensor:
-        """Over all heads, ``[rows, pixels, T]``."""
+        """Over all heads, ``[rows, pixels, T]``, with as many columns as ``weights`` has."""
         self.work_out()
         return self._sum / self.heads
 
@@ -77,27 +82,54 @@ class AttentionSum:
     @torch.no_grad()
     def _of_waiting(self, layer: Layer) -> Tensor:
         """``[rows, pixels, T]`` of the layers that wait, which have one shape."""
-        context, device = self._keys[0].shape[1], self._keys[0].device
-        weights = self._weights(context, device)
-        with _no_autocast(device):
+        with _no_autocast(self._keys[0].device):
             q, k = self._heads(self._queries, layer), self._heads(self._keys, layer)
-            # [context, pixels]: the other way round a row would be 77 long, for which a GPU's product is slow.
-            scores = torch.baddbmm(q.new_empty(1, 1, 1), k, q.transpose(1, 2), beta=0, alpha=layer.scale)
-            attention = scores.softmax(dim=1).unflatten(0, (weights.shape[0], -1))
-            full = torch.promote_types(q.dtype, torch.float32)
-            maps = attention.sum(dim=1, dtype=full).transpose(1, 2) @ weights.to(full)
+            weights = self._weights(k.shape[2], k.device, q.dtype)
+            maps = (summed_fused if q.is_cuda else summed)(q, k, weights, layer.scale)
         return maps if layer.resize is None else layer.resize(maps)
 
     def _heads(self, projected: list[Tensor], layer: Layer) -> Tensor:
-        """Each ``[N, n, heads·d]`` → ``[rows·layers·heads, n, d]``; of a single row without a copy of its own."""
+        """Each ``[N, n, heads·d]`` → ``[rows, layers·heads, n, d]``."""
         every = torch.cat(projected, dim=-1) if len(projected) > 1 else projected[0]
-        heads = len(projected) * layer.heads
-        split = every[self._rows].unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+        read = every[self._rows]
+        split = read.view(*read.shape[:2], len(projected) * layer.heads, -1).transpose(1, 2)
         return split.to(_precision(split))
 
 
+def summed(q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """``softmax(q·kᵀ·scale) @ weights``, summed over heads: ``[rows, pixels, T]``.
+
+    ``q [rows, heads, pixels, d]``, ``k [rows, heads, context, d]``, ``weights [rows, context, T]``.
+    """
+    rows, heads = q.shape[:2]
+    q, k = q.flatten(0, 1), k.flatten(0, 1)
+    # [context, pixels]: the other way round a row would be 77 long, for which a product is slow.
+    scores = torch.baddbmm(q.new_empty(1, 1, 1), k, q.transpose(1, 2), beta=0, alpha=scale)
+    attention = scores.softmax(dim=1).view(rows, heads, *scores.shape[1:])
+    return attention.sum(dim=1).transpose(1, 2) @ weights
+
+
+def summed_fused(q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """As :func:`summed`, by the kernel that works attention out without writing scores, the weights as its values.
+
+    Half precision is enough: the scores keep what they are computed in, single precision.
+    """
+    values = weights[:, None].expand(-1, q.shape[1], -1, -1)
+    maps = scaled_dot_product_attention(q, k, values, scale=scale)
+    return maps.sum(dim=1, dtype=torch.promote_types(maps.dtype, torch.float32))
+
+
+FUSED = 8
+"""The fused kernels take values of so many columns, or twice as many, and so on."""
+
+
+def columns(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """``weights [rows, context, T]`` for queries of ``dtype``, with zeros in the columns behind ``T``."""
+    return pad(weights, (0, -weights.shape[-1] % FUSED)).to(dtype)
+
+
 def _precision(x: Tensor) -> torch.dtype:
-    """Half where products are scaled before they are rounded, as CUDA's are: q·kᵀ of SD 2.x leaves its range before.
+    """Half on CUDA only, where scores are not rounded to it: q·kᵀ of SD 2.x leaves its range.
 
     bfloat16 is too coarse for a threshold.
     """

@@ -27,21 +27,24 @@ class Block:
 
     def __init__(self, layers: nn.Module):
         self.forward = layers.forward
-        self._layers = layers
+        inner = tuple(layers._modules.values())
         # Every block begins with the same activation of the same embedding: it is worth making once.
-        self.usual = len(layers) == 2 and isinstance(layers[0], nn.SiLU) and "forward" not in vars(layers)
+        self.usual = len(inner) == 2 and isinstance(inner[0], nn.SiLU) and "forward" not in layers.__dict__
+        if self.usual:
+            self.activate, self.project = inner
 
-    def activate(self, emb: Tensor) -> Tensor:
-        """The activation before the linear layer of a usual block."""
-        return self._layers[0](emb)
+    activate: nn.Module
+    """The activation before the linear layer of a usual block."""
 
-    def project(self, activated: Tensor) -> Tensor:
-        """The linear layer of a usual block: ``[rows, E]`` → ``[rows, C]``."""
-        return self._layers[1](activated)
+    project: nn.Module
+    """The linear layer of a usual block: ``[rows, E]`` → ``[rows, C]``."""
 
     def parameters(self) -> list[Tensor]:
-        """Of its layers."""
-        return list(self._layers.parameters())
+        """Of a usual block."""
+        inner = self.project
+        if inner._modules:
+            return list(inner.parameters())
+        return [p for p in inner._parameters.values() if p is not None]
 
 
 class Embeddings:
@@ -81,6 +84,7 @@ class BlockTables:
         self._watched = not any(p.is_inference() for p in [*self._parameters, *self._time_parameters])
         self._chunks: dict[int, _Chunk] = {}  # by ``n``
         self._rows: dict[tuple, Tensor] = {}
+        self._layouts: dict[tuple[Block, int], dict[Block, tuple[int, int]]] = {}
 
     def clear(self) -> None:
         """Forget what was made."""
@@ -133,8 +137,7 @@ class BlockTables:
                 activated = block.activate(of.lagging())
                 lagging = torch.cat([b.project(activated) for b in blocks], dim=1)
                 of.table = torch.cat([torch.cat(own, dim=1), lagging])
-            ends = accumulate((rows.shape[1] for rows in own), initial=0)
-            of.channels = dict(zip(blocks, pairwise(ends), strict=True))
+            of.channels = self._layout(blocks, own)
         return of.table, of.channels
 
     def rows(self, of: Embeddings, index: Tensor) -> Tensor:
@@ -151,11 +154,19 @@ class BlockTables:
             return torch.where(levels == 0, rows[:, :1], levels + (of.n - 1))
         return rows.gather(1, levels)
 
+    def _layout(self, blocks: Sequence[Block], own: Sequence[Tensor]) -> dict[Block, tuple[int, int]]:
+        """The first and last of a table's channels for each of ``blocks``, which made ``own``."""
+        key = blocks[0], len(blocks)
+        if key not in self._layouts:
+            ends = accumulate((rows.shape[1] for rows in own), initial=0)
+            self._layouts[key] = dict(zip(blocks, pairwise(ends), strict=True))
+        return self._layouts[key]
+
     def _together(self, block: Block, emb: Tensor, of: Embeddings, state: object) -> list[Block]:
         if of.chunk.projected is not None and of.chunk.projected_state == state:
             return self._blocks
         # Parameters elsewhere are moved to the device when their block's turn comes.
-        here = len(of) <= TOGETHER and all(p.device == emb.device for p in self._parameters)
+        here = len(of) <= TOGETHER and {p.device for p in self._parameters} == {emb.device}
         return self._blocks if here else [block]
 
     def _ahead(self, blocks: Sequence[Block], chunk: _Chunk, state: object) -> Tensor:
@@ -188,4 +199,4 @@ class _Chunk:
 
 def _state(parameters: Sequence[Tensor]) -> tuple:
     """What changes whenever one of ``parameters`` is written to, or may no longer be written beside."""
-    return torch.is_inference_mode_enabled(), [(p.data_ptr(), p._version) for p in parameters]
+    return torch.is_inference_mode_enabled(), list(map(Tensor.data_ptr, parameters)), [p._version for p in parameters]

@@ -100,14 +100,19 @@ class CountingClock:
         self.index = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
         self.touched = self.index > 0
 
-    def levels(self, i: int) -> Tensor:
-        """All progress values that evaluation ``i`` can hold, float64 ``[i + 1]``; one alone where nothing lags."""
-        count = torch.arange(i + 1 if self._k > 0 else 1, dtype=torch.float64)
-        return i - self._k * count * (1 - i / max(self.advances, 1))
+    def levels(self, evaluations: Sequence[int]) -> list[Tensor]:
+        """All progress values that each of ``evaluations`` can hold, made at once.
+
+        Of evaluation ``i`` float64 ``[i + 1]``; one alone where nothing lags.
+        """
+        counts = [i + 1 if self._k > 0 else 1 for i in evaluations]
+        count = torch.cat([torch.arange(n, dtype=torch.float64) for n in counts])
+        i = torch.tensor(evaluations, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
+        return list((i - self._k * count * (1 - i / max(self.advances, 1))).split(counts))
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.levels(self.step), self.index)
+        return Progress(*self.levels([self.step]), self.index)
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of a level at one evaluation and one at the next that pixels can hold, ``[P]`` each; the index."""

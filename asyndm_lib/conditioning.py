@@ -51,6 +51,7 @@ class PixelTimesteps:
         self._order = [block for _, block in self._blocks]
         self._tables = BlockTables(unet.time_embed, self._order)
         self._sizes: dict[Block, tuple[int, int]] = {}  # of the blocks' feature maps in the last call
+        self._groups: dict[tuple, tuple[list[Block], list[int], int]] = {}  # as long as those stay
         self._places = _Places()
         self._attached = ExitStack()
         self._call: _Call | None = None
@@ -109,30 +110,48 @@ class PixelTimesteps:
         call = self._call
         if call is None or call.embeddings is None or not self._passes.own:
             return block.forward(emb)
-        size = tuple(call.size)
-        self._sizes[block] = size
+        size = call.size
+        if self._sizes.get(block) != size:
+            self._sizes[block] = size
+            self._groups.clear()
         if emb is not call.emb:
             call.emb, call.ready = emb, {}
         ready = call.ready.pop(block, None)
-        return ready if ready is not None and tuple(ready.shape[-2:]) == size else self._spread(block, emb, size)
+        return ready if ready is not None and ready.shape[-2:] == size else self._spread(block, emb, size)
 
     def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
         """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
         call = self._call
         table, channels = self._tables.table(block, emb, call.embeddings)
-        blocks, (first, last) = [block], channels[block]
-        most = SPREAD // (emb.shape[0] * size[0] * size[1] * table.element_size())
+        n = emb.shape[0]
+        key = block, len(channels), n, table.dtype
+        if key not in self._groups:
+            most = SPREAD // (n * size[0] * size[1] * table.element_size())
+            self._groups[key] = self._group(block, channels, size, most)
+        others, sizes, first = self._groups[key]
+        together = call.spread(table.narrow(1, first, sum(sizes)), n)
+        if not others:
+            return together
+        own, *rest = together.split_with_sizes(sizes, dim=1)
+        call.ready.update(zip(others, rest, strict=True))
+        return own
+
+    def _group(
+        self, block: Block, channels: dict[Block, tuple[int, int]], size: tuple[int, int], most: int
+    ) -> tuple[list[Block], list[int], int]:
+        """The blocks to be served along with ``block``, how many channels it and each has, and where the first are.
+
+        ``most``: so many channels they may have together.
+        """
+        others, (first, last) = [], channels[block]
+        sizes = [last - first]
         for other in self._order[self._order.index(block) + 1 :]:
             if self._sizes.get(other) != size or other not in channels or channels[other][1] - first > most:
                 break
-            blocks.append(other)
+            others.append(other)
+            sizes.append(channels[other][1] - last)
             last = channels[other][1]
-        together = call.spread(table[:, first:last], emb.shape[0])
-        if len(blocks) == 1:
-            return together
-        own, *others = together.split_with_sizes([channels[b][1] - channels[b][0] for b in blocks], dim=1)
-        call.ready.update(zip(blocks[1:], others, strict=True))
-        return own
+        return others, sizes, first
 
 
 class _Call:
@@ -144,7 +163,7 @@ class _Call:
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None
         self.embedding = False
-        self.size = tuple(index.shape[-2:])
+        self.size = index.shape[-2:]
         self.emb: Tensor | None = None
         self.ready: dict[Block, Tensor] = {}
         self._index, self._tables, self._places = index, tables, places
@@ -157,7 +176,7 @@ class _Call:
 
         Either way leaves each channel's pixels side by side in memory, as the feature map has them.
         """
-        size = tuple(self.size)
+        size = self.size
         if not table.is_cuda:
             return table.t().index_select(1, self._rows_at(size, n)).view(-1, n, *size).transpose(0, 1)
         # In the feature map's very order, to which it is added in less time.
@@ -171,7 +190,7 @@ class _Call:
         if size not in self._rows:
             if self._all is None:
                 self._all = self._tables.rows(self.embeddings, self._index).flatten()
-            self._rows.update(self._places.taken(self._all, n, tuple(self._index.shape[-2:]), size))
+            self._rows.update(self._places.taken(self._all, n, self._index.shape[-2:], size))
         return self._rows[size]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import unet as parts
-from .attention_sum import AttentionSum, Layer
+from .attention_sum import AttentionSum, Layer, WeightsFor, columns
 from .nearest import Resize
 from .passes import Passes
 from .patching import watched
@@ -31,8 +31,8 @@ class TokenMaps:
 
     def __init__(self, unet: nn.Module, height: int, width: int):
         """``height``, ``width``: of the latent."""
-        self._layers, self.size = parts.token_map_layers(unet, height, width)
-        self._transformers = parts.transformers(unet, self._layers)
+        found = parts.token_map_layers(unet, height, width)
+        self._layers, self._transformers, self.size = found.attentions, found.transformers, found.size
         self._passes = Passes(unet)
         self._attached = ExitStack()
         self._call: _Rows | None = None
@@ -49,9 +49,11 @@ class TokenMaps:
         self._passes.attach()
         for transformer in self._transformers:
             attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
+        kinds: dict[Layer, Layer] = {}  # one object for layers that are alike: they are compared at every layer
         for layer in self._layers:
             attached.enter_context(watched(layer.to_q, self._after_query))
             as_usual = Layer(layer.heads, parts.scale(layer))
+            as_usual = kinds.setdefault(as_usual, as_usual)
             after = self._after_last_key if layer is self._layers[-1] else self._after_key
             attached.enter_context(watched(layer.to_k, partial(after, as_usual)))
 
@@ -86,11 +88,13 @@ class TokenMaps:
         """
         seen = [record for record in self._records if record.sum.heads]
         rows = [row for record in seen for row in record.rows]
-        means = [record.sum.mean().transpose(1, 2).unflatten(-1, self.size) for record in seen]
+        means = [record.sum.mean() for record in seen]
         self.clear()
         if not means:
             return [], torch.empty(0, 0, *self.size)
-        return rows, means[0] if len(means) == 1 else torch.cat(means)
+        targets = self._known[1][0].shape[1]
+        mean = means[0] if len(means) == 1 else torch.cat(means)
+        return rows, mean[..., :targets].transpose(1, 2).unflatten(-1, self.size)
 
     def _before_transformer(self, module: nn.Module, args: tuple) -> None:
         self._here = tuple(args[0].shape[-2:])
@@ -120,12 +124,14 @@ class TokenMaps:
             self._resizes[here] = lambda maps: _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
         return self._resizes[here]
 
-    def _weights_of(self, rows: Sequence[Hashable], weights: Weights, context: int, device: torch.device) -> Tensor:
-        """``[rows, context, T]``; they seldom change from step to step."""
+    def _weights_of(
+        self, rows: Sequence[Hashable], weights: Weights, context: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """``[rows, context, T]`` and columns of zeros; they seldom change from step to step."""
         own = [weights(row, context) for row in rows]
-        key = [*map(id, own), device]
+        key = [*map(id, own), device, dtype]
         if self._known is None or key != self._known[0]:
-            self._known = key, own, torch.stack(own).to(device)
+            self._known = key, own, columns(torch.stack(own).to(device), dtype)
         return self._known[2]
 
 
@@ -177,7 +183,7 @@ class _Untouched:
 class _Rows:
     """The recorded rows of one call of the UNet, and what was seen of them so far."""
 
-    def __init__(self, at: list[int], rows: list[Hashable], weights: Callable[[int, torch.device], Tensor]):
+    def __init__(self, at: list[int], rows: list[Hashable], weights: WeightsFor):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         run = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
         self.rows = rows

@@ -34,6 +34,8 @@ class PromptTargets:
     automatic: Set[int] = frozenset()
     _tokens: dict[str, Sequence[Token]] = field(default_factory=dict, init=False, repr=False)
     _found: dict[tuple, list[Found]] = field(default_factory=dict, init=False, repr=False)
+    _keys: dict[tuple[int, int], tuple] = field(default_factory=dict, init=False, repr=False)
+    _held: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
     _present: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -57,16 +59,23 @@ class PromptTargets:
 
     def _key(self, image: int, step: int) -> tuple:
         """All that decides where the targets stand in an image's prompt."""
-        texts = tuple(_active(part, step) for part in self.prompts[image])
-        return texts, None if self.named is None else frozenset(self.named[image])
+        at = image, step
+        if at not in self._keys:
+            texts = tuple(_active(part, step) for part in self.prompts[image])
+            self._keys[at] = texts, None if self.named is None else frozenset(self.named[image])
+        return self._keys[at]
 
     def present(self, step: int, device: torch.device | str = "cpu") -> Tensor:
         """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``."""
+        held = tuple(self._key(image, step) for image in range(len(self.prompts)))
+        if (held, device) in self._held:
+            return self._held[held, device]
         found = [self.found(image, step) for image in range(len(self.prompts))]
-        key = (tuple(tuple(bool(f.occurrences) for f in image) for image in found), str(device))
+        key = tuple(tuple(bool(f.occurrences) for f in image) for image in found), device
         if key not in self._present:
             shape = len(self.prompts), len(self.targets)
             self._present[key] = torch.tensor(key[0], dtype=torch.bool).reshape(shape).to(device)
+        self._held[held, device] = self._present[key]
         return self._present[key]
 
     def ever_present(self) -> Tensor:
@@ -84,9 +93,9 @@ class PromptTargets:
 
         Summed over the ``AND`` parts of an image the weights of a present target make 1.
         """
-        found = self.found(image, step)
-        key = (self._key(image, step), part, context, str(device))
+        key = self._key(image, step), part, context, device
         if key not in self._weights:
+            found = self.found(image, step)
             weights = torch.zeros(context, len(found))
             for column, where in enumerate(found):
                 count = sum(len(positions) for _, positions in where.occurrences)

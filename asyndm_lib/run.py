@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -303,12 +303,10 @@ class Run:
     @contextmanager
     def _these(self, rows: Sequence[Row], unread: Sequence[Row], tokens: int | None = None) -> Iterator[Rows]:
         images = [image for image, _ in rows]
-        index, sigma, lagging = (self._of(images, map) for map in (self._sigma.index, self._sigma.map, self.lagging))
-        with ExitStack() as stack:
-            stack.enter_context(self._timesteps.use(self._sigma.timesteps, index, self._coming()))
-            if self._recording:
-                stack.enter_context(self._regions.record(unread, self.host.step(), tokens))
-            yield Rows(sigma, lagging)
+        index = self._of(images, self._sigma.index)
+        recording = self._regions.record(unread, self.host.step(), tokens) if self._recording else nullcontext()
+        with self._timesteps.use(self._sigma.timesteps, index, self._coming()), recording:
+            yield Rows(self._of(images, self._sigma.map), self._of(images, self.lagging))
 
     def _of(self, images: Sequence[int], map: Tensor) -> Tensor:
         """``map [B, 1, H, W]`` of ``images``, ``[n, 1, H, W]``; of a single one without an operation."""
@@ -362,7 +360,7 @@ class Run:
 
     def _known_levels(self) -> KnownLevels:
         schedule = self._descent.schedule
-        progress = [self._clock.levels(schedule.lead + i) for i in range(schedule.evaluations)]
+        progress = self._clock.levels([schedule.lead + i for i in range(schedule.evaluations)])
         sizes = [len(levels) for levels in progress]
         sigmas, timesteps = self._levels(torch.cat(progress))
         firsts = torch.tensor([0, *accumulate(sizes[:-1])], device=self._device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -34,11 +35,20 @@ def res_blocks(unet: nn.Module) -> list[nn.Module]:
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
+    yield from ((attention, factor) for attention, factor, _ in _cross_attentions(unet))
+
+
+def _cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int, nn.Module | None]]:
+    """Those of :func:`cross_attentions`, each also with its transformer if it is in one."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
-        modules = list(_parts(block))
-        layers = [part for module in modules for part in (module, *_layers(module))]
-        yield from ((m.attn2, factor) for m in layers if _has(m, "attn2") and _has(m.attn2, "to_k"))
+        modules = _parts(block)
+        for module in modules:
+            transformer = module if "transformer_blocks" in module._modules else None
+            for part in (module,) if transformer is None else transformer.transformer_blocks._modules.values():
+                attention = part._modules.get("attn2")
+                if attention is not None and "to_k" in attention._modules:
+                    yield attention, factor, transformer
         kinds = {type(module).__name__ for module in modules}
         if "Downsample" in kinds:
             factor *= 2
@@ -46,52 +56,51 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
             factor //= 2
 
 
-def token_map_layers(unet: nn.Module, height: int, width: int) -> tuple[list[nn.Module], tuple[int, int]]:
-    """The cross-attentions whose maps the method reads for a latent of ``height`` × ``width``, and the maps' size.
+@dataclass(frozen=True)
+class MapLayers:
+    """Where the method reads its token maps.
 
-    Raises :class:`Unsupported` if the model has no text cross-attention.
+    ``attentions``: the cross-attentions. ``transformers``: the modules that they are in, whose input is the feature
+    map that they read as a row of pixels. ``size``: height and width of the maps.
     """
-    layers: dict[int, list[nn.Module]] = {}
-    for attention, factor in cross_attentions(unet):
-        layers.setdefault(factor, []).append(attention)
+
+    attentions: list[nn.Module]
+    transformers: list[nn.Module]
+    size: tuple[int, int]
+
+
+def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
+    """For a latent of ``height`` × ``width``. Raises :class:`Unsupported` if there is no text cross-attention."""
+    layers: dict[int, list[tuple[nn.Module, nn.Module | None]]] = {}
+    for attention, factor, transformer in _cross_attentions(unet):
+        layers.setdefault(factor, []).append((attention, transformer))
     if not layers:
         raise Unsupported(f"this model ({type(unet).__name__}) has no cross-attention to the prompt")
     wanted = FINE if min(height, width) < SMALL else COARSE
     factor = min(layers, key=lambda f: (abs(f - wanted), f))
-    return layers[factor], (halved(height, factor), halved(width, factor))
+    transformers = dict.fromkeys(transformer for _, transformer in layers[factor] if transformer is not None)
+    size = halved(height, factor), halved(width, factor)
+    return MapLayers([attention for attention, _ in layers[factor]], list(transformers), size)
 
 
-def transformers(unet: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """The modules whose input is the feature map that the cross-attentions ``layers`` read as a row of pixels."""
-    wanted = {id(layer) for layer in layers}
-    return [module for module in _parts(unet) if any(id(part.attn2) in wanted for part in _layers(module))]
-
-
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
+def _parts(module: nn.Module) -> list[nn.Module]:
     """``module`` and those in it, but not what ResBlocks' parts and transformers are made of.
 
     A run looks for its places once; to visit all of the thousands of modules of SDXL would take longer than a step.
     """
-    yield module
+    found, inner = [module], module._modules
     if _is_res_block(module):
-        yield from module.children()
-    elif not _has(module, "transformer_blocks"):
-        for child in module.children():
-            yield from _parts(child)
+        found.extend(child for child in inner.values() if child is not None)
+    elif "transformer_blocks" not in inner:
+        for child in inner.values():
+            if child is not None:
+                found.extend(_parts(child) if child._modules else (child,))
+    return found
 
 
 def _is_res_block(module: nn.Module) -> bool:
-    return _has(module, "emb_layers") and _has(module, "in_layers")
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer; of anything else none."""
-    return list(module.transformer_blocks) if _has(module, "transformer_blocks") else []
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    """Whether ``name`` is one of its modules; ``hasattr`` takes long to find that it is none."""
-    return name in module._modules
+    # ``hasattr`` takes long to find that something is none of a module's own.
+    return "emb_layers" in module._modules and "in_layers" in module._modules
 
 
 def scale(attention: nn.Module) -> float:

@@ -306,7 +306,7 @@ def test_levels_are_distinct_and_the_index_picks_them(curve, journey):
 @MANY
 def test_levels_of_the_counting_clock_are_known_in_advance(masks, k):
     clock = CountingClock(len(masks), (1, 1, 2, PIXELS // 2), k)
-    tables = [clock.levels(i) for i in range(len(masks) + 1)]
+    tables = clock.levels(range(len(masks) + 1))
     for i, progress in enumerate(walk(clock, masks, k)):
         _check(progress, i)
         assert len(progress.levels) == (i + 1 if k else 1)

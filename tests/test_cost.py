@@ -59,7 +59,7 @@ def test_a_step_adds_few_operations_and_no_wait(sampler, most, model):
 def test_a_step_of_sdxls_sixty_layers_adds_few_operations(monkeypatch):
     monkeypatch.setattr(unet_parts, "SMALL", 0)  # the maps of a large picture, for a small one
     unet = models.SdxlUNet(model_channels=32, num_head_channels=16, context_dim=16).eval()
-    assert len(unet_parts.token_map_layers(unet, 16, 16)[0]) == 60
+    assert len(unet_parts.token_map_layers(unet, 16, 16).attentions) == 60
     (plain, _), (ours, _) = a_step(models.Model("tiny", unet, 16, 16, models.SDXL_LABEL), lengths=(4, 6))
     assert plain > 1500
     assert 0 < ours - plain <= 70

@@ -9,13 +9,15 @@ from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
 from asyndm_lib import attention_sum
-from asyndm_lib.attention_sum import AttentionSum, Layer
+from asyndm_lib.attention_sum import AttentionSum, Layer, columns, summed, summed_fused
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.maps import TokenMaps
 from asyndm_lib.nearest import resize
 from asyndm_lib.unet import halved, token_map_layers
 
 TARGETS = 3
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 def attending_unet(*resolutions: int) -> nn.Module:
@@ -226,7 +228,7 @@ def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
 
 def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     unet = attending_unet(2)
-    for layer in token_map_layers(unet, 16, 24)[0]:  # as where another extension merges pixels
+    for layer in token_map_layers(unet, 16, 24).attentions:  # as where another extension merges pixels
         layer.to_q.register_forward_hook(lambda module, args, output: output[:, ::2])
         layer.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
     maps = TokenMaps(unet, 16, 24)
@@ -295,9 +297,9 @@ def test_the_layers_are_those_of_a_quarter_or_of_half_for_small_latents(resoluti
     unet(**inputs(1, 32, 64, 77))
     pixels = 32 // factor * 64 // factor
     wanted = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
-    layers, shape = token_map_layers(unet, *size)
-    assert [id(layer) for layer in layers] == [id(a) for a in wanted]
-    assert shape == (-(-size[0] // factor), -(-size[1] // factor))
+    found = token_map_layers(unet, *size)
+    assert [id(layer) for layer in found.attentions] == [id(a) for a in wanted]
+    assert found.size == (-(-size[0] // factor), -(-size[1] // factor))
 
 
 def test_levels_are_found_where_blocks_resize_themselves():
@@ -305,7 +307,7 @@ def test_levels_are_found_where_blocks_resize_themselves():
     projections = Projections(unet)
     unet(**inputs(1, 16, 16, 77))
     for size, pixels in (((48, 48), 16), ((16, 16), 64)):
-        layers, _ = token_map_layers(unet, *size)
+        layers = token_map_layers(unet, *size).attentions
         expected = [a for name, a in projections.attentions.items() if projections.q[name].shape[1] == pixels]
         assert [id(layer) for layer in layers] == [id(a) for a in expected]
 
@@ -325,7 +327,7 @@ def test_half_precision_is_computed_in_single():
     k = torch.randn(1, 77, 16, generator=random).half() * 300
 
     def mean(query: Tensor, key: Tensor) -> Tensor:
-        sum = AttentionSum(slice(0, 1), lambda context, device: torch.eye(context)[None])
+        sum = AttentionSum(slice(0, 1), lambda context, device, dtype: torch.eye(context, dtype=dtype)[None])
         sum.add(query, key, Layer(2, 1.0))
         return sum.mean()
 
@@ -336,12 +338,40 @@ def test_half_precision_is_computed_in_single():
     torch.testing.assert_close(out, mean(q.float(), k.float()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("targets", "heads", "d", "context"), [(1, 8, 40, 77), (3, 5, 64, 77), (8, 2, 160, 154), (9, 20, 64, 231)]
+)
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ("cpu", torch.float32),
+        pytest.param("cuda", torch.float32, marks=NO_GPU),
+        pytest.param("cuda", torch.float16, marks=NO_GPU),
+    ],
+)
+def test_the_fused_kernel_gives_the_sum_of_the_slow_computation(device, dtype, targets, heads, d, context):
+    random = torch.Generator().manual_seed(8)
+    # As the layers have them: a head's numbers side by side in a row of all heads'.
+    q, k = (torch.randn(2, n, heads * d, generator=random).view(2, n, heads, d).transpose(1, 2) for n in (96, context))
+    q, k = q.to(device, dtype), k.to(device, dtype)
+    weights = torch.rand(2, context, targets, generator=random).to(device)
+    scale = d**-0.5
+    attention = (q.double() @ k.double().transpose(-1, -2) * scale).softmax(dim=-1)
+    expected = (attention @ weights.double()[:, None]).sum(dim=1)
+    rtol = 2e-3 if dtype == torch.float16 else 1e-5
+    for way in (summed_fused,) if dtype == torch.float16 else (summed, summed_fused):
+        maps = way(q, k, columns(weights, dtype), scale)
+        assert maps.dtype == torch.float32
+        torch.testing.assert_close(maps[..., :targets].double(), expected, rtol=rtol, atol=1e-6)
+        assert not maps[..., targets:].any()
+
+
 @pytest.mark.parametrize("memory", [0, 5 * 20 * 77 * 4 * 2, 2**30])
 def test_many_layers_at_once_or_one_by_one_have_the_same_mean(memory, monkeypatch):
     monkeypatch.setattr(attention_sum, "MEMORY", memory)
     random = torch.Generator().manual_seed(7)
     weights = torch.rand(1, 77, 3, generator=random)
-    sum, expected = AttentionSum(slice(0, 1), lambda context, device: weights), []
+    sum, expected = AttentionSum(slice(0, 1), lambda context, device, dtype: weights), []
     for heads in [2] * 11 + [4, 2]:
         q, k = (torch.randn(1, n, 16, generator=random) for n in (20, 77))
         sum.add(q, k, Layer(heads, 0.5))

@@ -154,7 +154,7 @@ def _others() -> Iterator[Row]:
         yield row("editing, second word", None, {"targets": "dog", "concavity": 1.0}, **second, sampler_name=sampler)
         yield row("editing, static", None, STATIC, prompt="a [dog:cat:0.5] in the sun", sampler_name=sampler)
     for sampler in ("PLMS", "UniPC"):  # PLMS evaluates the first step twice
-        yield row("editing by step", None, {"targets": "dog"}, prompt="a [cat:dog:2]", sampler_name=sampler)
+        yield row("editing by step", None, {"targets": "dog"}, prompt="a [cat:dog:2]", steps=8, sampler_name=sampler)
     yield from both(row("skip_early_cond", {"skip_early_cond": 0.4}, sampler_name="DDIM CFG++"))
     for sampler in ("Heun", "UniPC"):
         yield from both(row("NGMS", {"s_min_uncond": 4.0}, s_min_uncond=4.0, sampler_name=sampler))
