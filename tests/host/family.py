@@ -283,6 +283,9 @@ REFORGE = Family(
     lacks={
         **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items() if name not in _NOT_IN_REFORGE},
         **{f"extension {name}, txt2img": f"reForge does not bring {name}" for name in _FORGES_LATER},
+        **dict.fromkeys(("hypernetworks", "option sd_hypernetwork"), "reForge applies no hypernetworks"),
+        "option lora_functional": "reForge has this option and does nothing by it",
+        "option fp8_storage": "reForge has this option and does nothing by it",
         "sampler DDIM CFG++": "reForge has no sampler DDIM CFG++",
         "option hypertile_enable_unet": "reForge has HyperTile as a built-in extension",
         "unCLIP": "reForge knows unCLIP checkpoints by their weights, and there is no tiny one",
