@@ -242,12 +242,12 @@ _REFORGES = (
 )
 _COMFYS = "is not AUTOMATIC1111's own"
 _NOT_IN_REFORGE = (
+    *("checkpoint sd1-edit", "option sd_lora"),
     *("option sd_vae_encode_method", "script prompts from file or textbox", "script img2img alternative test"),
     "batches of DDPM",
 )
 """What Forge lacks and reForge has."""
 _FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated")
-_NO_TINY_XL = "the tiny SDXL checkpoints have fewer layers of text than reForge reads"
 REFORGE = Family(
     "reForge",
     FORGE.flags,
@@ -283,10 +283,12 @@ REFORGE = Family(
     lacks={
         **{name: why.replace("Forge", "reForge") for name, why in FORGE.lacks.items() if name not in _NOT_IN_REFORGE},
         **{f"extension {name}, txt2img": f"reForge does not bring {name}" for name in _FORGES_LATER},
-        **{f"checkpoint {name}": _NO_TINY_XL for name in ("sdxl", "sdxl-inpainting")},
+        **dict.fromkeys(("hypernetworks", "option sd_hypernetwork"), "reForge applies no hypernetworks"),
+        "option lora_functional": "reForge has this option and does nothing by it",
+        "option fp8_storage": "reForge has this option and does nothing by it",
         "sampler DDIM CFG++": "reForge has no sampler DDIM CFG++",
-        "checkpoint sd1-edit": "there is no tiny InstructPix2Pix checkpoint that reForge would know",
         "option hypertile_enable_unet": "reForge has HyperTile as a built-in extension",
+        "unCLIP": "reForge knows unCLIP checkpoints by their weights, and there is no tiny one",
     },
 )
 

@@ -3,7 +3,7 @@
 import pictures
 import pytest
 from family import HOST
-from requests_table import BASE, switched_on
+from requests_table import BASE, plot, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -91,11 +91,8 @@ def test_every_picture_of_a_job_has_it(host):
 def test_cells_of_a_grid_do_not_inherit_it(host):
     """The host's X/Y/Z plot shares one dictionary of entries among its cells."""
     names = next(s for s in host.get("/sdapi/v1/script-info") if s["name"] == "x/y/z plot" and not s["is_img2img"])
-    axis, (refused, *_) = names["args"][0]["choices"].index("Sampler"), HOST.refused
-    args = [axis, f"Euler, {refused}, DPM++ 2M", [], *(0, "", []) * 2]
-    args += [False, False, True, True, False, False, False, *HOST.plot_numbers, True]
-    request = {**BASE, "script_name": "x/y/z plot", "script_args": args}
-    answer = host.make(switched_on(request))
+    labels, (refused, *_) = names["args"][0]["choices"], HOST.refused
+    answer = host.make(plot(labels, switched_on(BASE), x=("Sampler", f"Euler, {refused}, DPM++ 2M")))
     assert answer.status == 200, answer.info
     marked = ["AsynDM" in text for text in answer.info["infotexts"][-3:]]
     assert marked == [True, False, True], answer.info["infotexts"]

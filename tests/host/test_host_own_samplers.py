@@ -23,7 +23,7 @@ SIZE, STEPS, DRAWS = (1, 6, 8), 7, 40
 def test_own_function(name, settings, host):
     case = CASES[name]
     if case.name in FORGES_OWN and HOST in (A1111, REFORGE):
-        pytest.skip(f"{HOST.name} has no sampler function {case.name}")
+        pytest.skip(f"the k-diffusion of {HOST.name} has no sampler function {case.name}")
     if case.name not in SAMPLERS:
         pytest.skip(f"{HOST.name} has no sampler function {case.name}")
     if HOST is NEO and case.name in NEOS_OWN:

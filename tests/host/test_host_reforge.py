@@ -33,9 +33,11 @@ def rows() -> Iterator[Row]:
         "continuous EDM": sampling("Continuous EDM", continuous="v_prediction"),
         "continuous V": sampling("Continuous V"),
     }.items():
+        # With a model that was once brought to zero SNR the host fails at all that are not discrete.
+        request, checkpoint = {**SMALL, **request}, "sd1-v" if "zero" in name else "sd1"
         for sampler in ("Euler", "Euler a"):
-            yield from both(Row(f"{name}, {sampler}", {**SMALL, **request, "sampler_name": sampler}))
-        yield from both(Row(f"{name}, static", {**SMALL, **request, "sampler_name": "DPM++ 2M"}, STATIC))
+            yield from both(Row(f"{name}, {sampler}", {**request, "sampler_name": sampler}, checkpoint=checkpoint))
+        yield from both(Row(f"{name}, static", {**request, "sampler_name": "DPM++ 2M"}, STATIC, checkpoint=checkpoint))
     for mode in ("SD3", "Flux"):
         without = {"unchanged": True, "without": True, "messages": ("predict by",)}
         yield Row(f"{mode}, a flow", {**SMALL, **sampling(mode)}, **without)

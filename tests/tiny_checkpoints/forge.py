@@ -25,6 +25,11 @@ TEXT_LAYERS, MLP = 2, 2
 """Layers of every text encoder, and the factor by which the hidden ones are wider."""
 REFORGES_LAYERS = 3
 """Of which it takes the last but one only where there is another before."""
+REFORGES_XL = (
+    Path("repositories", "generative-models", "configs", "inference", "sd_xl_base.yaml"),
+    Path("configs", "sd_xl_inpaint.yaml"),
+)
+"""Its own configurations of SDXL and of inpainting checkpoints of it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ KINDS = {
     "sd1-other.ckpt": ForgeKind(seed=1),  # not "sd1.ckpt": asked for tiny-sd1, they may take either
     "sd1-wide": ForgeKind(channels=(1, 2, 4)),  # FreeU knows feature maps of 640 and 1280 channels
     "sd1-inpainting": ForgeKind(extra_channels=5),
+    "sd1-edit": ForgeKind(extra_channels=4, edit=True),
     "sd2-v": ForgeKind(prediction="v", width=1024),
     "sdxl": ForgeKind(**_XL),
     "sdxl-inpainting": ForgeKind(**_XL, extra_channels=5),
@@ -89,7 +95,8 @@ def known(webui: Path) -> list[str]:
     """The kinds that the WebUI in this folder knows."""
     if _reforge(webui):
         return [name for name, kind in KINDS.items() if not kind.configuration]
-    return [name for name, kind in KINDS.items() if (webui / CONFIGURATIONS / kind.configuration).is_dir()]
+    configurations = webui / CONFIGURATIONS
+    return [name for name, kind in KINDS.items() if not kind.edit and (configurations / kind.configuration).is_dir()]
 
 
 def _reforge(webui: Path) -> bool:
@@ -115,18 +122,22 @@ def make(folder: Path, kind: str, webui: Path) -> Path:
     save_file({name: value.contiguous() for name, value in weights.items()}, path, {"made_as": kind})
     settings = _settings(of, webui)
     if settings:
-        path.with_suffix(".yaml").write_text(json.dumps(settings))  # JSON is YAML
+        path.with_suffix(".yaml").write_text(settings)
     return path
 
 
-def _settings(kind: ForgeKind, webui: Path) -> dict[str, Any]:
+def _settings(kind: ForgeKind, webui: Path) -> str:
     """The YAML beside a checkpoint, of which Forge reads the kind of prediction only."""
     if not _reforge(webui):
-        return {"model": {"params": {"parameterization": kind.prediction}}}
+        return json.dumps({"model": {"params": {"parameterization": kind.prediction}}})  # JSON is YAML
+    if kind.sgm:
+        # Its own, which numbers the last but one of CLIP's layers from the front.
+        own = webui / REFORGES_XL[bool(kind.extra_channels)]
+        return own.read_text().replace("layer_idx: 11", f"layer_idx: {REFORGES_LAYERS - 1}")
     if kind.prediction == "eps":
-        return {}  # reForge then takes the one that its families have
+        return ""  # reForge then takes the one that its families have
     name = "clip" if kind.width == 768 else "open_clip"
-    return config.write(kind, [text.Encoder(name, {}, "openai/clip-vit-large-patch14")])
+    return json.dumps(config.write(kind, [text.Encoder(name, {}, "openai/clip-vit-large-patch14")]))
 
 
 def configurations(webui: Path, folder: Path) -> None:
