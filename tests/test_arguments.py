@@ -142,3 +142,13 @@ def test_an_infotext_without_it_switches_off_and_leaves_the_rest():
 def test_an_impossible_value_of_an_infotext_gives_the_default(field):
     for wrong in ("cubic:7", "nan", "1e999", "-3"):
         Settings(**restored({infotext.key(field): wrong}))
+
+
+def test_an_infotext_names_the_words_chosen_for_its_own_picture():
+    chosen = infotext.ChosenWords(["cat", "dog", None, "tree"])
+    every = ["a", "b", "c", "d"]
+    p = SimpleNamespace(all_prompts=every, prompts=["c", "d"], iteration=1, batch_size=2)
+    for of_batch in (p.prompts, ["c", "d"]):  # reForge has others made, without comments
+        assert [chosen(p, i, of_batch) for i in range(2)] == [None, "tree"]
+    assert [chosen(p, i, every) for i in range(5)] == ["cat", "dog", None, "tree", None]
+    assert chosen(p, 0, p.prompts, use_main_prompt=True) == "cat"

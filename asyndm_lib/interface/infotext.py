@@ -42,8 +42,9 @@ class ChosenWords(tuple):
     """
 
     def __call__(self, p: Any, index: int, all_prompts: Any, use_main_prompt: bool = False, **_: Any) -> str | None:
-        # While a batch is saved the host counts in that batch, later in the job.
-        first = p.iteration * p.batch_size if all_prompts is p.prompts and not use_main_prompt else 0
+        # While a batch is saved the host counts in that batch, later in the job. reForge then has prompts of its own.
+        of_batch = all_prompts is not p.all_prompts and len(all_prompts) == len(p.prompts) and not use_main_prompt
+        first = p.iteration * p.batch_size if of_batch else 0
         return self[first + index] if first + index < len(self) else None
 
 
