@@ -102,6 +102,8 @@ class BlockTables:
         chunk, state = self._chunks.get(n), _state(self._time_parameters) if self._watched else None
         stale = chunk is None or chunk.state != state or chunk.levels.dtype != own.dtype
         if stale or id(timesteps) not in chunk.starts:
+            if stale or chunk.served == chunk.last:
+                self._chunks.pop(n, None)  # two of them at once would be the most memory that a run takes
             tables = [timesteps]
             for table in coming if self._watched else ():
                 if sum(map(len, tables)) + len(table) + n * (len(tables) + 1) > AHEAD:
@@ -110,7 +112,8 @@ class BlockTables:
             chunk = _Chunk(n, tables, embed, state)
             if len(tables) > 1:
                 self._chunks[n] = chunk
-        start = chunk.starts[id(timesteps)]
+        chunk.served = id(timesteps)
+        start = chunk.starts[chunk.served]
         return Embeddings(chunk, slice(start, start + n + len(timesteps) - 1))
 
     def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
@@ -187,6 +190,7 @@ class _Chunk:
     def __init__(self, n: int, tables: Sequence[Tensor], embed: Callable[[Tensor], Tensor], state: object):
         self.n, self.state = n, state
         self.starts: dict[int, int] = {}
+        self.served, self.last = 0, id(tables[-1])
         self._tables = tables  # which keeps their ids theirs
         start = 0
         for table in tables:

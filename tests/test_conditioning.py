@@ -521,3 +521,18 @@ def test_prepared_calls_cost_no_linear_layers_of_their_own():
     pixels.detach()
     blocks = len(parts.res_blocks(unet))
     assert counts == [2 * blocks, blocks, blocks]
+
+
+def test_what_was_prepared_is_gone_when_the_last_call_of_it_is_past():
+    unet = unet_of("plain")
+    given, index = inputs(unet), random_index(4)
+    tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
+    pixels = PixelTimesteps(unet)
+    pixels.attach()
+    prepared = []
+    for levels, coming in ((tables[0], tables[1:2]), (tables[1], ()), (tables[2], ())):
+        with pixels.use(levels, index, coming):
+            unet(**given)
+        prepared.append(len(pixels._tables._chunks))
+    pixels.detach()
+    assert prepared == [1, 1, 0]
