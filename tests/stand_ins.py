@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from asyndm_lib.automatic import named_or_candidates
-from asyndm_lib.host import Descent, Host
-from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.run import Run, Step
-from asyndm_lib.schedule import NoiseLevels, Schedule
-from asyndm_lib.settings import Settings
-from asyndm_lib.sigma_map import SigmaMap
-from asyndm_lib.targets import parse_targets
-from asyndm_lib.tokens import Token
+from asyndm_lib.clock.schedule import NoiseLevels, Schedule
+from asyndm_lib.clock.sigma_map import SigmaMap
+from asyndm_lib.prompt.candidates import named_or_candidates
+from asyndm_lib.prompt.prompt_targets import PromptTargets
+from asyndm_lib.prompt.target_list import parse_targets
+from asyndm_lib.prompt.token_search import Token
+from asyndm_lib.run.host import Descent, Host
+from asyndm_lib.run.run import Run, Step
+from asyndm_lib.settings.settings import Settings
 
 
 def alphas_cumprod(dtype: torch.dtype = torch.float64) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 
 from asyndm_lib.errors import AsynDMError
 from asyndm_lib.interface import arguments, infotext
-from asyndm_lib.settings import Settings
+from asyndm_lib.settings.settings import Settings
 
 NOTHING = SimpleNamespace()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asyndm_lib.clock import (
+from asyndm_lib.clock.clocks import (
     CURVES,
     RULES,
     Clock,

@@ -13,11 +13,11 @@ from ldm.modules.diffusionmodules.util import timestep_embedding as ldm_embeddin
 from stand_ins import hooks_on, tiny_unet
 from torch import Tensor, nn
 
-from asyndm_lib import conditioning
-from asyndm_lib import unet as parts
 from asyndm_lib.bench.measure import Operations
-from asyndm_lib.conditioning import PixelTimesteps, timestep_embedding
 from asyndm_lib.errors import Unsupported
+from asyndm_lib.models import unet as parts
+from asyndm_lib.models.parts import pixel_timesteps as conditioning
+from asyndm_lib.models.parts.pixel_timesteps import PixelTimesteps, timestep_embedding
 
 KINDS = {
     "plain": {},

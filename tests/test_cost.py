@@ -10,13 +10,13 @@ import pytest
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from asyndm_lib import unet as unet_parts
 from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
 from asyndm_lib.bench.report import HEAD, Case, Row, line, measured, save
-from asyndm_lib.hosts.ldm_attention import CrossAttention, scaled_dot_product
-from asyndm_lib.patching import replaced
+from asyndm_lib.hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
+from asyndm_lib.models import unet as unet_parts
+from asyndm_lib.models.parts.patching import replaced
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from stand_ins import LEVELS, WatchedRun, make_run
 from test_run import CAT_AND_DOG, WHERE, latent, masks_of, model, related_at, sigma_maps, target_maps
 from torch import Tensor
 
-from asyndm_lib.run import REMEMBERED
-from asyndm_lib.samplers import SAMPLERS
-from asyndm_lib.schedule import AuthorsGrid
+from asyndm_lib.clock.schedule import AuthorsGrid
+from asyndm_lib.run.run import REMEMBERED
+from asyndm_lib.samplers.table import SAMPLERS
 
 ROOMS = [(999, 400, 5), (700, 300, 4), (700, 300, 4), (500, 0, 6)]
 """Timesteps at the beginning and at the end of each descent, and its evaluations."""

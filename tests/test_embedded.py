@@ -22,14 +22,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from asyndm_lib.demo import cli
+from asyndm_lib import cli
 from asyndm_lib.errors import SettingsError, Unsupported
-from asyndm_lib.hosts.embedded import OWN_LEVELS, SYNCHRONOUS, Embedded, Request
-from asyndm_lib.hosts.ldm_checkpoint import Checkpoint, load
-from asyndm_lib.hosts.schedules import AUTOMATIC, DISCARDING
-from asyndm_lib.hosts.text_encoders import encode, tokenize
-from asyndm_lib.samplers import LABELS
-from asyndm_lib.settings import Settings
+from asyndm_lib.hosts.standalone.embedded import OWN_LEVELS, SYNCHRONOUS, Embedded, Request
+from asyndm_lib.hosts.standalone.ldm_checkpoint import Checkpoint, load
+from asyndm_lib.hosts.standalone.schedules import AUTOMATIC, DISCARDING
+from asyndm_lib.hosts.standalone.text_encoders import encode, tokenize
+from asyndm_lib.samplers.table import LABELS
+from asyndm_lib.settings.settings import Settings
 
 CPU = torch.device("cpu")
 REQUEST = Request(

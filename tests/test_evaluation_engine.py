@@ -23,8 +23,8 @@ from asyndm_lib.evaluation.prompts import Prompt, Shown
 from asyndm_lib.evaluation.regions import Control, smoothed
 from asyndm_lib.evaluation.results import collect
 from asyndm_lib.evaluation.runner import Record, Round
-from asyndm_lib.hosts.embedded import SYNCHRONOUS, Embedded, Request
-from asyndm_lib.hosts.ldm_checkpoint import Checkpoint, load
+from asyndm_lib.hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
+from asyndm_lib.hosts.standalone.ldm_checkpoint import Checkpoint, load
 
 CPU = torch.device("cpu")
 CAT, STAR = Prompt("a cat and a basketball", "cat, basketball"), Prompt("a dog left of a star", "dog, star")

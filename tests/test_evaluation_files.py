@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from asyndm_lib.demo import cli
+from asyndm_lib import cli
 from asyndm_lib.errors import AsynDMError
 from asyndm_lib.evaluation import gallery, prompt_files, scorers
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.webui import WebUI
-from asyndm_lib.settings import Settings
+from asyndm_lib.settings.settings import Settings
 
 WAY = Way("x", "DDIM", "automatic", 7, 5.0, 1.0)
 PROMPT = Prompt("a cat and a dog", "cat:0.7, dog:0.3")

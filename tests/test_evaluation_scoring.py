@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from asyndm_lib.demo import cli
+from asyndm_lib import cli
 from asyndm_lib.demo.training import scenes
 from asyndm_lib.demo.training.concepts import CONCEPTS, UNSEEN
 from asyndm_lib.errors import AsynDMError
@@ -26,7 +26,7 @@ from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
 from asyndm_lib.evaluation.runner import jobs
 from asyndm_lib.evaluation.subjects import EMBEDDED
-from asyndm_lib.targets import parse_targets
+from asyndm_lib.prompt.target_list import parse_targets
 
 README = Path(__file__).parents[1] / "README.md"
 ALL = sets(PLAIN)

@@ -7,12 +7,11 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from asyndm_lib import drawing
-from asyndm_lib.clock import Relation
-from asyndm_lib.film import Film, Frame, Heat, Reel
-from asyndm_lib.interface import sheet
-from asyndm_lib.run import Seen
-from asyndm_lib.sigma_map import SigmaMap
+from asyndm_lib.clock.clocks import Relation
+from asyndm_lib.clock.sigma_map import SigmaMap
+from asyndm_lib.pictures import drawing, sheet
+from asyndm_lib.pictures.film import Film, Frame, Heat, Reel
+from asyndm_lib.run.run import Seen
 
 SIZE = 8, 6
 

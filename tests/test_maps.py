@@ -8,12 +8,12 @@ from stand_ins import AttendingUNet, hooks_on, tiny_unet
 from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
-from asyndm_lib import attention_sum
-from asyndm_lib.attention_sum import AttentionSum, Layer, columns, summed, summed_fused
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.maps import TokenMaps
-from asyndm_lib.nearest import resize
-from asyndm_lib.unet import halved, token_map_layers
+from asyndm_lib.models.parts import attention_sum
+from asyndm_lib.models.parts.attention_sum import AttentionSum, Layer, columns, summed, summed_fused
+from asyndm_lib.models.parts.resampling import resize
+from asyndm_lib.models.parts.token_maps import TokenMaps
+from asyndm_lib.models.unet import halved, token_map_layers
 
 TARGETS = 3
 

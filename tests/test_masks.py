@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm_lib.clock import Relation
-from asyndm_lib.masks import everywhere
-from asyndm_lib.masks import relate as relate_by_concavity
-from asyndm_lib.nearest import Resize, nearest, resize
+from asyndm_lib.clock.clocks import Relation
+from asyndm_lib.masks.threshold import everywhere
+from asyndm_lib.masks.threshold import relate as relate_by_concavity
+from asyndm_lib.models.parts.resampling import Resize, nearest, resize
 
 THERE = torch.ones(1, 1, dtype=torch.bool)
 # mean 2.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from asyndm_lib.matching import match
-from asyndm_lib.tokens import Token
+from asyndm_lib.prompt.report import match
+from asyndm_lib.prompt.token_search import Token
 
 
 def tokenize(text):

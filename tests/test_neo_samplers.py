@@ -15,10 +15,10 @@ from stand_ins import Noise, make_run, uniform_sigmas
 from test_samplers import CHURN, PRECISIONS, SETTINGS, denoise, latent, unconditional
 from torch import Tensor
 
-from asyndm_lib.samplers import descents
-from asyndm_lib.samplers.neo import LABELS, SAMPLERS
+from asyndm_lib.clock.schedule import Schedule
+from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
 from asyndm_lib.samplers.neo.unipc import LAST_SIGMA
-from asyndm_lib.schedule import Schedule
+from asyndm_lib.samplers.table import descents
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import fields
 
 import pytest
 
-from asyndm_lib.presets import HELP, PRESETS
-from asyndm_lib.schema import schema
-from asyndm_lib.settings import Settings
-from asyndm_lib.targets import MAX_LENGTH
+from asyndm_lib.prompt.target_list import MAX_LENGTH
+from asyndm_lib.settings.presets import HELP, PRESETS
+from asyndm_lib.settings.schema import schema
+from asyndm_lib.settings.settings import Settings
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -11,10 +11,10 @@ from test_run import CAT_AND_DOG, HEIGHT, WHERE, latent, ldm_run, ldm_sizes, mas
 from torch import Tensor, nn
 
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.run import Run
-from asyndm_lib.samplers import SAMPLERS
-from asyndm_lib.targets import parse_targets
+from asyndm_lib.prompt.prompt_targets import PromptTargets
+from asyndm_lib.prompt.target_list import parse_targets
+from asyndm_lib.run.run import Run
+from asyndm_lib.samplers.table import SAMPLERS
 
 N, AT = 9, 4
 TARGETS = "cat:0.3, dog:0.7"

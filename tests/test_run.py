@@ -13,14 +13,14 @@ import torch
 from stand_ins import LEVELS, AttendingUNet, Noise, WatchedRun, hooks_on, make_run, tiny_unet, uniform_sigmas, words
 from torch import Tensor
 
+from asyndm_lib.clock.schedule import AuthorsGrid, Schedule
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.host import Descent, Host
-from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.run import Run
-from asyndm_lib.samplers import SAMPLERS
-from asyndm_lib.schedule import AuthorsGrid, Schedule
-from asyndm_lib.settings import Settings
-from asyndm_lib.targets import parse_targets
+from asyndm_lib.prompt.prompt_targets import PromptTargets
+from asyndm_lib.prompt.target_list import parse_targets
+from asyndm_lib.run.host import Descent, Host
+from asyndm_lib.run.run import Run
+from asyndm_lib.samplers.table import SAMPLERS
+from asyndm_lib.settings.settings import Settings
 
 T = 1000
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, T) ** 2)

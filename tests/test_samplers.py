@@ -13,10 +13,10 @@ import torch
 from stand_ins import LEVELS, Noise, make_run, uniform_sigmas
 from torch import Tensor
 
-from asyndm_lib.hosts.own_scalars import lms_coefficients
-from asyndm_lib.samplers import LABELS, SAMPLERS, descents
+from asyndm_lib.hosts.common.own_scalars import lms_coefficients
 from asyndm_lib.samplers.dpm_fast import _Solver
 from asyndm_lib.samplers.lms import weights
+from asyndm_lib.samplers.table import LABELS, SAMPLERS, descents
 from asyndm_lib.samplers.unipc import Marginals
 
 SIZES = [(1, 6, 8), (2, 7, 5)]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from asyndm_lib.demo import MODEL, cli
+from asyndm_lib import cli
+from asyndm_lib.demo import MODEL
 from asyndm_lib.demo.training import scenery, scenes
 from asyndm_lib.demo.training.concepts import CONCEPTS
 from asyndm_lib.demo.training.scenery import EDGE, SCENERIES, VARIANTS

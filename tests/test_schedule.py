@@ -11,8 +11,8 @@ from k_diffusion.external import DiscreteSchedule
 from stand_ins import LEVELS, alphas_cumprod, uniform_sigmas
 from torch import Tensor
 
-from asyndm_lib.clock import CountingClock, Relation
-from asyndm_lib.schedule import AuthorsGrid, NoiseLevels, Schedule
+from asyndm_lib.clock.clocks import CountingClock, Relation
+from asyndm_lib.clock.schedule import AuthorsGrid, NoiseLevels, Schedule
 
 SIGMA_MIN, SIGMA_MAX = 0.0292, 14.6146
 SCHEDULES = {

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm_lib.clock import CURVES
+from asyndm_lib.clock.clocks import CURVES
 from asyndm_lib.errors import AsynDMError, SettingsError, TargetError
-from asyndm_lib.masks import TIMINGS
-from asyndm_lib.settings import EVERYWHERE, Settings
+from asyndm_lib.masks.threshold import TIMINGS
+from asyndm_lib.settings.settings import EVERYWHERE, Settings
 
 FIELDS = {f.name: f for f in fields(Settings)}
 NUMBERS = [name for name, f in FIELDS.items() if isinstance(f.default, float)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm_lib.errors import AsynDMError, TargetError
-from asyndm_lib.targets import MAX_LENGTH, MAX_TARGETS, Target, named_targets, parse_targets, tagged
+from asyndm_lib.prompt.target_list import MAX_LENGTH, MAX_TARGETS, Target, named_targets, parse_targets, tagged
 
 GOOD = {
     "": [],

@@ -6,9 +6,9 @@ import pytest
 import torch
 from stand_ins import words
 
-from asyndm_lib.prompts import PromptTargets
-from asyndm_lib.targets import parse_targets
-from asyndm_lib.tokens import Found, Token, find
+from asyndm_lib.prompt.prompt_targets import PromptTargets
+from asyndm_lib.prompt.target_list import parse_targets
+from asyndm_lib.prompt.token_search import Found, Token, find
 
 PIECES = {"skateboard": ["skate", "board"], "zebras": ["ze", "bra", "s"], "cats": ["cat", "s"]}
 """Words that a tokenizer takes apart; a piece has the same key wherever it stands."""

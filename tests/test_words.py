@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_lib.words import BEFORE_A_THING, FUNCTION, OTHERS, things
+from asyndm_lib.prompt.word_lists import BEFORE_A_THING, FUNCTION, OTHERS, things
 
 PROMPTS = {
     "a cat and a basketball": "cat basketball",

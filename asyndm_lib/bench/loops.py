@@ -10,16 +10,16 @@ import torch
 from k_diffusion.external import DiscreteEpsDDPMDenoiser
 from torch import Tensor
 
+from ..clock.schedule import Schedule, on
 from ..demo.training.networks import alphas_cumprod
-from ..host import Descent, Host
-from ..hosts.per_pixel import scalings
-from ..prompts import PromptTargets
-from ..run import Run
-from ..samplers import LABELS, SAMPLERS
-from ..schedule import Schedule, on
-from ..settings import Settings
-from ..targets import parse_targets
-from ..tokens import Token
+from ..hosts.common.per_pixel import scalings
+from ..prompt.prompt_targets import PromptTargets
+from ..prompt.target_list import parse_targets
+from ..prompt.token_search import Token
+from ..run.host import Descent, Host
+from ..run.run import Run
+from ..samplers.table import LABELS, SAMPLERS
+from ..settings.settings import Settings
 from .models import Model
 
 CFG = 7.0

@@ -17,7 +17,7 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
 from ..demo import MODEL
-from ..unet import cross_attentions
+from ..models.unet import cross_attentions
 
 SD15 = {
     "image_size": 32,
@@ -99,7 +99,7 @@ def _deeper(transformer: SpatialTransformer, depth: int, head: int) -> SpatialTr
 
 def embedded(device: torch.device, path: Path = MODEL) -> Model:
     """The embedded model, with its own weights."""
-    from ..hosts.ldm_checkpoint import load
+    from ..hosts.standalone.ldm_checkpoint import load
 
     unet = load(path, None, device).unet
     attention = next(attention for attention, _ in cross_attentions(unet))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..hosts.ldm_attention import CrossAttention, scaled_dot_product
-from ..patching import replaced
+from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
+from ..models.parts.patching import replaced
 from .loops import Loop
 from .measure import interleaved, launches, operations
 from .models import MODELS

@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import torch
 
-from ..automatic import EVALUATIONS
-from ..hosts.embedded import Embedded, Request
-from ..hosts.ldm_checkpoint import load
-from ..hosts.text_encoders import tokenize
-from ..masks import TIMINGS
-from ..prompts import PromptTargets
-from ..settings import Settings
-from ..targets import Target
-from ..words import things
+from ..hosts.standalone.embedded import Embedded, Request
+from ..hosts.standalone.ldm_checkpoint import load
+from ..hosts.standalone.text_encoders import tokenize
+from ..masks.threshold import TIMINGS
+from ..prompt.candidates import EVALUATIONS
+from ..prompt.prompt_targets import PromptTargets
+from ..prompt.target_list import Target
+from ..prompt.word_lists import things
+from ..settings.settings import Settings
 from . import MODEL
 from .training.captions import Group, compose
 from .training.concepts import BACKGROUNDS, CONCEPTS

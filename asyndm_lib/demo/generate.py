@@ -12,11 +12,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import AsynDMError, TargetError
-from ..film import Film
-from ..hosts.embedded import SYNCHRONOUS, Embedded, Request
-from ..hosts.ldm_checkpoint import load
-from ..settings import EVERYWHERE, Settings
-from ..targets import parse_targets
+from ..hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
+from ..hosts.standalone.ldm_checkpoint import load
+from ..pictures.film import Film
+from ..prompt.target_list import parse_targets
+from ..settings.settings import EVERYWHERE, Settings
 from .device import device_of
 from .sheet import Block, Picture, draw
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..drawing import FAINT, GAP, MARGIN, NARROW, WIDTH, Canvas, coloured, enlarged, masked, scaled
-from ..film import Frame
+from ..pictures.drawing import FAINT, GAP, MARGIN, NARROW, WIDTH, Canvas, coloured, enlarged, masked, scaled
+from ..pictures.film import Frame
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..demo.device import device_of
 from ..errors import AsynDMError
-from ..hosts.embedded import Request
-from ..hosts.ldm_checkpoint import load
+from ..hosts.standalone.embedded import Request
+from ..hosts.standalone.ldm_checkpoint import load
 from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, subjects, table
 from .engine import Batches
 from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, PAPER, Way

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..drawing import FAINT, MARGIN, WIDTH, Canvas, scaled
+from ..pictures.drawing import FAINT, MARGIN, WIDTH, Canvas, scaled
 from . import counter as counting
 from .counter import Counter
 from .engine import Batches

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, layer_norm
 
-from ..automatic import named_or_candidates
+from ..clock.schedule import Schedule
 from ..errors import Unsupported
-from ..host import Descent, Host
-from ..hosts.embedded import TIMESTEPS, Embedded, Request
-from ..hosts.ldm_attention import CrossAttention, scaled_dot_product
-from ..hosts.ldm_checkpoint import Checkpoint
-from ..hosts.text_encoders import CHUNK, encode, tokenize
-from ..patching import replaced
-from ..prompts import PromptTargets
-from ..run import Observer
-from ..samplers import LABELS, SAMPLERS
-from ..schedule import Schedule
-from ..settings import Settings
-from ..targets import parse_targets
+from ..hosts.standalone.embedded import TIMESTEPS, Embedded, Request
+from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
+from ..hosts.standalone.ldm_checkpoint import Checkpoint
+from ..hosts.standalone.text_encoders import CHUNK, encode, tokenize
+from ..models.parts.patching import replaced
+from ..prompt.candidates import named_or_candidates
+from ..prompt.prompt_targets import PromptTargets
+from ..prompt.target_list import parse_targets
+from ..run.host import Descent, Host
+from ..run.run import Observer
+from ..samplers.table import LABELS, SAMPLERS
+from ..settings.settings import Settings
 from .methods import Method, Way
 from .peers import z_sampling
 from .peers.cfg import Guidance

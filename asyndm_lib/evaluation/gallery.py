@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..settings import Settings
+from ..settings.settings import Settings
 from .engine import Batches
 from .methods import DM, Method, Way
 from .prompts import Prompt

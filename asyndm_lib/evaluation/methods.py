@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..hosts.embedded import SYNCHRONOUS
-from ..settings import Settings
+from ..hosts.standalone.embedded import SYNCHRONOUS
+from ..settings.settings import Settings
 from .regions import Control
 
 PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AsynDMError, TargetError
-from ..targets import parse_targets
+from ..prompt.target_list import parse_targets
 from .prompts import Prompt
 
 

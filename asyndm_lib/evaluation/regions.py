@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clock import Relation
-from ..nearest import resize
-from ..relations import TargetRegions
-from ..run import Run
+from ..clock.clocks import Relation
+from ..masks.regions import TargetRegions
+from ..models.parts.resampling import resize
+from ..run.run import Run
 
 BLOB = 2.0
 """Spread of a random mask's blobs, in cells of the token maps."""

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import AsynDMError
-from ..hosts.embedded import SYNCHRONOUS
+from ..hosts.standalone.embedded import SYNCHRONOUS
 from .methods import Method, Way
 from .prompts import Prompt
 

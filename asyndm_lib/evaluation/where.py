@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from ..demo.device import device_of
-from ..hosts.ldm_checkpoint import load
-from ..run import Seen
+from ..hosts.standalone.ldm_checkpoint import load
+from ..run.run import Seen
 from . import counter as counting
 from .engine import Batches
 from .methods import LAGGED, PAPER

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ..presets import HELP, PRESETS
-from ..settings import Settings
+from ..settings.presets import HELP, PRESETS
+from ..settings.settings import Settings
 from . import marking, options
 from .infotext import READERS, was_on
 

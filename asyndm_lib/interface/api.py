@@ -19,9 +19,9 @@ from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import AsynDMError, SettingsError, Unsupported
-from ..matching import match
-from ..schema import schema
-from ..targets import MAX_LENGTH
+from ..prompt.report import match
+from ..prompt.target_list import MAX_LENGTH
+from ..settings.schema import schema
 from . import arguments
 
 PICTURE_REQUESTS = ("/sdapi/v1/txt2img", "/sdapi/v1/img2img")

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import SettingsError
-from ..settings import Settings
+from ..settings.settings import Settings
 
 TITLE = "AsynDM"
 """The script's title, by which API requests name it, in upper or lower case."""

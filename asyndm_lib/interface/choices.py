@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..automatic import Chosen
+from ..prompt.candidates import Chosen
 from . import infotext, messages
 
 

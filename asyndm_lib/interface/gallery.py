@@ -10,11 +10,12 @@ from typing import Any
 from modules import images, shared
 from PIL import Image
 
-from ..film import Film
-from ..patching import replaced
-from ..prompts import PromptTargets
-from ..settings import EVERYWHERE, Settings
-from . import messages, sheet
+from ..models.parts.patching import replaced
+from ..pictures import sheet
+from ..pictures.film import Film
+from ..prompt.prompt_targets import PromptTargets
+from ..settings.settings import EVERYWHERE, Settings
+from . import messages
 
 MARK = f", AsynDM sheet: {sheet.TITLE.removeprefix('AsynDM: ')}"
 """Ends a sheet's infotext, which is otherwise its picture's. The page's JavaScript looks for it."""

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import AsynDMError
-from ..settings import Settings
+from ..settings.settings import Settings
 
 PREFIX = "AsynDM"
 

@@ -9,7 +9,7 @@ import gradio as gr
 from modules import shared
 
 from ..errors import AsynDMError
-from ..settings import Settings
+from ..settings.settings import Settings
 
 SECTION = ("asyndm", "AsynDM")
 HOTKEY = "asyndm_hotkey"

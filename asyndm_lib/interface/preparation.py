@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ..automatic import Chosen
 from ..errors import AsynDMError
+from ..prompt.candidates import Chosen
 from . import arguments, choices, gallery, infotext, messages, options
 
 

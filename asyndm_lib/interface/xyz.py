@@ -12,7 +12,7 @@ from typing import Any
 import modules.scripts
 
 from ..errors import AsynDMError, SettingsError
-from ..settings import Settings
+from ..settings.settings import Settings
 from .arguments import AXES
 
 PREFIX = "[AsynDM] "

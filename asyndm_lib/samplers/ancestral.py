@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, fmin
 
-from ..host import NoiseSampler
-from ..run import Run
+from ..run.host import NoiseSampler
+from ..run.run import Run
 
 
 def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:

@@ -8,8 +8,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from ..run import Run, Step
-from ..sigma_map import SigmaMap
+from ..clock.sigma_map import SigmaMap
+from ..run.run import Run, Step
 
 
 class Churn:

@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ..run import Run
-from ..sigma_map import PixelMap
+from ..clock.sigma_map import PixelMap
+from ..run.run import Run
 from .timesteps import added_noise, alpha_map, at, denoised_of
 
 

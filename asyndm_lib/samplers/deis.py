@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..run import Run
-from ..sigma_map import PixelMap
+from ..clock.sigma_map import PixelMap
+from ..run.run import Run
 
 ORDER = 3
 _LOW, _HIGH, _START = math.log(0.002**2 + 1), math.log(80**2 + 1), 1e-3

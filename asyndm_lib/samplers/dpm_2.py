@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..host import NoiseSampler
-from ..run import Run
+from ..run.host import NoiseSampler
+from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .churn import Churn
 from .euler import euler_step

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..host import NoiseSampler
-from ..run import Run
-from ..sigma_map import SigmaMap
+from ..clock.sigma_map import SigmaMap
+from ..run.host import NoiseSampler
+from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .exponential import sigma_of, t_of
 

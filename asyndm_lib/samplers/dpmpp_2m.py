@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..run import Run
+from ..run.run import Run
 from .exponential import exponential_step, step_in_t, t_of
 
 

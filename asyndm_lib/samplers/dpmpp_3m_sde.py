@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..host import NoiseSampler
-from ..run import Run
+from ..run.host import NoiseSampler
+from ..run.run import Run
 from .exponential import t_of
 
 

@@ -6,8 +6,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ..host import NoiseSampler
-from ..run import Run
+from ..run.host import NoiseSampler
+from ..run.run import Run
 from .ancestral import ancestral_step
 from .euler import euler_step
 from .exponential import between, sigma_of, t_of

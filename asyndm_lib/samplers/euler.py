@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..run import Run
+from ..run.run import Run
 from .churn import Churn
 
 

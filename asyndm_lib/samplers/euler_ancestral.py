@@ -6,8 +6,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ..host import NoiseSampler
-from ..run import Run
+from ..run.host import NoiseSampler
+from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .euler import euler_step
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..run import Run, Step
-from ..sigma_map import SigmaMap
+from ..clock.sigma_map import SigmaMap
+from ..run.run import Run, Step
 from .churn import Churn
 from .euler import euler_step
 

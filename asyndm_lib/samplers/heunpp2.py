@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..run import Run
+from ..run.run import Run
 from .churn import Churn
 from .euler import euler_step
 

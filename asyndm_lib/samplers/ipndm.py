@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..run import Run
+from ..run.run import Run
 
 ORDER = 4
 

@@ -9,8 +9,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..run import Run
-from ..sigma_map import PixelMap
+from ..clock.sigma_map import PixelMap
+from ..run.run import Run
 
 ORDER = 4
 _NODES = (-(3**-0.5), 3**-0.5)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..schedule import alpha
-from ..sigma_map import PixelMap, SigmaMap
+from ..clock.schedule import alpha
+from ..clock.sigma_map import PixelMap, SigmaMap
 
 
 def alpha_map(sigma: SigmaMap, own: Tensor | None) -> PixelMap:

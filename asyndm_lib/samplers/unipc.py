@@ -15,9 +15,9 @@ from math import factorial
 import torch
 from torch import Tensor
 
-from ..run import Run, Step
-from ..schedule import alpha
-from ..sigma_map import PixelMap, SigmaMap
+from ..clock.schedule import alpha
+from ..clock.sigma_map import PixelMap, SigmaMap
+from ..run.run import Run, Step
 from .timesteps import at
 
 

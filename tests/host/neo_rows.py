@@ -13,7 +13,7 @@ from model_rows import ALIKE
 from requests_table import MASK, PROMPT, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both
 
-from asyndm_lib.samplers.neo import LABELS, SAMPLERS
+from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
 
 NOT_FOR_FLOWS = ("DDIM", "PLMS")
 

@@ -7,12 +7,12 @@ import pictures
 import pytest
 from requests_table import SMALL, switched_on
 
-from asyndm_lib.demo import cli
+from asyndm_lib import cli
 from asyndm_lib.evaluation.gallery import METHODS
 from asyndm_lib.evaluation.methods import DM, Method, Way
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.webui import WebUI
-from asyndm_lib.settings import Settings
+from asyndm_lib.settings.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 

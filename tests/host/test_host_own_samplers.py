@@ -8,8 +8,8 @@ from family import A1111, HOST, NEO, REFORGE
 from stand_ins import Noise
 from test_samplers import CASES, CHURN, SETTINGS, latent, on_maps, ways_down
 
-from asyndm_lib import samplers
-from asyndm_lib.samplers import neo
+from asyndm_lib.samplers import table as samplers
+from asyndm_lib.samplers.table import neo
 
 SAMPLERS = neo.SAMPLERS if HOST is NEO else samplers.SAMPLERS
 WITHIN = CHURN["s_tmin"], CHURN["s_tmax"]

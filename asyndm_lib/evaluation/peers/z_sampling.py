@@ -11,9 +11,9 @@ from functools import partial
 
 from torch import Tensor
 
-from ...run import Run, Step
+from ...clock.sigma_map import PixelMap
+from ...run.run import Run, Step
 from ...samplers.timesteps import added_noise, alpha_map, denoised_of
-from ...sigma_map import PixelMap
 from .cfg import Guidance
 
 INVERSION = 0.0

@@ -8,7 +8,7 @@ from typing import Any
 from modules import sd_unet, shared
 
 from ...errors import Unsupported
-from ...samplers import LABELS, SAMPLERS
+from ...samplers.table import LABELS, SAMPLERS
 from ..common.attaching import attach as attach_call
 from ..common.attaching import check_sampler, detach
 from .call import Call

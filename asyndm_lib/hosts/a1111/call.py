@@ -12,16 +12,16 @@ import torch
 from modules import shared
 from torch import Tensor
 
-from ...host import Host, Row
-from ...patching import replaced
-from ...run import Rows, Run
+from ...clock.schedule import alpha, on
+from ...models.parts.patching import replaced
+from ...run.host import Host, Row
+from ...run.run import Rows, Run
 from ...samplers.timesteps import denoised_of
-from ...schedule import alpha, on
-from ...settings import Settings
+from ...settings.settings import Settings
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
+from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
 from ..common.rehearsal import rehearsal
-from ..per_pixel import at_single_pixels, eps_of_v, scalings
 from .models import check_model
 from .text import prompt_targets
 

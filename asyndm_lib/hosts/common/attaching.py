@@ -14,13 +14,13 @@ from typing import Any, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...automatic import Chosen
 from ...errors import Unsupported
-from ...film import Film
-from ...host import Host
-from ...prompts import PromptTargets
-from ...run import Run
-from ...settings import Settings
+from ...pictures.film import Film
+from ...prompt.candidates import Chosen
+from ...prompt.prompt_targets import PromptTargets
+from ...run.host import Host
+from ...run.run import Run
+from ...settings.settings import Settings
 from .live_view import LiveView
 
 Report = Callable[[str], None]

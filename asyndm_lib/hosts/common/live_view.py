@@ -12,9 +12,9 @@ from modules import images, shared
 from PIL import Image
 from torch import Tensor
 
-from ...drawing import enlarged, outlined
-from ...patching import replaced
-from ...run import Seen
+from ...models.parts.patching import replaced
+from ...pictures.drawing import enlarged, outlined
+from ...run.run import Seen
 
 LEAST = 4
 """Pixels of the preview for one of the latent: the quick previews have only one, on which an outline would hide all."""

@@ -11,12 +11,12 @@ import torch
 from modules import shared
 from torch import Tensor
 
+from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import Unsupported
-from ...host import Descent
-from ...samplers import descents
+from ...run.host import Descent
+from ...samplers.table import descents
 from ...samplers.unipc import Marginals
-from ...schedule import NoiseLevels, Schedule
-from ..own_scalars import lms_coefficients
+from .own_scalars import lms_coefficients
 
 Map = Callable[[Tensor], Tensor]
 """Of any number of values anywhere, one by one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...patching import replaced
+from ...models.parts.patching import replaced
 
 
 @contextmanager

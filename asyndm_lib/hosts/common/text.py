@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from modules import extra_networks, prompt_parser, script_callbacks, shared
 
-from ...automatic import named_or_candidates
 from ...errors import SettingsError
-from ...prompts import PromptTargets, Scheduled, Tokenize
-from ...settings import Settings
-from ...targets import Target, named_targets, tagged
-from ...tokens import Token
+from ...prompt.candidates import named_or_candidates
+from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
+from ...prompt.target_list import Target, named_targets, tagged
+from ...prompt.token_search import Token
+from ...settings.settings import Settings
 
 MAX_BRACKETS = 200
 """Of prompt editing that is read while a person types: the host's parser takes seconds for more."""

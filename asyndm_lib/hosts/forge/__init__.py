@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ...samplers import LABELS, SAMPLERS
+from ...samplers.table import LABELS, SAMPLERS
 from ..common.attaching import attach as attach_call
 from ..common.attaching import check_sampler, detach
 from ..forge_family.models import check_model

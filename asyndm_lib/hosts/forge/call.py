@@ -7,7 +7,7 @@ from typing import Any
 import k_diffusion.sampling
 from torch import Tensor
 
-from ...prompts import PromptTargets
+from ...prompt.prompt_targets import PromptTargets
 from ..common.noise_levels import Levels
 from ..forge_family import call
 from . import own_samplers

@@ -8,9 +8,9 @@ from typing import Any
 from modules import sd_models
 
 from ...errors import Unsupported
-from ...prompts import PromptTargets
-from ...settings import Settings
-from ...tokens import Token
+from ...prompt.prompt_targets import PromptTargets
+from ...prompt.token_search import Token
+from ...settings.settings import Settings
 from ..common import text
 from ..forge_family.models import check_model
 

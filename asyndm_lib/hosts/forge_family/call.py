@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...host import Host
-from ...patching import replaced
-from ...prompts import PromptTargets
-from ...run import Run
-from ...schedule import on
-from ...settings import Settings
+from ...clock.schedule import on
+from ...models.parts.patching import replaced
+from ...prompt.prompt_targets import PromptTargets
+from ...run.host import Host
+from ...run.run import Run
+from ...settings.settings import Settings
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...patching import replaced
-from ...run import Run
-from ..per_pixel import at_single_pixels
+from ...models.parts.patching import replaced
+from ...run.run import Run
+from ..common.per_pixel import at_single_pixels
 
 
 @contextmanager

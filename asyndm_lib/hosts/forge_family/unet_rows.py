@@ -10,9 +10,9 @@ from modules import prompt_parser
 from torch import Tensor
 
 from ...errors import Unsupported
-from ...host import Row
-from ...patching import replaced
-from ...run import Run
+from ...models.parts.patching import replaced
+from ...run.host import Row
+from ...run.run import Run
 
 WRAPPER = "model_function_wrapper"
 APART = "another extension takes the picture apart{name}; switch it or AsynDM off"

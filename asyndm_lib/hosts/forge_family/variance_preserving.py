@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...patching import replaced
-from ...run import Run
+from ...models.parts.patching import replaced
+from ...run.run import Run
 
 
 @contextmanager

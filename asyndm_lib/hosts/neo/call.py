@@ -10,8 +10,8 @@ from backend.patcher.base import set_model_options_post_cfg_function
 from modules import sd_samplers_common, shared
 from torch import Tensor
 
-from ...patching import replaced
-from ...run import Run
+from ...models.parts.patching import replaced
+from ...run.run import Run
 from ..common.noise_levels import Levels
 from ..forge import call
 from .noise_levels import levels_of

@@ -9,12 +9,12 @@ from k_diffusion import sampling
 from modules.sd_samplers_extra import SigmaConvert
 from torch import Tensor
 
+from ...clock.schedule import Schedule, on
 from ...errors import Unsupported
-from ...host import Descent
-from ...samplers.neo import SAMPLERS
+from ...run.host import Descent
+from ...samplers.neo.table import SAMPLERS
 from ...samplers.neo.unipc import LAST_SIGMA
 from ...samplers.unipc import Marginals
-from ...schedule import Schedule, on
 from ..common import noise_levels
 from ..common.noise_levels import Levels, Map
 

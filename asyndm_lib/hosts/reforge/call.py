@@ -9,7 +9,7 @@ from modules import sd_samplers_common
 from torch import Tensor
 
 from ...errors import Unsupported
-from ...prompts import PromptTargets
+from ...prompt.prompt_targets import PromptTargets
 from ..common.noise_levels import Levels
 from ..forge_family import call
 from .text import prompt_targets

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...host import NoiseSampler
-from ...run import Run
+from ...run.host import NoiseSampler
+from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..exponential import t_of
 from ..half_log_snr import half_log_snr, signal

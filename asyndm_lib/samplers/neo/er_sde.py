@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...host import NoiseSampler
-from ...run import Run
-from ...sigma_map import PixelMap, SigmaMap
+from ...clock.sigma_map import PixelMap, SigmaMap
+from ...run.host import NoiseSampler
+from ...run.run import Run
 from ..ancestral import independent_noise
 from ..half_log_snr import half_log_snr
 

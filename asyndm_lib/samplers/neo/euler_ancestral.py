@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...host import NoiseSampler
-from ...run import Run
+from ...run.host import NoiseSampler
+from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..euler import euler_step
 from .flow_ancestral import flow_ancestral_step, renoised, toward

@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ...host import NoiseSampler
-from ...run import Run
+from ...run.host import NoiseSampler
+from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..churn import Churn
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ...run import Run, Step
+from ...run.run import Run, Step
 from ..unipc import Marginals, unipc_of
 
 LAST_SIGMA = 0.001

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..patching import replaced
-from ..run import Rows
-from ..schedule import alpha
+from ...clock.schedule import alpha
+from ...models.parts.patching import replaced
+from ...run.run import Rows
 
 
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:

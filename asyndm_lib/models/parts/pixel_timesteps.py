@@ -16,11 +16,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from . import unet as parts
-from .block_tables import Block, BlockTables, Embeddings
-from .nearest import cells
-from .passes import Passes
+from .. import unet as parts
+from .level_tables import Block, BlockTables, Embeddings
+from .own_pass import Passes
 from .patching import replaced, watched
+from .resampling import cells
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:

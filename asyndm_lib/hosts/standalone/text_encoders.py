@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import Unsupported
-from ..tokens import Token
+from ...errors import Unsupported
+from ...prompt.token_search import Token
 
 CHUNK = 75
 ROWS = CHUNK + 2

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import Unsupported
+from ...errors import Unsupported
 from .text_encoders import Clip, OpenClip, TextEncoder
 
 with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there

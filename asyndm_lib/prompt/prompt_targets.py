@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .targets import Target
-from .tokens import Found, Token, find
+from .target_list import Target
+from .token_search import Found, Token, find
 
 Tokenize = Callable[[str], Sequence[Token]]
 """The host's tokenization of one text (no ``AND``, no prompt editing left in it)."""

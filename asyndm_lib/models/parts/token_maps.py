@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from . import unet as parts
+from .. import unet as parts
 from .attention_sum import AttentionSum, Layer, WeightsFor, columns
-from .nearest import Resize
-from .passes import Passes
+from .own_pass import Passes
 from .patching import watched
+from .resampling import Resize
 
 Weights = Callable[[Hashable, int], Tensor]
 """``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""

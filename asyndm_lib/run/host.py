@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .schedule import AuthorsGrid, Schedule
+from ..clock.schedule import AuthorsGrid, Schedule
 
 Progressbar = Callable[[Iterable[int]], Iterable[int]]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]

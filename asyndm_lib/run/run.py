@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .automatic import Chosen
-from .clock import Clock, CountingClock, Relation, make_clock
-from .conditioning import PixelTimesteps
-from .errors import Unsupported
+from ..clock.clocks import Clock, CountingClock, Relation, make_clock
+from ..clock.known_levels import KnownLevels, split
+from ..clock.sigma_map import PixelMap, SigmaMap
+from ..errors import Unsupported
+from ..masks.regions import TargetRegions, WholePicture
+from ..models.parts.pixel_timesteps import PixelTimesteps
+from ..prompt.candidates import Chosen
+from ..prompt.prompt_targets import PromptTargets
+from ..settings.settings import Settings
 from .host import Descent, Host, Row
-from .known_levels import KnownLevels, split
-from .prompts import PromptTargets
-from .relations import TargetRegions, WholePicture
-from .settings import Settings
-from .sigma_map import PixelMap, SigmaMap
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import AsynDMError
-from .prompts import PromptTargets, Scheduled, Tokenize
-from .targets import Target, parse_targets
+from ..errors import AsynDMError
+from .prompt_targets import PromptTargets, Scheduled, Tokenize
+from .target_list import Target, parse_targets
 
 CHUNK = 77
 """Rows of the cross-attention context that a chunk of the prompt has, its start token included."""

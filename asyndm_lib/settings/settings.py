@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .clock import CURVES
-from .errors import SettingsError
-from .masks import TIMINGS
-from .targets import MAX_LENGTH, parse_targets
+from ..clock.clocks import CURVES
+from ..errors import SettingsError
+from ..masks.threshold import TIMINGS
+from ..prompt.target_list import MAX_LENGTH, parse_targets
 
 SECOND_PASSES = ("same", "off", "own concavity")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .errors import Unsupported
+from ..errors import Unsupported
 
 COARSE, FINE = 4, 2
 """Token maps are read at this part of the latent's height and width: 1/4, and 1/2 for small latents."""

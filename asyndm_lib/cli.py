@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import AsynDMError
-from . import MODEL
+from .demo import MODEL
+from .errors import AsynDMError
 
 BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
 BENCH_SAMPLERS = (
@@ -24,7 +24,7 @@ BENCH_SAMPLERS = (
 )
 """Those that need no more than sigmas and noise."""
 
-RESULTS = Path(__file__).parent.parent / "evaluation" / "results.json"
+RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 """The committed results of an evaluation."""
 
 MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
@@ -91,9 +91,9 @@ def _command(commands: argparse._SubParsersAction, name: str, **texts: str) -> a
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    from ..hosts.schedules import SCHEDULES
-    from ..samplers import LABELS
-    from ..settings import EVERYWHERE
+    from .hosts.standalone.schedules import SCHEDULES
+    from .samplers.table import LABELS
+    from .settings.settings import EVERYWHERE
 
     one = _command(
         commands,
@@ -142,7 +142,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    from ..samplers import LABELS
+    from .samplers.table import LABELS
 
     one = _command(
         commands,
@@ -167,8 +167,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    from ..hosts.schedules import SCHEDULES
-    from ..samplers import LABELS
+    from .hosts.standalone.schedules import SCHEDULES
+    from .samplers.table import LABELS
 
     one = _command(
         commands,
@@ -231,7 +231,7 @@ def _checked(kind: type, low: float, high: float, words: str) -> Callable:
 
 def _generate(options: argparse.Namespace) -> None:
     try:
-        from .generate import generate
+        from .demo.generate import generate
     except ModuleNotFoundError:
         raise
     except Exception as error:  # a torchvision that does not match torch fails so on import, for one
@@ -240,18 +240,18 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ..evaluation.command import evaluate
+    from .evaluation.command import evaluate
 
     evaluate(options)
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from ..bench.command import bench
+    from .bench.command import bench
 
     bench(options)
 
 
 def _install_model(options: argparse.Namespace) -> None:
-    from .install import install
+    from .demo.install import install
 
     print(install(MODEL, options.webui))

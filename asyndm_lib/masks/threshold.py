@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .clock import Relation
+from ..clock.clocks import Relation
 
 TIMINGS = ("lagged", "fresh", "static")
 

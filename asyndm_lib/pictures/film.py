@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .automatic import Chosen
-from .nearest import resize
-from .run import Seen
+from ..models.parts.resampling import resize
+from ..prompt.candidates import Chosen
+from ..run.run import Seen
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import TargetError
+from ..errors import TargetError
 
 MAX_TARGETS = 64
 MAX_LENGTH = 4000

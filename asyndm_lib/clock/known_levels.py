@@ -8,7 +8,7 @@ from itertools import dropwhile, pairwise
 import torch
 from torch import Tensor
 
-from .clock import CountingClock
+from .clocks import CountingClock
 
 Levels = tuple[Tensor, Tensor]
 """Sigmas ``[L]``, and their timesteps ``[L]``."""

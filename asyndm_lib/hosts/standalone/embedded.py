@@ -18,19 +18,19 @@ from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 from k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
-from ..automatic import Chosen, named_or_candidates
-from ..errors import SettingsError
-from ..host import Descent, Host, Progressbar
-from ..prompts import PromptTargets
-from ..run import Observer, Run
-from ..samplers import LABELS, SAMPLERS, descents
-from ..samplers.unipc import unipc
-from ..schedule import NoiseLevels, Schedule
-from ..settings import Settings
-from ..targets import parse_targets
+from ...clock.schedule import NoiseLevels, Schedule
+from ...errors import SettingsError
+from ...prompt.candidates import Chosen, named_or_candidates
+from ...prompt.prompt_targets import PromptTargets
+from ...prompt.target_list import parse_targets
+from ...run.host import Descent, Host, Progressbar
+from ...run.run import Observer, Run
+from ...samplers.table import LABELS, SAMPLERS, descents
+from ...samplers.unipc import unipc
+from ...settings.settings import Settings
+from ..common.own_scalars import lms_coefficients
+from ..common.per_pixel import eps_of_v, scalings
 from .ldm_checkpoint import Checkpoint
-from .own_scalars import lms_coefficients
-from .per_pixel import eps_of_v, scalings
 from .schedules import make_sigmas
 from .text_encoders import encode, tokenize
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .prompts import PromptTargets, Scheduled, Tokenize
-from .targets import MAX_TARGETS, Target
-from .tokens import find
-from .words import things
+from .prompt_targets import PromptTargets, Scheduled, Tokenize
+from .target_list import MAX_TARGETS, Target
+from .token_search import find
+from .word_lists import things
 
 Chosen = Sequence[Sequence[str] | None]
 """Per image the words that were chosen as its targets; None for one whose targets were named."""

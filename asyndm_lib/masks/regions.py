@@ -9,14 +9,14 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from .automatic import EVALUATIONS, Choice
-from .clock import Relation
-from .host import Row
-from .maps import TokenMaps
-from .masks import everywhere, relate, relate_alike
-from .nearest import Resize
-from .prompts import PromptTargets
-from .settings import Settings
+from ..clock.clocks import Relation
+from ..models.parts.resampling import Resize
+from ..models.parts.token_maps import TokenMaps
+from ..prompt.candidates import EVALUATIONS, Choice
+from ..prompt.prompt_targets import PromptTargets
+from ..run.host import Row
+from ..settings.settings import Settings
+from .threshold import everywhere, relate, relate_alike
 
 
 class WholePicture:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from ..drawing import (
+from .drawing import (
     FAINT,
     GAP,
     MARGIN,
@@ -22,7 +22,7 @@ from ..drawing import (
     masked,
     outlined,
 )
-from ..film import Frame, Heat, Reel
+from .film import Frame, Heat, Reel
 
 TITLE = "AsynDM: what lagged"
 FRAMES = 12

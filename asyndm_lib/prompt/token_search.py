@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .targets import Target
+from .target_list import Target
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from k_diffusion.sampling import linear_multistep_coeff
 from torch import Tensor, float64, tensor
 
-from ..samplers.lms import ORDER
+from ...samplers.lms import ORDER
 
 
 def lms_coefficients(sigmas: Tensor) -> list[list[Tensor]]:
