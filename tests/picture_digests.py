@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from asyndm_lib.clock.clocks import CURVES
+from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.demo import MODEL
 from asyndm_lib.hosts.standalone.embedded import OWN_LEVELS, Embedded, Request
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
@@ -71,7 +71,7 @@ def cases() -> Iterator[tuple[str, Request, Settings]]:
         "second cat": replace(ON, targets="cat#2"),
     }.items():
         yield name, REQUEST, settings
-    for side in (64, 72, 256):
+    for side in (64, 192, 256):
         yield f"{side}x128", replace(REQUEST, width=side), ON
     yield "ddim eta", replace(REQUEST, sampler="DDIM", eta=1.0), ON
 

@@ -15,7 +15,8 @@ from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.prompt.token_search import Token
 from asyndm_lib.run.host import Descent, Host
-from asyndm_lib.run.run import Run, Step
+from asyndm_lib.run.run import Run
+from asyndm_lib.run.step import Step
 from asyndm_lib.settings.settings import Settings
 
 

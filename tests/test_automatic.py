@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from stand_ins import AttendingUNet, make_run, uniform_sigmas, words
 from torch import Tensor
 
-from asyndm_lib.prompt.candidates import (
-    EVALUATIONS,
-    MOST,
-    SHARE,
-    Choice,
-    candidates,
-    concentration,
-    named_or_candidates,
-)
+from asyndm_lib.masks.choice import EVALUATIONS, MOST, SHARE, Choice, concentration
+from asyndm_lib.prompt.candidates import candidates, named_or_candidates
 from asyndm_lib.prompt.target_list import MAX_TARGETS, Target
 from asyndm_lib.prompt.token_search import Token
 from asyndm_lib.samplers.table import SAMPLERS

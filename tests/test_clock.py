@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asyndm_lib.clock.clocks import (
-    CURVES,
-    RULES,
-    Clock,
-    CountingClock,
-    Progress,
-    Relation,
-    StateClock,
-    make_clock,
-    quadratic,
-)
+from asyndm_lib.clock.clocks import Clock, CountingClock, Progress, Relation, StateClock, make_clock
+from asyndm_lib.clock.curves import CURVES, RULES, quadratic
 
 PIXELS = 8
 NEVER, ALWAYS, EARLY, LATE, ALTERNATE = range(5)  # the other pixels are random

@@ -10,7 +10,7 @@ from test_run import CAT_AND_DOG, WHERE, latent, masks_of, model, related_at, si
 from torch import Tensor
 
 from asyndm_lib.clock.schedule import AuthorsGrid
-from asyndm_lib.run.run import REMEMBERED
+from asyndm_lib.run.step import REMEMBERED
 from asyndm_lib.samplers.table import SAMPLERS
 
 ROOMS = [(999, 400, 5), (700, 300, 4), (700, 300, 4), (500, 0, 6)]

@@ -11,7 +11,7 @@ from asyndm_lib.clock.clocks import Relation
 from asyndm_lib.clock.sigma_map import SigmaMap
 from asyndm_lib.pictures import drawing, sheet
 from asyndm_lib.pictures.film import Film, Frame, Heat, Reel
-from asyndm_lib.run.run import Seen
+from asyndm_lib.run.step import Seen
 
 SIZE = 8, 6
 

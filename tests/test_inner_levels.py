@@ -12,7 +12,8 @@ from test_clock import MANY, PIXELS, POSITIVE, journeys, mask_sequences, walk
 from test_run import ldm_run, ldm_sizes
 from torch import Tensor
 
-from asyndm_lib.clock.clocks import CURVES, Clock, CountingClock, Progress, StateClock
+from asyndm_lib.clock.clocks import Clock, CountingClock, Progress, StateClock
+from asyndm_lib.clock.curves import CURVES
 
 SHAPE = (1, 1, 2, PIXELS // 2)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm_lib.clock.clocks import CURVES
+from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.errors import AsynDMError, SettingsError, TargetError
 from asyndm_lib.masks.threshold import TIMINGS
 from asyndm_lib.settings.settings import EVERYWHERE, Settings

@@ -21,7 +21,7 @@ from ..prompt.candidates import named_or_candidates
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
-from ..run.run import Observer
+from ..run.step import Observer
 from ..samplers.table import LABELS, SAMPLERS
 from ..settings.settings import Settings
 from .methods import Method, Way

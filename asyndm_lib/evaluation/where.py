@@ -14,7 +14,7 @@ import torch
 
 from ..demo.device import device_of
 from ..hosts.standalone.ldm_checkpoint import load
-from ..run.run import Seen
+from ..run.step import Seen
 from . import counter as counting
 from .engine import Batches
 from .methods import LAGGED, PAPER

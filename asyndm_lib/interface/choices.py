@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..prompt.candidates import Chosen
+from ..masks.choice import Chosen
 from . import infotext, messages
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import AsynDMError
-from ..prompt.candidates import Chosen
+from ..masks.choice import Chosen
 from . import arguments, choices, gallery, infotext, messages, options
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..clock.clocks import Relation
+from ..masks.choice import EVALUATIONS, Choice
 from ..models.parts.resampling import Resize
 from ..models.parts.token_maps import TokenMaps
-from ..prompt.candidates import EVALUATIONS, Choice
 from ..prompt.prompt_targets import PromptTargets
 from ..run.host import Row
 from ..settings.settings import Settings

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..masks.choice import Chosen
 from ..models.parts.resampling import resize
-from ..prompt.candidates import Chosen
-from ..run.run import Seen
+from ..run.step import Seen
 
 
 @dataclass(frozen=True)

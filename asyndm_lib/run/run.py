@@ -15,115 +15,15 @@ from torch import Tensor, nn
 
 from ..clock.clocks import Clock, CountingClock, Relation, make_clock
 from ..clock.known_levels import KnownLevels, split
-from ..clock.sigma_map import PixelMap, SigmaMap
+from ..clock.sigma_map import SigmaMap
 from ..errors import Unsupported
+from ..masks.choice import Chosen
 from ..masks.regions import TargetRegions, WholePicture
 from ..models.parts.pixel_timesteps import PixelTimesteps
-from ..prompt.candidates import Chosen
 from ..prompt.prompt_targets import PromptTargets
 from ..settings.settings import Settings
 from .host import Descent, Host, Row
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What an observer sees of one step.
-
-    ``i``: its number out of ``total``, from 0. ``sigma``: the noise levels of its evaluation. ``relation``: what was
-    related in the advance that follows; None at the last one of a descent, from which all pixels step to the end.
-    ``maps``: the token maps ``[B, T, h, w]`` that it read (with static masks: those that made them), if any.
-    """
-
-    i: int
-    total: int
-    sigma: SigmaMap
-    relation: Relation | None
-    maps: Tensor | None
-
-
-Observer = Callable[[Seen], None]
-
-REMEMBERED = 4
-"""So many steps before the present one a sampler can look at the noise levels of."""
-
-
-@dataclass
-class Step:
-    """One interval of the schedule, from its (first) model evaluation to the next noise level.
-
-    ``i``: counted over all descents. ``before``: the sigma maps of the last steps before it in its descent.
-    ``risen_from``: where a further descent begins, the host's sigma at the end of the one before, else None.
-    """
-
-    run: Run
-    i: int
-    sigma: SigmaMap
-    before: Sequence[SigmaMap]
-    risen_from: Tensor | None
-
-    def predict(self, x: Tensor, sigma: SigmaMap | None = None) -> Tensor:
-        """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in ``sigma`` (the step's)."""
-        return self.run.predict(x, sigma or self.sigma)
-
-    def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
-        """An inner noise level of every pixel, ``level(now, to)``, which holds element by element.
-
-        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`. Costs least if ``level`` is the same
-        function in every step.
-        """
-        return self.run.between(level, now, to)
-
-    def advance(self) -> SigmaMap:
-        """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
-        return self.run.advance()
-
-    def glance(self) -> SigmaMap | None:
-        """After :meth:`advance`: the evaluation after the next one, if the same pixels stay related; None if none is.
-
-        A map that changes in between changes what the pixels then really have.
-        """
-        return self.run.glance()
-
-    @property
-    def last(self) -> bool:
-        """Whether all pixels step to the end of the descent from here."""
-        return self.run.last
-
-    def per_pixel(self, formula: Callable[..., Tensor], *sigmas: SigmaMap | PixelMap) -> Tensor:
-        """``formula(*sigmas)`` for every pixel at its own noise levels.
-
-        Pixels that were never related take the value of the same formula on the host's own scalars,
-        which is, to the bit, what the host would have computed.
-        """
-        if all(self._rounds_alike(sigma) for sigma in sigmas):
-            return formula(*(sigma.map for sigma in sigmas))
-        lagging = formula(*(sigma.map for sigma in sigmas))
-        own = formula(*(sigma.scalar for sigma in sigmas))
-        return torch.where(self.run.lagging, lagging.to(own.dtype), own)
-
-    def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
-        """Whether a formula has the same bits for the scalar and for pixels that were never related, which hold it.
-
-        CUDA computes every element alike. On a CPU an element's bits depend on its place in the tensor.
-        """
-        if not isinstance(sigma, SigmaMap) or not sigma.scalar.is_cuda:
-            return False
-        return self.run.dtype == sigma.scalar.dtype == sigma.levels.dtype == torch.float32
-
-    def callback(
-        self,
-        x: Tensor,
-        denoised: Tensor | None,
-        sigma_hat: Tensor | None = None,
-        number: int | None = None,
-    ) -> None:
-        """The host's callback with k-diffusion's dictionary. ``number``: if the host counts it otherwise."""
-        if self.run.host.callback is not None and not self.run.rehearsing:
-            sigma = self.sigma.scalar
-            sigma_hat = sigma if sigma_hat is None else sigma_hat
-            i = self.i if number is None else number
-            state = {"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
-            self.run.host.callback(state)
+from .step import REMEMBERED, Observer, Seen, Step
 
 
 class Run:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..clock.sigma_map import SigmaMap
-from ..run.run import Run, Step
+from ..run.run import Run
+from ..run.step import Step
 from .churn import Churn
 from .euler import euler_step
 

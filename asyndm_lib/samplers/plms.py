@@ -8,7 +8,8 @@ from functools import partial
 from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
-from ..run.run import Run, Step
+from ..run.run import Run
+from ..run.step import Step
 from .timesteps import alpha_map, at, denoised_of
 
 _WEIGHTS = {2: (3, -1), 3: (23, -16, 5), 4: (55, -59, 37, -9)}

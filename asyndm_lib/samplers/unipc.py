@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
-from ..run.run import Run, Step
+from ..run.run import Run
+from ..run.step import Step
 from .timesteps import at
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ..clock.clocks import CURVES
+from ..clock.curves import CURVES
 from ..errors import SettingsError
 from ..masks.threshold import TIMINGS
 from ..prompt.target_list import MAX_LENGTH, parse_targets

@@ -12,7 +12,8 @@ from functools import partial
 from torch import Tensor
 
 from ...clock.sigma_map import PixelMap
-from ...run.run import Run, Step
+from ...run.run import Run
+from ...run.step import Step
 from ...samplers.timesteps import added_noise, alpha_map, denoised_of
 from .cfg import Guidance
 

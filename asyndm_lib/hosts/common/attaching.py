@@ -15,8 +15,8 @@ from modules import sd_samplers
 from torch import Tensor
 
 from ...errors import Unsupported
+from ...masks.choice import Chosen
 from ...pictures.film import Film
-from ...prompt.candidates import Chosen
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...models.parts.patching import replaced
 from ...pictures.drawing import enlarged, outlined
-from ...run.run import Seen
+from ...run.step import Seen
 
 LEAST = 4
 """Pixels of the preview for one of the latent: the quick previews have only one, on which an outline would hide all."""

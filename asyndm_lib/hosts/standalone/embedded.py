@@ -20,11 +20,13 @@ from torch import Tensor
 
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import SettingsError
-from ...prompt.candidates import Chosen, named_or_candidates
+from ...masks.choice import Chosen
+from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets
 from ...prompt.target_list import parse_targets
 from ...run.host import Descent, Host, Progressbar
-from ...run.run import Observer, Run
+from ...run.run import Run
+from ...run.step import Observer
 from ...samplers.table import LABELS, SAMPLERS, descents
 from ...samplers.unipc import unipc
 from ...settings.settings import Settings

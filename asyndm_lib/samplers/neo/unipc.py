@@ -7,7 +7,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ...run.run import Run, Step
+from ...run.run import Run
+from ...run.step import Step
 from ..unipc import Marginals, unipc_of
 
 LAST_SIGMA = 0.001
