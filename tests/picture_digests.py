@@ -27,7 +27,7 @@ from asyndm_lib.demo import MODEL
 from asyndm_lib.hosts.standalone.embedded import OWN_LEVELS, Embedded, Request
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
 from asyndm_lib.hosts.standalone.schedules import SCHEDULES
-from asyndm_lib.masks.threshold import TIMINGS
+from asyndm_lib.masks.target_masks import TIMINGS
 from asyndm_lib.samplers.table import LABELS
 from asyndm_lib.settings.settings import Settings
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from asyndm_lib.clock.clocks import Clock, Progress
 from asyndm_lib.clock.schedule import NoiseLevels, Schedule
 from asyndm_lib.clock.sigma_map import SigmaMap
+from asyndm_lib.hosts.common.row_slices import RowSlices
 from asyndm_lib.prompt.candidates import named_or_candidates
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
@@ -33,6 +35,11 @@ def uniform_sigmas(n: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """``n`` sigmas with evenly spaced timesteps, and 0."""
     sigmas = LEVELS.t_to_sigma(torch.linspace(999, 0, n, dtype=torch.float64))
     return torch.cat([sigmas, torch.zeros(1)]).to(dtype)
+
+
+def at_every_cell(progress: Progress) -> Tensor:
+    """``u`` of every cell, float64 ``[B, 1, h, w]``."""
+    return progress.levels.to(progress.index.device)[progress.index]
 
 
 def words(text: str) -> list[Token]:
@@ -125,7 +132,7 @@ class Noise:
 class WatchedRun(Run):
     """Keeps what its last pass did.
 
-    ``unet``: the present model.
+    ``unet``: the present model. ``targets``: those that it was made with.
     ``seen``: the sigma map of every step. ``glimpsed``: those of steps ahead.
     ``attended``: the projections of every model evaluation, all rows.
     ``rehearsed``: those of the ordinary pass before, where there was one. ``unconditional_of(x, prediction)``:
@@ -137,6 +144,13 @@ class WatchedRun(Run):
     def move(self, unet: nn.Module, targets: PromptTargets | None) -> None:
         super().move(unet, targets)
         self.unet = unet
+
+    def clock(self, descent: Descent) -> Clock:
+        """The authors' grid has an advance before the first evaluation."""
+        clock = super().clock(descent)
+        for _ in range(getattr(descent.schedule, "lead", 0)):
+            clock.advance(self.masks.latest)
+        return clock
 
     def glance(self) -> SigmaMap | None:
         after = super().glance()
@@ -180,13 +194,14 @@ def make_run(
     ]
     rows = [(image, part) for image, own in enumerate(parts) for part in range(len(own))]
     rows += [(image, None) for image in range(len(x))]
-    counted = [0]
+    row_slices, counted = RowSlices(rows), [0]
     noise = Noise()
 
     def predict(x: Tensor, sigma: Tensor) -> Tensor:
         levels, attended = [], []
+        row_slices.begin()
         for count in slices or [len(rows)]:
-            with run.rows(count) as here:
+            with run.rows(row_slices.next(count)) as here:
                 attended.append(run.unet(x[:1].expand(count, -1, -1, -1)))
             levels.append(torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
         run.attended.append(tuple(torch.cat(projections) for projections in zip(*attended, strict=True)))
@@ -204,7 +219,7 @@ def make_run(
         counted[0] = before
 
     host = Host(
-        unet=AttendingUNet().to(x.device),
+        model=AttendingUNet().to(x.device),
         descents=[
             Descent(
                 schedule or Schedule(way[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
@@ -213,7 +228,6 @@ def make_run(
             for way in (sigmas if isinstance(sigmas, list) else [sigmas])
         ],
         predict=predict,
-        rows=rows,
         step=lambda: counted[0],
         unconditional=lambda: run.unconditional,
         randn_like=noise.like,
@@ -226,5 +240,5 @@ def make_run(
     if not chosen.whole_picture:
         targets = named_or_candidates([parse_targets(chosen.targets)] * len(x), parts, words)
     run = WatchedRun(host, chosen, targets, x)
-    run.unet = host.unet
+    run.unet, run.targets = host.model, targets
     return run

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins import at_every_cell
 from torch import Tensor
 
-from asyndm_lib.clock.clocks import Clock, CountingClock, Progress, Relation, StateClock, make_clock
+from asyndm_lib.clock.clocks import Clock, CountingClock, Mask, Progress, StateClock, make_clock
 from asyndm_lib.clock.curves import CURVES, RULES, quadratic
 
 PIXELS = 8
@@ -48,8 +49,8 @@ def journeys(draw, least: int = 1) -> tuple[Tensor, Tensor]:
     return masks, draw(strengths_of(masks))
 
 
-def relation(mask: Tensor, k: Tensor) -> Relation:
-    return Relation(mask.view(1, 1, 2, -1), k.view(1, 1, 2, -1))
+def relation(mask: Tensor, k: Tensor) -> Mask:
+    return Mask(mask.view(1, 1, 2, -1), k.view(1, 1, 2, -1))
 
 
 def walk(clock: Clock, masks: Tensor, ks: Tensor | float) -> list[Progress]:
@@ -64,7 +65,7 @@ def walk(clock: Clock, masks: Tensor, ks: Tensor | float) -> list[Progress]:
 
 def states(progress: list[Progress]) -> Tensor:
     """``u`` before every evaluation, ``[M + 1, PIXELS]``."""
-    return torch.stack([p.map.flatten() for p in progress])
+    return torch.stack([at_every_cell(p).flatten() for p in progress])
 
 
 def clocks_of(curve: str, masks: Tensor, k: float) -> list[Clock]:
@@ -310,7 +311,7 @@ def _check(progress: Progress, i: int) -> None:
     assert progress.index.dtype == torch.int64
     assert progress.index.shape == (1, 1, 2, PIXELS // 2)
     assert progress.index.min() >= 0
-    assert torch.equal(progress.map, progress.levels[progress.index])
+    assert progress.index.max() < len(progress.levels)
 
 
 @given(st.integers(0, 2**32), POSITIVE, POSITIVE)
@@ -328,8 +329,8 @@ def test_equal_histories_in_another_order_share_a_level(seed, k, other):
 def test_images_of_a_batch_keep_their_own_state():
     mask = torch.tensor([True, False, False]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     for clock in (CountingClock(6, (3, 1, 2, 2), 0.5), StateClock(6, (3, 1, 2, 2), "exponential")):
-        clock.advance(Relation(mask, torch.full((3, 1, 2, 2), 0.5)))
-        u = clock.progress.map
+        clock.advance(Mask(mask, torch.full((3, 1, 2, 2), 0.5)))
+        u = at_every_cell(clock.progress)
         assert (u[0] < 1).all()
         assert (u[1:] == 1).all()
 
@@ -348,6 +349,6 @@ def test_make_clock_counts_where_a_count_is_enough(curve, concavities, kind):
     clock = make_clock(5, (1, 1, 2, 2), curve, concavities)
     assert type(clock) is kind
     k = torch.full((1, 1, 2, 2), concavities[-1], dtype=torch.float64)
-    clock.advance(Relation(torch.ones(1, 1, 2, 2, dtype=torch.bool), k))
+    clock.advance(Mask(torch.ones(1, 1, 2, 2, dtype=torch.bool), k))
     expected = RULES[curve](torch.zeros(1, dtype=torch.float64), k[0, 0, 0, :1], 5, 5)
-    torch.testing.assert_close(clock.progress.map[0, 0, 0, :1], expected, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(at_every_cell(clock.progress)[0, 0, 0, :1], expected, rtol=0, atol=ROUNDING)

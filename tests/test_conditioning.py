@@ -13,11 +13,13 @@ from ldm.modules.diffusionmodules.util import timestep_embedding as ldm_embeddin
 from stand_ins import hooks_on, tiny_unet
 from torch import Tensor, nn
 
+from asyndm_lib import models
 from asyndm_lib.bench.measure import Operations
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.models import unet as parts
-from asyndm_lib.models.parts import pixel_timesteps as conditioning
-from asyndm_lib.models.parts.pixel_timesteps import PixelTimesteps, timestep_embedding
+from asyndm_lib.models.parts import tabled_timesteps as conditioning
+from asyndm_lib.models.parts.pixel_timesteps import timestep_embedding
+from asyndm_lib.models.unet import FAMILY as UNET
 
 KINDS = {
     "plain": {},
@@ -51,7 +53,7 @@ def random_index(levels: int, n: int = 3, h: int = 8, w: int = 12) -> Tensor:
 
 
 def with_map(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) -> Tensor:
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     try:
         with pixels.use(timesteps, index):
@@ -188,7 +190,7 @@ def test_at_each_block_a_pixel_has_the_embedding_of_its_own_timestep(kind):
 
 def _embeddings(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) -> list[tuple[nn.Module, Tensor]]:
     """What every ResBlock adds to its feature map."""
-    pixels, seen = PixelTimesteps(unet), []
+    pixels, seen = UNET.timesteps(unet), []
     pixels.attach()
     blocks = [m for m in unet.modules() if isinstance(m, ldm.ResBlock)]
     own = [
@@ -270,7 +272,7 @@ def _linear_calls(unet: nn.Module, call) -> tuple[int, int]:
 def test_hooks_are_there_between_attach_and_detach_only():
     unet = unet_of("labels")
     before = hooks_on(unet)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     assert hooks_on(unet) == before
     pixels.attach()
     assert hooks_on(unet) > before
@@ -282,7 +284,7 @@ def test_nothing_happens_outside_use():
     unet = unet_of("labels")
     given, index = inputs(unet), random_index(4)
     plain = unet(**given)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     assert torch.equal(unet(**given), plain)
     with pixels.use(LEVELS, index):
@@ -304,7 +306,7 @@ def test_a_batch_of_somebody_else_within_the_call_has_the_calls_own_timestep(kin
     given, index = inputs(unet), random_index(4)
     expected, other = with_map(unet, LEVELS, index, given), unet(**given | {"x": given["x"].flip(0, 2)})
     made = send_another_first(unet)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     for _ in range(2):
         with pixels.use(LEVELS, index):
@@ -331,7 +333,7 @@ def test_a_forward_that_changes_the_batch_is_known_from_the_second_call_on():
     changed = given | {"x": given["x"] * 1.1}
     expected, plain, own = with_map(unet, LEVELS, index, changed), unet(**changed), unet.forward
     unet.forward = lambda x, *args, **kwargs: own(x * 1.1, *args, **kwargs)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     outputs = []
     for _ in range(3):
@@ -371,7 +373,7 @@ def test_what_is_made_ahead_for_the_next_blocks_is_what_each_would_make(kind, me
     monkeypatch.setattr(conditioning, "SPREAD", memory)
     unet, index = unet_of(kind), random_index(4)
     sizes = [(8, 12), (8, 12), (16, 8), (16, 8), (8, 12)]
-    pixels, given, made = PixelTimesteps(unet), [inputs(unet, 3, *size) for size in sizes], []
+    pixels, given, made = UNET.timesteps(unet), [inputs(unet, 3, *size) for size in sizes], []
     pixels.attach()
     for own in given:
         with pixels.use(LEVELS, index):
@@ -384,7 +386,7 @@ def test_what_is_made_ahead_for_the_next_blocks_is_what_each_would_make(kind, me
 
 def test_blocks_after_each_other_are_served_by_one_gather():
     unet, index, counts = unet_of("three levels"), random_index(4), []
-    pixels, given = PixelTimesteps(unet), inputs(unet)
+    pixels, given = UNET.timesteps(unet), inputs(unet)
     pixels.attach()
     for _ in range(2):
         with Operations() as counted, pixels.use(LEVELS, index):
@@ -411,7 +413,7 @@ def test_a_failed_call_leaves_the_next_one_right():
     unet = unet_of("plain")
     given, index = inputs(unet), random_index(4)
     expected = with_map(unet, LEVELS, index, given)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     with pytest.raises(RuntimeError), pixels.use(LEVELS, index):
         unet(given["x"][:, :3], given["timesteps"], given["context"])
@@ -429,7 +431,7 @@ def test_the_timestep_embedding_is_ldms_to_the_bit(channels):
 
 def test_another_kind_of_model_is_unsupported_and_named():
     with pytest.raises(Unsupported, match=r"Linear.*time_embed"):
-        PixelTimesteps(nn.Linear(2, 2))
+        models.of(nn.Linear(2, 2))
 
 
 @pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch cannot compile")
@@ -445,7 +447,7 @@ def test_a_compiled_model_is_unsupported_and_says_so(how):
     else:
         unet.forward = torch.compile(unet.forward)
     with pytest.raises(Unsupported, match=r"compiled \(torch.compile\)"):
-        PixelTimesteps(unet)
+        UNET.check(unet)
 
 
 @pytest.mark.parametrize("changed", ["a block", "the time embedding", "nothing"])
@@ -455,7 +457,7 @@ def test_calls_to_come_are_prepared_and_know_changed_weights(kind, changed):
     unet = unet_of(kind)
     given, index = inputs(unet), random_index(4)
     tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     for at, levels in enumerate(tables):
         here = {**given, "timesteps": torch.full((3,), levels[0].item())}
@@ -475,7 +477,7 @@ def test_prepared_calls_serve_batches_of_any_size_in_turn():
     """A host that lacks memory sends conditional and unconditional rows in calls of their own."""
     unet = unet_of("plain")
     tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     for at, levels in enumerate(tables):
         for n in (2, 1, 2):
@@ -492,7 +494,7 @@ def test_a_prepared_call_in_another_precision_has_the_plain_values():
     unet = unet_of("plain")
     tables = [LEVELS, LEVELS + 0.5]
     index = torch.zeros(3, 1, 8, 12, dtype=torch.int64)
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     with torch.autocast("cpu", torch.bfloat16), pixels.use(tables[0], index, tables[1:]):
         unet(**inputs(unet))
@@ -510,7 +512,7 @@ def test_prepared_calls_cost_no_linear_layers_of_their_own():
     calls = []
     for block in parts.res_blocks(unet):
         block.emb_layers[1].register_forward_hook(lambda *call: calls.append(1))
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     counts = []
     for at, levels in enumerate(tables):
@@ -527,7 +529,7 @@ def test_what_was_prepared_is_gone_when_the_last_call_of_it_is_past():
     unet = unet_of("plain")
     given, index = inputs(unet), random_index(4)
     tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]
-    pixels = PixelTimesteps(unet)
+    pixels = UNET.timesteps(unet)
     pixels.attach()
     prepared = []
     for levels, coming in ((tables[0], tables[1:2]), (tables[1], ()), (tables[2], ())):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from authors_grid import AuthorsGrid
 from stand_ins import LEVELS, WatchedRun, make_run
 from test_run import CAT_AND_DOG, WHERE, latent, masks_of, model, related_at, sigma_maps, target_maps
 from torch import Tensor
 
-from asyndm_lib.clock.schedule import AuthorsGrid
 from asyndm_lib.run.step import REMEMBERED
 from asyndm_lib.samplers.table import SAMPLERS
 
@@ -100,7 +100,7 @@ def test_steps_are_counted_over_all_descents(timing):
     x = latent(1) * ways[0][0]
 
     def observer(seen) -> None:
-        watched.append((seen.i, seen.sigma.map, seen.relation))
+        watched.append((seen.i, seen.sigma.map, seen.mask))
 
     def progress(steps):
         counters.append(steps)
@@ -125,13 +125,13 @@ def test_no_token_map_is_recorded_that_nobody_uses(rooms, timing, monkeypatch):
     ways, recorded = ways_down(rooms), []
     x = latent(1) * ways[0][0]
     with make_run(x, ways, model, targets="cat", mask_timing=timing) as run:
-        record = run._regions.record
+        record = run.call._maps.record
 
         def recording(*arguments):
             recorded.append((run.rehearsing, len(run.seen) - 1, len(run.attended)))
             return record(*arguments)
 
-        monkeypatch.setattr(run._regions, "record", recording)
+        monkeypatch.setattr(run.call._maps, "record", recording)
         run.sample(SAMPLERS["restart_sampler"], x)
     if timing == "static":
         used = list(range(len(moves)))

@@ -221,7 +221,7 @@ def test_a_batch_holds_each_seeds_own_picture_with_its_own_mask(sampler, sd1):
         out = sd1.sample(
             replace(REQUEST, seeds=seeds, sampler=sampler),
             ON,
-            observers=[lambda step: masks.append(step.relation and step.relation.related)],
+            observers=[lambda step: masks.append(step.mask and step.mask.related)],
         )
         return out, torch.stack(masks[:-1])
 

@@ -104,7 +104,7 @@ def test_the_fast_layers_compute_what_ldms_do(checkpoint):
 def relations(batches, method, way=DDIM):
     """What was related in every advance."""
     seen = []
-    make(batches, [CAT, STAR], [3, 4], way, method, [lambda one: seen.append(one.relation)])
+    make(batches, [CAT, STAR], [3, 4], way, method, [lambda one: seen.append(one.mask)])
     return [one for one in seen if one is not None]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from asyndm_lib.clock.clocks import Relation
+from asyndm_lib.clock.clocks import Mask
 from asyndm_lib.clock.sigma_map import SigmaMap
 from asyndm_lib.pictures import drawing, sheet
 from asyndm_lib.pictures.film import Film, Frame, Heat, Reel
@@ -20,7 +20,7 @@ def seen(i: int, total: int, related: torch.Tensor | None, maps: torch.Tensor | 
     """A step of two images; the timestep of a pixel is 10 times the step, and 1 more where its column is odd."""
     index = (torch.arange(SIZE[1]) % 2).expand(2, 1, *SIZE)
     sigma = SigmaMap(torch.tensor(1.0 + i), torch.tensor([2.0, 3.0]), index, torch.tensor([10.0 * i, 10.0 * i + 1]))
-    relation = None if related is None else Relation(related[:, None], related[:, None].double())
+    relation = None if related is None else Mask(related[:, None], related[:, None].double())
     return Seen(i, total, sigma, relation, maps)
 
 
@@ -97,7 +97,7 @@ def test_what_it_keeps_is_small():
     """150 steps of a batch of 8 at 128 × 128."""
     film = Film([f"target {n}" for n in range(64)], 12)
     index = torch.zeros(8, 1, 128, 128, dtype=torch.int64)
-    related = Relation(index > 0, index.double())
+    related = Mask(index > 0, index.double())
     sigma = SigmaMap(torch.tensor(1.0), torch.ones(1), index, torch.ones(1))
     for i in range(150):
         film(Seen(i, 150, sigma, related, torch.ones(8, 64, 32, 32)))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from hypothesis import given
-from stand_ins import make_run, uniform_sigmas
+from stand_ins import at_every_cell, make_run, uniform_sigmas
 from test_clock import MANY, PIXELS, POSITIVE, journeys, mask_sequences, walk
 from test_run import ldm_run, ldm_sizes
 from torch import Tensor
@@ -25,8 +25,8 @@ def pairs(clock: Clock, now: Progress, to: Progress) -> tuple[Tensor, Tensor]:
     assert (own[0], others[0]) == (now.levels[0], to.levels[0]), "the first is not the synchronous clock's"
     assert index.dtype == torch.int64
     assert index.shape == SHAPE
-    assert torch.equal(own[index], now.map)
-    assert torch.equal(others[index], to.map)
+    assert torch.equal(own[index], at_every_cell(now))
+    assert torch.equal(others[index], at_every_cell(to))
     assert ((index == 0) == (to.index == 0)).all(), "another pixel than those on the synchronous clock holds its pair"
     return own, others
 

@@ -9,10 +9,11 @@ from test_conditioning import odd_sizes, send_another_first  # noqa: F401
 from torch import Tensor, nn
 
 from asyndm_lib.errors import Unsupported
+from asyndm_lib.models.family import TokenMaps
 from asyndm_lib.models.parts import attention_sum
 from asyndm_lib.models.parts.attention_sum import AttentionSum, Layer, columns, summed, summed_fused
 from asyndm_lib.models.parts.resampling import resize
-from asyndm_lib.models.parts.token_maps import TokenMaps
+from asyndm_lib.models.unet import FAMILY as UNET
 from asyndm_lib.models.unet import halved, token_map_layers
 
 TARGETS = 3
@@ -94,7 +95,7 @@ SIZES = [
 @pytest.mark.usefixtures("odd_sizes")
 def test_maps_are_the_softmax_of_the_wanted_level_head_by_head(size, expected, context):
     unet = attending_unet(4, 2, 1)
-    projections, maps = Projections(unet), TokenMaps(unet, *size)
+    projections, maps = Projections(unet), UNET.token_maps(unet, size)
     maps.attach()
     with maps.record([None, 5], weights):
         unet(**inputs(2, *size, context))
@@ -110,7 +111,7 @@ def test_maps_are_the_softmax_of_the_wanted_level_head_by_head(size, expected, c
 
 def test_only_the_named_rows_are_recorded_each_with_its_own_weights():
     unet = attending_unet(4, 2, 1)
-    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
     given = inputs(5, 16, 24, 77)
     for rows in ([None, 0, None, 7, 2], [0, 7, 2, None, None], [4, None, None, None, 1]):
@@ -127,7 +128,7 @@ def test_only_the_named_rows_are_recorded_each_with_its_own_weights():
 
 def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
     unet = attending_unet(4, 2, 1)
-    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
     given = inputs(4, 16, 24, 77)
     with maps.record([0, 1, 2, None], weights):
@@ -155,7 +156,7 @@ def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
 
 def test_calls_of_another_context_within_one_record_have_its_weights():
     unet = attending_unet(2)
-    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
     slow = []
     with maps.record([0], weights):
@@ -168,7 +169,7 @@ def test_calls_of_another_context_within_one_record_have_its_weights():
 
 def test_a_target_that_is_every_token_has_a_map_of_ones():
     unet = attending_unet(2)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     with maps.record([0], lambda row, context: torch.ones(context, 1)):
         unet(**inputs(1, 16, 24, 77))
@@ -178,7 +179,7 @@ def test_a_target_that_is_every_token_has_a_map_of_ones():
 
 def test_taking_empties_the_record():
     unet = attending_unet(2)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     for _ in range(2):
         with maps.record([3], weights):
@@ -197,7 +198,7 @@ def test_taking_empties_the_record():
 
 def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
     unet = attending_unet(2)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     given = inputs(1, 16, 24, 77)
     unet(**given)
@@ -215,7 +216,7 @@ def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
 def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
     """As where another extension shrinks or widens the picture inside the model."""
     unet = attending_unet(4, 2, 1)
-    projections, maps = Projections(unet), TokenMaps(unet, 16, 24)
+    projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
     with maps.record([0], weights):
         unet(**inputs(1, *size, 77))
@@ -231,7 +232,7 @@ def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     for layer in token_map_layers(unet, 16, 24).attentions:  # as where another extension merges pixels
         layer.to_q.register_forward_hook(lambda module, args, output: output[:, ::2])
         layer.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     with maps.record([0], weights):
         unet(**inputs(1, 16, 24, 77))
@@ -242,7 +243,7 @@ def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
 def test_a_batch_of_somebody_else_within_the_call_is_not_read():
     unet = attending_unet(2)
     given = inputs(2, 16, 24, 77)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     with maps.record([None, 5], weights):
         unet(**given)
@@ -259,7 +260,7 @@ def test_the_unets_output_is_the_same_to_the_bit_while_recording():
     unet = attending_unet(4, 2, 1)
     given = inputs(3, 16, 24, 77)
     plain = unet(**given)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     maps.attach()
     with maps.record([0, None, 1], weights):
         assert torch.equal(unet(**given), plain)
@@ -271,7 +272,7 @@ def test_the_unets_output_is_the_same_to_the_bit_while_recording():
 
 def test_hooks_are_there_between_attach_and_detach_only():
     unet = attending_unet(4, 2, 1)
-    maps = TokenMaps(unet, 16, 24)
+    maps = UNET.token_maps(unet, (16, 24))
     assert hooks_on(unet) == 0
     maps.attach()
     assert hooks_on(unet) > 0
@@ -388,7 +389,7 @@ def test_an_attention_that_writes_into_its_projections_changes_no_map(touched, i
 
     def run() -> Tensor:
         """The maps of three calls of one run."""
-        maps = TokenMaps(unet, 16, 24)
+        maps = UNET.token_maps(unet, (16, 24))
         maps.attach()
         given = inputs(2, 16, 24, 77)
         made = []
@@ -420,4 +421,4 @@ def test_a_model_without_cross_attention_is_unsupported():
     unet = AttendingUNet()
     unet.input_blocks = nn.ModuleList([nn.Identity()])
     with pytest.raises(Unsupported, match="no cross-attention"):
-        TokenMaps(unet, 64, 64)
+        UNET.token_maps(unet, (64, 64))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm_lib.clock.clocks import Relation
+from asyndm_lib.clock.clocks import Mask
 from asyndm_lib.masks.threshold import everywhere
 from asyndm_lib.masks.threshold import relate as relate_by_concavity
 from asyndm_lib.models.parts.resampling import Resize, nearest, resize
@@ -23,7 +23,7 @@ def f64(*values: float) -> torch.Tensor:
 
 def relate(
     maps: torch.Tensor, present: torch.Tensor, concavities: torch.Tensor, threshold: float, height: int, width: int
-) -> Relation:
+) -> Mask:
     """``present``: bool ``[B, T]``. ``concavities``: ``[T]``."""
     return relate_by_concavity(maps, torch.where(present, concavities, -1.0), threshold, Resize(height, width))
 

@@ -58,7 +58,7 @@ def refined(timing: str, sampler: str = "sample_euler", at: int = AT, **settings
         switching(run, at, other, targets_elsewhere())
         run.sample(SAMPLERS[sampler], x)
         assert run.unet is other
-        assert hooks_on(run.host.unet) == 0
+        assert hooks_on(run.host.model) == 0
         assert hooks_on(other) > 0
     assert hooks_on(other) == 0
     assert not run.problems
@@ -101,10 +101,10 @@ def test_moving_to_the_model_that_is_there_changes_no_bit(settings):
     x = latent(2).float() * sigmas[0]
     for again in (False, True):
         with make_run(x, sigmas, model, prompts=CAT_AND_DOG, **settings) as run:
-            unet, hooks = run.host.unet, hooks_on(run.host.unet)
+            unet, hooks = run.host.model, hooks_on(run.host.model)
             assert hooks > 0
             if again:
-                switching(run, AT, unet, run._targets)
+                switching(run, AT, unet, run.targets)
             outs.append(run.sample(SAMPLERS["sample_dpmpp_2m"], x))
             assert hooks_on(unet) == hooks
         assert hooks_on(unet) == 0
@@ -116,7 +116,7 @@ def test_a_whole_picture_goes_on_with_a_model_that_reads_no_prompt():
     x = latent(1) * sigmas[0]
     with make_run(x, sigmas, model, whole_picture=True) as run:
         run.move(Blind(), None)
-        assert hooks_on(run.host.unet) == 0
+        assert hooks_on(run.host.model) == 0
         run.sample(SAMPLERS["sample_euler"], x)
     np.testing.assert_allclose(
         torch.stack(run.seen).numpy(),
@@ -138,7 +138,7 @@ def test_an_exception_after_the_move_leaves_no_hook_on_either(error):
     switching(run, AT, other, targets_elsewhere())
     with pytest.raises(error, match="stop"), run:
         run.sample(SAMPLERS["sample_euler"], x)
-    assert hooks_on(run.host.unet) == 0
+    assert hooks_on(run.host.model) == 0
     assert hooks_on(other) == 1, "only the test's own"
 
 
@@ -150,9 +150,9 @@ def test_a_model_of_another_kind_is_unsupported_and_nothing_is_left_on_either(un
         switching(run, AT, unet, targets_elsewhere())
         with pytest.raises(Unsupported, match=said):
             run.sample(SAMPLERS["sample_euler"], x)
-        assert hooks_on(run.host.unet) == hooks_on(unet) == 0
+        assert hooks_on(run.host.model) == hooks_on(unet) == 0
         assert run.evaluating is None
-    assert hooks_on(run.host.unet) == hooks_on(unet) == 0
+    assert hooks_on(run.host.model) == hooks_on(unet) == 0
 
 
 @pytest.mark.parametrize("timing", ["lagged", "static"])
@@ -167,7 +167,7 @@ def test_on_ldms_own_models_an_image_without_the_target_is_the_hosts_own_to_the_
         if own.evaluations - before == 2 and not rehearsing:
             own.unet = other
             if own.run is not None:
-                own.run.move(other, run._targets)
+                own.run.move(other, run.targets)
         return own.predict(x, sigma)
 
     run.host.predict = refining
@@ -192,7 +192,7 @@ def test_the_other_model_evaluates_each_image_at_its_own_level():
         step = next(steps)
         [level] = step.sigma.map[1].unique()
         own.unet = tiny_unet(seed=1)
-        run.move(own.unet, run._targets)
+        run.move(own.unet, run.targets)
         out = step.predict(x)
     own.run = None
     expected = own.predict(x, level)

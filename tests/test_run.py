@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import k_diffusion.sampling as k_diffusion
 import numpy as np
 import pytest
 import torch
+from authors_grid import AuthorsGrid
 from stand_ins import LEVELS, AttendingUNet, Noise, WatchedRun, hooks_on, make_run, tiny_unet, uniform_sigmas, words
 from torch import Tensor
 
-from asyndm_lib.clock.schedule import AuthorsGrid, Schedule
+from asyndm_lib.clock.schedule import Schedule
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
@@ -244,7 +244,7 @@ def test_the_whole_picture_follows_one_clock_and_reads_no_map(curve, k):
     sigmas = uniform_sigmas(9)
     x = latent(2) * sigmas[0]
     with make_run(x, sigmas, model, whole_picture=True, concavity=k, curve=curve, mask_timing="static") as run:
-        attention = run.host.unet.input_blocks[1].attn2
+        attention = run.host.model.input_blocks[1].attn2
         assert hooks_on(attention) == 0
         run.sample(SAMPLERS["sample_euler"], x)
     assert run.rehearsed == []
@@ -395,7 +395,7 @@ class LdmHost:
         if self.run is None:
             eps = self.unet(rows / (s**2 + 1) ** 0.5, t, self.context)
         else:
-            with self.run.rows(len(rows)) as here:
+            with self.run.rows([(image, part) for part in (0, None) for image in range(len(x))]) as here:
                 s = torch.where(here.lagging, here.sigma, s)
                 eps = self.unet(rows / (s**2 + 1) ** 0.5, t, self.context)
         self.evaluations += 1
@@ -406,10 +406,9 @@ class LdmHost:
 def ldm_run(prompts: list[str], sigmas: Tensor, x: Tensor, targets: str = "cat", **settings) -> tuple[LdmHost, Run]:
     own = LdmHost(len(x))
     host = Host(
-        unet=own.unet,
+        model=own.unet,
         descents=[Descent(Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma), list(sigmas))],
         predict=own.predict,
-        rows=[(image, 0) for image in range(len(x))] + [(image, None) for image in range(len(x))],
         step=lambda: own.evaluations,
         unconditional=lambda: x,
         randn_like=Noise().like,
@@ -517,13 +516,13 @@ def test_more_rows_than_the_prompts_make_are_unsupported_and_say_why():
             make_run(x, sigmas, model, prompts=CAT_AND_DOG, targets="cat", slices=slices) as run,
         ):
             run.sample(SAMPLERS["sample_euler"], x)
-        assert hooks_on(run.host.unet) == 0
+        assert hooks_on(run.host.model) == 0
 
 
 def test_a_model_called_behind_the_runs_back_is_unsupported():
     sigmas, x = uniform_sigmas(4), latent(1)
     with make_run(x, sigmas, model, targets="cat") as run:
-        run.host = replace(run.host, predict=lambda x, sigma: x)
+        run.host.predict = lambda x, sigma: x
         with pytest.raises(Unsupported, match="cannot see"):
             run.sample(SAMPLERS["sample_euler"], x)
 
@@ -532,18 +531,18 @@ def test_rows_outside_an_evaluation_do_nothing():
     sigmas, x = ldm_sizes(1)
     _, run = ldm_run(["a cat"], sigmas, x)
     with run:
-        with run.rows(7) as here:
+        with run.rows([(0, 0)] * 7) as here:
             assert here is None
         run.sample(SAMPLERS["sample_euler"], x)
-        with run.rows(7) as here:
+        with run.rows([(0, 0)] * 7) as here:
             assert here is None
 
 
 def test_maps_that_cannot_be_read_are_a_problem_and_relate_nothing():
     sigmas, x = uniform_sigmas(6), latent(1)
     with make_run(x, sigmas, model, targets="cat", mask_timing="fresh") as run:
-        attend = run.host.unet.forward
-        run.host.unet.forward = lambda x: attend(x[..., :-3, :])  # another size inside the model
+        attend = run.host.model.forward
+        run.host.model.forward = lambda x: attend(x[..., :-3, :])  # another size inside the model
         out = run.sample(SAMPLERS["sample_euler"], x)
     assert len(run.problems) == 1
     assert "no token maps" in run.problems.pop()

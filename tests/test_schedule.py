@@ -5,14 +5,15 @@ from __future__ import annotations
 import k_diffusion.sampling as k
 import pytest
 import torch
+from authors_grid import AuthorsGrid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from k_diffusion.external import DiscreteSchedule
-from stand_ins import LEVELS, alphas_cumprod, uniform_sigmas
+from stand_ins import LEVELS, alphas_cumprod, at_every_cell, uniform_sigmas
 from torch import Tensor
 
-from asyndm_lib.clock.clocks import CountingClock, Relation
-from asyndm_lib.clock.schedule import AuthorsGrid, NoiseLevels, Schedule
+from asyndm_lib.clock.clocks import CountingClock, Mask
+from asyndm_lib.clock.schedule import NoiseLevels, Schedule
 
 SIGMA_MIN, SIGMA_MAX = 0.0292, 14.6146
 SCHEDULES = {
@@ -143,8 +144,8 @@ def authors_timesteps(evaluations: int, related: bool, strength: float = 0.5) ->
     seen = []
     for i in range(grid.lead + grid.evaluations):
         if i >= grid.lead:
-            seen.append(grid.timestep(grid.sigma(clock.progress.map)).item())
-        clock.advance(Relation(torch.full((1, 1, 1, 1), related), torch.ones(1, 1, 1, 1)))
+            seen.append(grid.timestep(grid.sigma(at_every_cell(clock.progress))).item())
+        clock.advance(Mask(torch.full((1, 1, 1, 1), related), torch.ones(1, 1, 1, 1)))
     return seen
 
 

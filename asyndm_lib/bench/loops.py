@@ -65,12 +65,10 @@ class Loop:
         """Ours."""
         denoiser = self._denoiser
         maps = (on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
-        images = range(self._batch)
         host = Host(
-            unet=self._denoiser.inner_model,
+            model=self._denoiser.inner_model,
             descents=[Descent(Schedule(self.sigmas[:-1], *maps), list(self.sigmas))],
             predict=lambda x, sigma: self._guided(x, sigma * x.new_ones(len(x))),
-            rows=[(image, 0) for image in images] + [(image, None) for image in images],
             step=lambda: 0,
             unconditional=lambda: self._x,
             randn_like=torch.randn_like,
@@ -98,7 +96,8 @@ class Loop:
         if self._run is None:
             out = self._denoiser(both, levels, **self._conditioning)
         else:
-            with self._run.rows(len(both)) as here, scalings(self._denoiser, here):
+            rows = [(image, part) for part in (0, None) for image in range(self._batch)]
+            with self._run.rows(rows) as here, scalings(self._denoiser, here):
                 out = self._denoiser(both, levels, **self._conditioning)
         conditional, unconditional = out.chunk(2)
         return unconditional + (conditional - unconditional) * CFG

@@ -28,18 +28,13 @@ class Progress:
     levels: Tensor
     index: Tensor
 
-    @property
-    def map(self) -> Tensor:
-        """``u`` of every pixel, float64 ``[B, 1, H, W]``."""
-        return self.levels.to(self.index.device)[self.index]
-
 
 Table = tuple[Tensor, Tensor]
 """Levels ``[L]`` of a quantity, and int64 ``[B, 1, H, W]`` into them."""
 
 
 @dataclass(frozen=True)
-class Relation:
+class Mask:
     """Which pixels are prompt-related during one advance, and how strongly they lag.
 
     ``related``: bool ``[B, 1, H, W]``. ``concavity``: float ``[B, 1, H, W]``, read where related.
@@ -93,9 +88,9 @@ class CountingClock:
         """Which of :meth:`known_pairs` each pixel holds: its count grows by one or not at all, so their sum tells."""
         return counts + counts_to
 
-    def advance(self, relation: Relation) -> None:
+    def advance(self, mask: Mask) -> None:
         if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit
-            self.index = self.index + relation.related
+            self.index = self.index + mask.related
             self.touched = self.index > 0
         self.step += 1
 
@@ -140,9 +135,9 @@ class StateClock:
         distinct = distinct.to(self._device)
         return levels[distinct // len(levels_to)], levels_to[distinct % len(levels_to)], place
 
-    def advance(self, relation: Relation) -> None:
+    def advance(self, mask: Mask) -> None:
         r = self.advances - self.step
-        related, concavity = relation.related.cpu(), relation.concavity.cpu().double()
+        related, concavity = mask.related.cpu(), mask.concavity.cpu().double()
         lagging, own = self._rule(self._u, concavity, r, self.advances), linear(self._u, r, self.advances)
         self._u = torch.where(related, lagging, own)
         self.step += 1
@@ -162,7 +157,7 @@ def make_clock(
 ) -> Clock:
     """A clock for ``advances`` advances between evaluations over maps of ``shape`` ``[B, 1, H, W]``.
 
-    ``concavities``: every value that a :class:`Relation` of this run can hold.
+    ``concavities``: every value that a mask of this run can hold.
     """
     if curve == "quadratic" and len(set(concavities)) == 1:
         return CountingClock(advances, shape, concavities[0], device)

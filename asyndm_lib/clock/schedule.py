@@ -51,9 +51,6 @@ class Schedule:
     ``sigma_to_t``/``t_to_sigma``: the host's own maps between sigma and (continuous) timestep.
     """
 
-    lead = 0
-    """Advances of the clock before the first evaluation."""
-
     def __init__(
         self, sigmas: Tensor, sigma_to_t: Callable[[Tensor], Tensor], t_to_sigma: Callable[[Tensor], Tensor]
     ):
@@ -88,27 +85,3 @@ class Schedule:
         between = self._t_to_sigma(t).double().cpu() * beyond.exp()
         nearest = u.round().long()
         return torch.where(u == nearest, self._sigmas[nearest], between)
-
-
-class AuthorsGrid:
-    """The integer timesteps of the authors' code, for parity with it.
-
-    Progress starts at timestep ``T + 1`` and takes ``N`` equal strides to timestep 1, the first of them
-    before the first evaluation; the state is rounded to an integer where it meets the model.
-    """
-
-    lead = 1
-
-    def __init__(self, evaluations: int, levels: NoiseLevels):
-        self.evaluations = self.advances = evaluations
-        self._levels = levels
-
-    def sigma(self, progress: Tensor) -> Tensor:
-        """Sigma at ``progress`` (any shape, 0 … N), float64 on the CPU."""
-        steps = len(self._levels.log_sigmas)
-        t = steps + 1 - steps * progress.double().cpu() / self.advances
-        return self._levels.t_to_sigma(t.round()).double()
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """The integer timestep at ``sigma``."""
-        return self._levels.sigma_to_t(sigma).round()

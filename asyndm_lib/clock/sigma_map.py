@@ -1,4 +1,4 @@
-"""Noise levels of every pixel, on their way from the schedule through the sampler to the UNet."""
+"""Noise levels of a batch, on their way from the schedule through the sampler to the model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from functools import cached_property
 
 from torch import Tensor
 
+from .cells import Cells
+
 
 @dataclass(frozen=True)
 class PixelMap:
     """A quantity of every pixel beside the host's own value of it.
 
-    ``scalar``: the host's, which a pixel on the synchronous clock has; any shape that broadcasts.
-    ``map``: ``[B, 1, H, W]``.
+    ``scalar`` is the host's, which a pixel on the synchronous clock has, in any shape that
+    broadcasts. ``map`` is ``[B, 1, H, W]``.
     """
 
     scalar: Tensor
@@ -23,23 +25,26 @@ class PixelMap:
 
 @dataclass(frozen=True)
 class SigmaMap:
-    """The sigma of every pixel, as a short table and an index into it.
+    """The sigma of every cell, as a short table and an index into it.
 
-    ``scalar``: the host's own sigma at this point, 0-d, untouched. ``levels``: ``[L]`` the distinct
-    sigmas, the first one being ``scalar``, the synchronous clock's. ``index``: int64 ``[B, 1, H, W]`` into them.
-    ``timesteps``: ``[L]`` of ``levels``, where already known.
+    ``scalar`` is the host's own sigma at this point, 0-d, untouched. ``levels`` ``[L]`` are the
+    distinct sigmas; the first is ``scalar``, the synchronous clock's. ``index`` is int64
+    ``[B, 1, h, w]`` into them. ``timesteps`` ``[L]`` are those of ``levels``, where already known.
+    ``cells`` says which pixels a cell holds; without it a cell is a pixel.
     """
 
     scalar: Tensor
     levels: Tensor
     index: Tensor
     timesteps: Tensor | None = None
+    cells: Cells | None = None
 
     @cached_property
     def map(self) -> Tensor:
-        """Sigma of every pixel, ``[B, 1, H, W]``."""
-        return self.levels[self.index]
+        """The sigma of every pixel, ``[B, 1, H, W]``."""
+        sigmas = self.levels[self.index]
+        return sigmas if self.cells is None else self.cells.pixels(sigmas)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> SigmaMap:
-        """Another noise level of every pixel, ``fn`` of this one; ``fn`` holds element by element."""
-        return SigmaMap(fn(self.scalar), fn(self.levels), self.index)
+        """Another noise level of every cell, ``fn`` of this one, where ``fn`` holds element by element."""
+        return SigmaMap(fn(self.scalar), fn(self.levels), self.index, cells=self.cells)

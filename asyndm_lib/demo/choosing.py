@@ -20,7 +20,7 @@ from ..hosts.standalone.embedded import Embedded, Request
 from ..hosts.standalone.ldm_checkpoint import load
 from ..hosts.standalone.text_encoders import tokenize
 from ..masks.choice import EVALUATIONS
-from ..masks.threshold import TIMINGS
+from ..masks.target_masks import TIMINGS
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import Target
 from ..prompt.word_lists import things

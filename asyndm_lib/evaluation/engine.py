@@ -16,11 +16,13 @@ from ..hosts.standalone.embedded import TIMESTEPS, Embedded, Request
 from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..hosts.standalone.ldm_checkpoint import Checkpoint
 from ..hosts.standalone.text_encoders import CHUNK, encode, tokenize
+from ..models.family import Row
 from ..models.parts.patching import replaced
 from ..prompt.candidates import named_or_candidates
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
+from ..run.run import Run
 from ..run.step import Observer
 from ..samplers.table import LABELS, SAMPLERS
 from ..settings.settings import Settings
@@ -30,7 +32,7 @@ from .peers.cfg import Guidance
 from .peers.s_cfg import SemanticGuidance
 from .peers.seg import SmoothedGuidance
 from .prompts import Prompt
-from .regions import ControlledRun
+from .regions import controlled
 
 DECODED = 64
 """Pictures decoded at once."""
@@ -111,21 +113,22 @@ class Batches(Embedded):
         copies = torch.cat(
             [context if conditional else self._context([""]).expand_as(context) for conditional in guidance.copies]
         )
+        names: list[Row] = [(image, 0 if read else None) for read in guidance.read for image in range(batch)]
         last: list[Tensor] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x] * len(guidance.copies))
             guided = self._eps if scaled else self._denoised
-            outputs = guided(run, rows, sigma, copies).chunk(len(guidance.copies))
+            with run.rows(names) as here:
+                outputs = guided(rows, sigma, copies, here).chunk(len(guidance.copies))
             last[:] = [outputs[1]]
             return guidance.combine(outputs)
 
         maps = self._levels.sigma_to_t, self._levels.t_to_sigma
         host = Host(
-            unet=model.unet,
+            model=model.unet,
             descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas))],
             predict=predict,
-            rows=[(image, 0 if read else None) for read in guidance.read for image in range(batch)],
             step=lambda: 0,
             unconditional=lambda: last[0],
             randn_like=noise.like,
@@ -138,7 +141,8 @@ class Batches(Embedded):
             walk = partial(z_sampling.zigzag, guidance=guidance)
         settings = method.settings
         targets = None if settings.whole_picture else self._targets(prompts, settings)
-        run = ControlledRun(method.control, host, settings, targets, x, observers)
+        masks = partial(controlled, method.control)
+        run = Run(host, settings, targets, x, observers, masks)
         with ExitStack() as stack:
             stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
             stack.enter_context(guidance.attached(model.unet))

@@ -1,19 +1,23 @@
-"""What the method's masks may be replaced with, to see what they are worth."""
+"""Changes to the method's masks, to see what the masks are worth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clock.clocks import Relation
-from ..masks.regions import TargetRegions
+from ..clock.cells import Cells
+from ..clock.clocks import Mask
+from ..masks.source import MaskSource
+from ..masks.target_masks import TIMINGS, Rule, Threshold
+from ..models.family import Recorded
 from ..models.parts.resampling import resize
-from ..run.run import Run
+from ..prompt.prompt_targets import PromptTargets
+from ..run.run import masks_of
+from ..settings.settings import Settings
 
 BLOB = 2.0
 """Spread of a random mask's blobs, in cells of the token maps."""
@@ -23,10 +27,11 @@ BLOB = 2.0
 class Control:
     """A change to the masks.
 
-    ``mask``: "own"; "inverted", what is not related lags; "random", as many pixels elsewhere, in blobs that stay where
-    they are. ``first``: whether all lags before the first map exists, as the paper has it. ``start``, ``stop``: the
-    share of the steps from which and until which anything lags. ``smooth``: whether token maps are smoothed, by a 3×3
-    binomial, before the threshold.
+    ``mask`` is "own"; "inverted", where what is not related lags; or "random", where as many cells
+    lag elsewhere, in blobs that stay where they are. ``first`` is whether all lags before the first
+    map exists, as the paper has it. ``start`` and ``stop`` are the share of the steps from which and
+    until which anything lags. ``smooth`` is whether a 3×3 binomial smooths the token maps before the
+    threshold.
     """
 
     mask: str = "own"
@@ -36,52 +41,47 @@ class Control:
     smooth: bool = False
 
 
-class ControlledRun(Run):
-    """A run whose masks follow a :class:`Control`."""
+def controlled(
+    control: Control | None, targets: PromptTargets | None, settings: Settings, cells: Cells
+) -> MaskSource:
+    """The masks of a run, changed by ``control``."""
+    if control is None or targets is None:
+        return masks_of(targets, settings, cells)
+    rule = ControlledRule(Threshold(targets, settings.concavity, settings.threshold, cells), control)
+    masks = TIMINGS[settings.mask_timing](targets, rule, cells)
+    return masks if control.start <= 0 and control.stop >= 1 else _Limited(masks, rule, control)
 
-    def __init__(self, control: Control | None, *arguments: Any):
-        """``arguments``: a :class:`Run`'s."""
-        super().__init__(*arguments)
-        if self._targets is not None and control is not None:
-            self._regions = ControlledRegions(
-                control, self._targets, self.settings, self.host.unet, self._shape, self._device
-            )
 
+class ControlledRule:
+    """A rule whose masks are changed by a control."""
 
-class ControlledRegions(TargetRegions):
-    """Regions of target words, changed by a :class:`Control`."""
-
-    def __init__(self, control: Control, *arguments: Any):
-        super().__init__(*arguments)
-        self._control = control
+    def __init__(self, rule: Rule, control: Control):
+        self._rule, self._control = rule, control
         self._order: Tensor | None = None
+        self.concavities = rule.concavities
 
-    def begin(self, moves: Sequence[bool], step: int) -> None:
-        super().begin(moves, step)
-        self._steps = len(moves)
-        if not self._control.first:
-            self._before = self._nothing()
+    def first(self, present: Tensor) -> Mask:
+        """What counts as related before the first map exists."""
+        return self._rule.first(present) if self._control.first else self._rule.none()
 
-    def after(self, i: int) -> Relation:
-        relation = super().after(i)
-        inside = self._control.start * self._steps <= i < self._control.stop * self._steps
-        return relation if inside else self._nothing()
+    def none(self) -> Mask:
+        """Nothing related."""
+        return self._rule.none()
 
-    def _relate(self, maps: Tensor, present: Tensor) -> Relation:
+    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+        """The changed mask of token maps ``[B, T, h, w]``."""
         if self._control.smooth:
             maps = smoothed(maps)
-        relation = super()._relate(maps, present)
+        mask = self._rule.mask(maps, present)
         if self._control.mask == "own":
-            return relation
-        if self._control.mask == "inverted":
-            related = ~relation.related
-        else:
-            related = self._elsewhere(relation.related, maps.shape[-2:])
-        strongest = relation.concavity.amax(dim=(1, 2, 3), keepdim=True)
-        return Relation(related, strongest * related)
+            return mask
+        inverted = self._control.mask == "inverted"
+        related = ~mask.related if inverted else self._elsewhere(mask.related, maps.shape[-2:])
+        strongest = mask.concavity.amax(dim=(1, 2, 3), keepdim=True)
+        return Mask(related, strongest * related)
 
     def _elsewhere(self, related: Tensor, size: Sequence[int]) -> Tensor:
-        """Of every picture as many cells as are related, the first in its own random order."""
+        """As many cells of every picture as are related, the first in its own random order."""
         cells = resize(related, *size).flatten(1)
         if self._order is None:
             generator = torch.Generator().manual_seed(0)
@@ -91,8 +91,29 @@ class ControlledRegions(TargetRegions):
         return resize(chosen.view(-1, 1, *size), *related.shape[-2:])
 
 
+class _Limited:
+    """Masks that lag in a part of the steps only; all else is as ``masks`` has it."""
+
+    def __init__(self, masks: MaskSource, rule: Rule, control: Control):
+        self._masks, self._rule, self._control = masks, rule, control
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._masks, name)
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass of ``len(moves)`` steps."""
+        self._steps = len(moves)
+        self._masks.begin(moves, step)
+
+    def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
+        """The mask of step ``i``, or nothing outside the part."""
+        mask = self._masks.after(i, recorded, step)
+        inside = self._control.start * self._steps <= i < self._control.stop * self._steps
+        return mask if inside else self._rule.none()
+
+
 def smoothed(maps: Tensor) -> Tensor:
-    """``maps [B, T, h, w]`` by a 3×3 binomial."""
+    """``maps [B, T, h, w]`` smoothed by a 3×3 binomial."""
     line = maps.new_tensor([0.25, 0.5, 0.25])
     kernel = (line[:, None] * line).expand(maps.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel, groups=maps.shape[1])

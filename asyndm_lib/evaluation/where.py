@@ -45,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [job.prompt for job in work], noise, replace(PAPER, steps=options.steps), LAGGED, [seen.append]
     )
     found = [things for pictures in batches.pictures(latents) for things in counting.find(network, pictures)]
-    moves = [one for one in seen if one.relation is not None]
+    moves = [one for one in seen if one.mask is not None]
     parts = min(PARTS, len(moves))
     for part in range(parts):
         of = moves[part * len(moves) // parts : (part + 1) * len(moves) // parts]
-        related = torch.stack([one.relation.related[:, 0] for one in of]).float().cpu()
+        related = torch.stack([one.mask.related[:, 0] for one in of]).float().cpu()
         scale = SIDE // related.shape[-1]
         last = related.shape[-1] - 1
         centres = [

@@ -1,4 +1,4 @@
-"""Token maps → which pixels are prompt-related, and with what concavity (METHOD, section 2)."""
+"""The mask that token maps make by a threshold (docs/METHOD.md, section 2)."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..clock.clocks import Relation
+from ..clock.clocks import Mask
 
-TIMINGS = ("lagged", "fresh", "static")
-
-
-ToLatent = Callable[[Tensor], Tensor]
-"""A map ``[..., h, w]`` at the latent's size."""
+ToCells = Callable[[Tensor], Tensor]
+"""A map ``[..., h, w]`` at the size of the cells."""
 
 
-def relate(maps: Tensor, concavities: Tensor, threshold: float, to_latent: ToLatent) -> Relation:
-    """The mask ``OR_o [A^o >= threshold·mean(A^o)]`` of every image, up-sampled to the latent.
+def relate(maps: Tensor, concavities: Tensor, threshold: float, to_cells: ToCells) -> Mask:
+    """The mask ``OR_o [A^o >= threshold·mean(A^o)]`` of every image, up-sampled to the cells.
 
     ``maps``: ``[B, T, h, w]`` token maps of ``T`` targets. ``concavities``: ``[B, T]``, negative for a target
     that the image's prompt does not hold at this step. Where the masks of several targets overlap, a pixel
     takes the largest concavity.
     """
     hit = _hit(maps, threshold)
-    concavity = to_latent(torch.where(hit, concavities[:, :, None, None], -1.0).amax(dim=1, keepdim=True))
-    return Relation(concavity >= 0, concavity)
+    concavity = to_cells(torch.where(hit, concavities[:, :, None, None], -1.0).amax(dim=1, keepdim=True))
+    return Mask(concavity >= 0, concavity)
 
 
 def relate_alike(
-    maps: Tensor, present: Tensor, concavity: Tensor, threshold: float, to_latent: ToLatent
-) -> Relation:
+    maps: Tensor, present: Tensor, concavity: Tensor, threshold: float, to_cells: ToCells
+) -> Mask:
     """As :func:`relate` for targets of one ``concavity`` (0-d), for less. ``present``: bool ``[B, T]``."""
     hit = _hit(maps, threshold) & present[:, :, None, None]
-    related = to_latent(hit.any(dim=1, keepdim=True))
-    return Relation(related, concavity.expand_as(related))
+    related = to_cells(hit.any(dim=1, keepdim=True))
+    return Mask(related, concavity.expand_as(related))
 
 
 def _hit(maps: Tensor, threshold: float) -> Tensor:
@@ -43,7 +40,7 @@ def _hit(maps: Tensor, threshold: float) -> Tensor:
     return maps >= (least if threshold == 1 else threshold * least)
 
 
-def everywhere(concavities: Tensor, height: int, width: int) -> Relation:
+def everywhere(concavities: Tensor, height: int, width: int) -> Mask:
     """Every pixel of every image related with that image's concavity ``[B]``; a negative one relates none."""
     concavity = concavities[:, None, None, None].expand(-1, 1, height, width)
-    return Relation(concavity >= 0, concavity)
+    return Mask(concavity >= 0, concavity)

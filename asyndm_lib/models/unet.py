@@ -1,51 +1,133 @@
-"""Where the parts of an ldm-like UNet stand: the names that ldm, sgm and Forge share."""
+"""UNets of ldm's form: Stable Diffusion 1, 2 and XL under the names that ldm, sgm and Forge share.
+
+Time enters through the ``emb_layers`` of the ResBlocks, and token maps are those of the text
+cross-attentions ``attn2``. A cell is one latent pixel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
 from ..errors import Unsupported
+from .family import CellTimesteps, Size, TokenMaps
+from .parts import token_maps
+from .parts.batched_token_maps import BatchedTokenMaps
+from .parts.own_pass import OwnPass
+from .parts.pixel_timesteps import PixelTimesteps, TimeSites
+from .parts.tabled_timesteps import TabledTimesteps
+from .parts.token_maps import MapLayers
+
+PARTS = ("time_embed", "input_blocks", "middle_block", "output_blocks")
+"""The modules by which such a UNet is known."""
 
 COARSE, FINE = 4, 2
-"""Token maps are read at this part of the latent's height and width: 1/4, and 1/2 for small latents."""
+"""Token maps are read at 1/4 of the latent's height and width, and at 1/2 for small latents."""
 
 SMALL = 48
-"""Latents whose shorter side is under this many pixels are small: their 1/4 would be too coarse."""
+"""Latents whose shorter side has fewer pixels are small: their 1/4 would be too coarse."""
 
 
-def check(unet: nn.Module) -> None:
-    """Raise :class:`Unsupported` unless ``unet`` has the parts that the method works on."""
-    names = ("time_embed", "input_blocks", "middle_block", "output_blocks")
-    missing = ", ".join(name for name in names if not hasattr(unet, name))
-    if missing:
-        raise Unsupported(f"this model ({type(unet).__name__}) is not a UNet that AsynDM knows: it has no {missing}")
-    compiled = getattr(unet, "_compiled_call_impl", None) or hasattr(unet, "_orig_mod")
-    if compiled or hasattr(unet.forward, "_torchdynamo_orig_callable"):
-        # What torch.compile has traced, and a CUDA graph has recorded, runs no hooks of its layers.
-        raise Unsupported("the model is compiled (torch.compile), and its layers cannot be reached; switch that off")
+@dataclass(frozen=True)
+class UNet:
+    """The family of the UNets.
+
+    ``timesteps_of`` and ``token_maps_of`` are the forms of the two observers, of which there is a
+    plain one, that states the method, and a fast one.
+    """
+
+    timesteps_of: Callable[[TimeSites], CellTimesteps] = TabledTimesteps
+    token_maps_of: Callable[[MapLayers], TokenMaps] = BatchedTokenMaps
+    name = "UNet"
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether the timestep of ``model`` is embedded as a UNet's."""
+        return hasattr(model, PARTS[0])
+
+    def check(self, model: nn.Module) -> None:
+        """Raise :class:`Unsupported` unless the parts of ``model`` are there and can be reached."""
+        missing = ", ".join(name for name in PARTS if not hasattr(model, name))
+        if missing:
+            raise Unsupported(
+                f"this model ({type(model).__name__}) is not a UNet that AsynDM knows: it has no {missing}"
+            )
+        compiled = getattr(model, "_compiled_call_impl", None) or hasattr(model, "_orig_mod")
+        if compiled or hasattr(model.forward, "_torchdynamo_orig_callable"):
+            # What torch.compile has traced, and a CUDA graph recorded, runs no hooks of its layers.
+            raise Unsupported(
+                "the model is compiled (torch.compile), and its layers cannot be reached; switch that off"
+            )
+
+    def side(self, model: nn.Module) -> int:
+        """One pixel."""
+        return 1
+
+    def timesteps(self, model: nn.Module) -> CellTimesteps:
+        """A timestep for every pixel of a batch of ``model``."""
+        return self.timesteps_of(time_sites(model))
+
+    def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
+        """What reads the token maps; raises :class:`Unsupported` without a text cross-attention."""
+        return self.token_maps_of(token_map_layers(model, *latent))
+
+
+FAMILY = UNet()
+PLAIN = UNet(PixelTimesteps, token_maps.TokenMaps)
+"""The same in the forms that state the method, which the fast ones are tested against."""
+
+
+def own_pass(unet: nn.Module) -> OwnPass:
+    """Tells the caller's own pass through ``unet`` from an extension's."""
+    return OwnPass(unet, unet.input_blocks[0])
+
+
+def time_sites(unet: nn.Module) -> TimeSites:
+    """The places of ``unet`` through which the timestep enters."""
+    label_emb = getattr(unet, "label_emb", None)
+    if not isinstance(label_emb, nn.Module):
+        label_emb = None
+    return TimeSites(unet.time_embed, label_emb, res_blocks(unet), own_pass(unet))
 
 
 def res_blocks(unet: nn.Module) -> list[nn.Module]:
-    """The blocks that the timestep embedding enters, through their ``emb_layers``."""
+    """The blocks that the timestep's embedding enters, through their ``emb_layers``."""
     return [module for module in _parts(unet) if _is_res_block(module)]
 
 
+def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
+    """The layers to read for a latent of ``height`` × ``width``.
+
+    Raises :class:`Unsupported` if there is no text cross-attention.
+    """
+    layers: dict[int, list[tuple[nn.Module, nn.Module | None]]] = {}
+    for attention, factor, transformer in _cross_attentions(unet):
+        layers.setdefault(factor, []).append((attention, transformer))
+    if not layers:
+        raise Unsupported(f"this model ({type(unet).__name__}) has no cross-attention to the prompt")
+    wanted = FINE if min(height, width) < SMALL else COARSE
+    factor = min(layers, key=lambda f: (abs(f - wanted), f))
+    transformers = dict.fromkeys(around for _, around in layers[factor] if around is not None)
+    attentions = [attention for attention, _ in layers[factor]]
+    size = halved(height, factor), halved(width, factor)
+    return MapLayers(attentions, list(transformers), size, own_pass(unet))
+
+
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
-    """Every text cross-attention (``attn2``) with the factor by which its map is smaller than the latent."""
+    """Every ``attn2``, with the factor by which its map is smaller than the latent."""
     yield from ((attention, factor) for attention, factor, _ in _cross_attentions(unet))
 
 
 def _cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int, nn.Module | None]]:
-    """Those of :func:`cross_attentions`, each also with its transformer if it is in one."""
+    """Every ``attn2`` with its factor, and the transformer that it is in, if it is in one."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
         modules = _parts(block)
         for module in modules:
             transformer = module if "transformer_blocks" in module._modules else None
-            for part in (module,) if transformer is None else transformer.transformer_blocks._modules.values():
+            holders = (module,) if transformer is None else transformer.transformer_blocks._modules.values()
+            for part in holders:
                 attention = part._modules.get("attn2")
                 if attention is not None and "to_k" in attention._modules:
                     yield attention, factor, transformer
@@ -56,37 +138,10 @@ def _cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int, nn.Modu
             factor //= 2
 
 
-@dataclass(frozen=True)
-class MapLayers:
-    """Where the method reads its token maps.
-
-    ``attentions``: the cross-attentions. ``transformers``: the modules that they are in, whose input is the feature
-    map that they read as a row of pixels. ``size``: height and width of the maps.
-    """
-
-    attentions: list[nn.Module]
-    transformers: list[nn.Module]
-    size: tuple[int, int]
-
-
-def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
-    """For a latent of ``height`` × ``width``. Raises :class:`Unsupported` if there is no text cross-attention."""
-    layers: dict[int, list[tuple[nn.Module, nn.Module | None]]] = {}
-    for attention, factor, transformer in _cross_attentions(unet):
-        layers.setdefault(factor, []).append((attention, transformer))
-    if not layers:
-        raise Unsupported(f"this model ({type(unet).__name__}) has no cross-attention to the prompt")
-    wanted = FINE if min(height, width) < SMALL else COARSE
-    factor = min(layers, key=lambda f: (abs(f - wanted), f))
-    transformers = dict.fromkeys(transformer for _, transformer in layers[factor] if transformer is not None)
-    size = halved(height, factor), halved(width, factor)
-    return MapLayers([attention for attention, _ in layers[factor]], list(transformers), size)
-
-
 def _parts(module: nn.Module) -> list[nn.Module]:
     """``module`` and those in it, but not what ResBlocks' parts and transformers are made of.
 
-    A run looks for its places once; to visit all of the thousands of modules of SDXL would take longer than a step.
+    A run looks for its places once; to visit all of SDXL's modules would take longer than a step.
     """
     found, inner = [module], module._modules
     if _is_res_block(module):
@@ -103,11 +158,6 @@ def _is_res_block(module: nn.Module) -> bool:
     return "emb_layers" in module._modules and "in_layers" in module._modules
 
 
-def scale(attention: nn.Module) -> float:
-    """The factor of an attention's scores. Forge's has only the size of a head, of which it is the usual one."""
-    return attention.scale if hasattr(attention, "scale") else attention.dim_head**-0.5
-
-
 def halved(size: int, factor: int) -> int:
-    """A side after ``log2(factor)`` halvings, each rounding up, as the UNet's strided convolutions do."""
+    """A side after ``log2(factor)`` halvings, each rounding up as the UNet's strided convolutions do."""
     return -(-size // factor)

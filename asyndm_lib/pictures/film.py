@@ -71,15 +71,15 @@ class Film:
         self._sum = self._count = self._chosen = None
 
     def __call__(self, seen: Seen) -> None:
-        if seen.relation is not None:
-            self._last = seen.i, seen.relation.related
+        if seen.mask is not None:
+            self._last = seen.i, seen.mask.related
         if seen.maps is not None and self._targets:
             self._add(seen.maps)
         end = max(seen.total - 1, 1)  # where all pixels meet
         if seen.i in {min(round(n * end / self._most), end - 1) for n in range(self._most)}:
             index = seen.sigma.index
             timesteps = seen.sigma.timesteps.float()[index][:, 0].cpu()
-            related = torch.zeros_like(index, dtype=torch.bool) if seen.relation is None else seen.relation.related
+            related = torch.zeros_like(index, dtype=torch.bool) if seen.mask is None else seen.mask.related
             self._steps.append((seen.i, seen.total, seen.sigma.scalar.item(), timesteps, related[:, 0].cpu()))
 
     def _add(self, maps: Tensor) -> None:

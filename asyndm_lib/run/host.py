@@ -9,24 +9,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..clock.schedule import AuthorsGrid, Schedule
+from ..clock.schedule import Schedule
 
 Progressbar = Callable[[Iterable[int]], Iterable[int]]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 """k-diffusion's: ``(sigma, sigma_next) -> noise`` shaped like the latent."""
-Row = tuple[int, int | None]
-"""What a row of the host's batch is: its image and, if conditional, its ``AND`` part (else None)."""
 
 
 @dataclass(frozen=True)
 class Descent:
     """A way from one noise level down to another, with a clock of its own.
 
-    ``schedule``: the noise levels at its evaluations. ``scalars``: the host's own sigmas as it would use
-    them itself, 0-d tensors, one per evaluation and the one that all pixels step to together at its end.
+    ``schedule`` has the noise levels at its evaluations. ``scalars`` are the host's own sigmas as it
+    would use them itself, 0-d tensors: one per evaluation, and the one that all cells step to
+    together at its end.
     """
 
-    schedule: Schedule | AuthorsGrid
+    schedule: Schedule
     scalars: Sequence[Tensor]
 
 
@@ -34,21 +33,18 @@ class Descent:
 class Host:
     """What a run needs of the program that makes the picture.
 
-    ``unet``: the model. ``descents``: the host's schedule; most samplers go down once.
-    ``predict(x, sigma)``: the host's guided model call for the whole batch with its scalar sigma; the
-    host enters :meth:`Run.rows` around every call of the UNet in it. ``rows``: for every row of such a
-    call's full batch its image and, if conditional, its ``AND`` part (else None); empty for a host that enters
-    :meth:`Run.named_rows` instead. ``step()``: how many
-    model evaluations the host has counted, for prompt editing. ``unconditional()``: the
-    unconditional part of the last prediction. ``randn_like``: the host's random numbers. ``callback``: the
-    host's per-step callback. ``progress``: wraps the step counter.
-    ``rehearsal``: a context in which a pass leaves the host's random numbers and counters as they were.
+    ``model`` is what predicts. ``descents`` are the host's schedule; most samplers go down once.
+    ``predict(x, sigma)`` is the host's guided prediction for the whole batch at its scalar sigma; in
+    it the host enters :meth:`run.Run.rows` around every call of the model. ``step()`` is how many
+    model evaluations the host has counted, for prompt editing. ``unconditional()`` is the
+    unconditional part of the last prediction. ``randn_like`` are the host's random numbers.
+    ``callback`` is the host's per-step callback. ``progress`` wraps the step counter. A pass inside
+    ``rehearsal()`` leaves the host's random numbers and counters as they were.
     """
 
-    unet: nn.Module
+    model: nn.Module
     descents: Sequence[Descent]
     predict: Callable[[Tensor, Tensor], Tensor]
-    rows: Sequence[Row]
     step: Callable[[], int]
     unconditional: Callable[[], Tensor]
     randn_like: Callable[[Tensor], Tensor]

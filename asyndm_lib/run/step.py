@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..clock.clocks import Relation
+from ..clock.clocks import Mask
 from ..clock.sigma_map import PixelMap, SigmaMap
 
 if TYPE_CHECKING:
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 class Seen:
     """What an observer sees of one step.
 
-    ``i``: its number out of ``total``, from 0. ``sigma``: the noise levels of its evaluation. ``relation``: what was
-    related in the advance that follows; None at the last one of a descent, from which all pixels step to the end.
-    ``maps``: the token maps ``[B, T, h, w]`` that it read (with static masks: those that made them), if any.
+    ``i`` is its number out of ``total``, from 0. ``sigma`` are the noise levels of its evaluation.
+    ``mask`` is the mask of the advance that follows, at every pixel; None at the last step of a
+    descent, from which all pixels step to the end. ``maps`` are the token maps ``[B, T, h, w]`` that
+    the step read, or that made a static mask, if any.
     """
 
     i: int
     total: int
     sigma: SigmaMap
-    relation: Relation | None
+    mask: Mask | None
     maps: Tensor | None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..clock.curves import CURVES
 from ..errors import SettingsError
-from ..masks.threshold import TIMINGS
+from ..masks.target_masks import TIMINGS
 from ..prompt.target_list import MAX_LENGTH, parse_targets
 
 SECOND_PASSES = ("same", "off", "own concavity")
@@ -51,7 +51,7 @@ class Settings:
         "Mask timing",
         "Where a step's mask comes from: the step before (lagged, as in the paper), the step itself (fresh), "
         "or an ordinary picture made first (static; takes twice as long)",
-        choices=TIMINGS,
+        choices=tuple(TIMINGS),
     )
     threshold: float = _setting(
         1.0,

@@ -13,15 +13,18 @@ from modules import shared
 from torch import Tensor
 
 from ...clock.schedule import alpha, on
+from ...models.family import Row
 from ...models.parts.patching import replaced
-from ...run.host import Host, Row
-from ...run.run import Rows, Run
+from ...run.host import Host
+from ...run.model_call import Rows
+from ...run.run import Run
 from ...samplers.timesteps import denoised_of
 from ...settings.settings import Settings
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
 from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
 from ..common.rehearsal import rehearsal
+from ..common.row_slices import RowSlices
 from .models import check_model
 from .text import prompt_targets
 
@@ -42,14 +45,16 @@ class Call:
         levels = levels_of(name, model, x, options, maps, k_diffusion.sampling)
         self.options, self._unit = options, levels.unit
 
+        self._rows = rows = RowSlices(_rows(self._extra_args["cond"], model))
+
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            rows.begin()
             return model(x, levels.input(sigma), **self._extra_args)
 
         self.host = Host(
-            unet=shared.sd_model.model.diffusion_model,
+            model=shared.sd_model.model.diffusion_model,
             descents=levels.descents,
             predict=predict,
-            rows=_rows(self._extra_args["cond"], model),
             step=lambda: model.step,
             unconditional=lambda: model.last_noise_uncond,
             # The host hangs its seeded random numbers into k-diffusion's module.
@@ -72,11 +77,11 @@ class Call:
             check_model(shared.sd_model)
             targets = None if self._settings.whole_picture else prompt_targets(self._p, self._settings)
             run.move(shared.sd_model.model.diffusion_model, targets)
-            denoising.enter_context(_denoising(model.inner_model, run))
+            denoising.enter_context(_denoising(model.inner_model, run, self._rows))
 
         with ExitStack() as stack:
             stack.callback(denoising.close)
-            denoising.enter_context(_denoising(model.inner_model, run))
+            denoising.enter_context(_denoising(model.inner_model, run, self._rows))
             stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
             if self._previews_noise:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
@@ -99,11 +104,12 @@ def _rows(cond: Any, model: Any) -> list[Row]:
 
 
 @contextmanager
-def _denoising(denoiser: Any, run: Run) -> Iterator[None]:
+def _denoising(denoiser: Any, run: Run, slices: RowSlices) -> Iterator[None]:
     original = denoiser.forward
 
     def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        with run.rows(len(input)) as here, scalings(denoiser, here), _velocity(denoiser, here), _lcm(denoiser, here):
+        rows = slices.next(len(input)) if run.evaluating else ()
+        with run.rows(rows) as here, scalings(denoiser, here), _velocity(denoiser, here), _lcm(denoiser, here):
             return original(input, sigma, **kwargs)
 
     with replaced(denoiser, "forward", forward):

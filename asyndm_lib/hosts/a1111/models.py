@@ -1,4 +1,4 @@
-"""Which of the WebUI's models can run on sigma maps."""
+"""The WebUI's models that can run on sigma maps."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class LiveView:
         self._related: Tensor | None = None
 
     def __call__(self, seen: Seen) -> None:
-        if seen.relation is not None:
-            self._related = seen.relation.related
+        if seen.mask is not None:
+            self._related = seen.mask.related
 
     @contextmanager
     def shown(self) -> Iterator[None]:

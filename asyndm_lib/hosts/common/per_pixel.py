@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...clock.schedule import alpha
 from ...models.parts.patching import replaced
-from ...run.run import Rows
+from ...run.model_call import Rows
 
 
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:

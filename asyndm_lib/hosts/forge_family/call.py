@@ -49,10 +49,9 @@ class Call:
             return model(x, levels.input(sigma), **self._extra_args)
 
         self.host = Host(
-            unet=unet_of(p.sd_model),
+            model=unet_of(p.sd_model),
             descents=levels.descents,
             predict=predict,
-            rows=(),  # the UNet's wrapper names them
             step=lambda: model.step,
             unconditional=self._unconditional,
             # The host hangs its seeded random numbers into k-diffusion's module.

@@ -1,4 +1,4 @@
-"""Which of the hosts' models can run on sigma maps."""
+"""The hosts' models that can run on sigma maps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from ... import models
 from ...errors import Unsupported
 
 
 def check_model(sd_model: Any) -> None:
-    """Raise :class:`Unsupported` for a model that cannot."""
+    """Raise :class:`errors.Unsupported` for a model of no family."""
     model = unet_of(sd_model)
-    if not hasattr(model, "time_embed"):
+    if models.find(model) is None:
         raise Unsupported(
             f"transformer models such as Flux and Stable Diffusion 3 (here {type(model).__name__}) are not supported; "
             "use a Stable Diffusion 1, 2 or XL checkpoint"

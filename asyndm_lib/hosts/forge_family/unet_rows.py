@@ -10,8 +10,8 @@ from modules import prompt_parser
 from torch import Tensor
 
 from ...errors import Unsupported
+from ...models.family import Row
 from ...models.parts.patching import replaced
-from ...run.host import Row
 from ...run.run import Run
 
 WRAPPER = "model_function_wrapper"
@@ -77,7 +77,7 @@ class UNetRows:
             def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
                 if x.shape != call["input"].shape:
                     raise Unsupported(APART.format(name=""))
-                with self._run.named_rows(rows, self._tokens(call["c"]["c_crossattn"])):
+                with self._run.rows(rows, self._tokens(call["c"]["c_crossattn"])):
                     return apply_model(x, t, **c)
 
             if previous is not None:

@@ -21,10 +21,12 @@ from torch import Tensor
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import SettingsError
 from ...masks.choice import Chosen
+from ...models.family import Row
 from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets
 from ...prompt.target_list import parse_targets
 from ...run.host import Descent, Host, Progressbar
+from ...run.model_call import Rows
 from ...run.run import Run
 from ...run.step import Observer
 from ...samplers.table import LABELS, SAMPLERS, descents
@@ -132,21 +134,22 @@ class Embedded:
             extent = ways[0][ways[0] > 0].min(), ways[0].max()
             options["noise_sampler"] = BrownianTreeNoiseSampler(x, *extent, seed=list(request.seeds))
         cfg = request.cfg / 12.5 if name == "ddim_cfgpp" else request.cfg  # as the WebUI scales it
+        names: list[Row] = [(image, part) for part in (0, None) for image in range(batch)]
         last: list[Tensor] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x, x])
             guided = self._eps if scaled else self._denoised
-            conditional, unconditional = guided(run, rows, sigma, context).chunk(2)
+            with run.rows(names) as here:
+                conditional, unconditional = guided(rows, sigma, context, here).chunk(2)
             last[:] = [unconditional]
             return unconditional + (conditional - unconditional) * cfg
 
         maps = self._levels.sigma_to_t, self._levels.t_to_sigma
         host = Host(
-            unet=model.unet,
+            model=model.unet,
             descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas)) for sigmas in ways],
             predict=predict,
-            rows=[(image, 0) for image in range(batch)] + [(image, None) for image in range(batch)],
             step=lambda: 0,  # no prompt editing
             unconditional=lambda: last[0],
             randn_like=noise.like,
@@ -187,16 +190,15 @@ class Embedded:
         with torch.autocast("cuda", torch.float16) if on_gpu else nullcontext():
             return self._model.unet(x, t, context=cond).float()
 
-    def _denoised(self, run: Run, rows: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        """k-diffusion's denoiser on ``rows [2B, C, h, w]`` with every pixel at its own sigma."""
-        with run.rows(len(rows)) as here, scalings(self._denoiser, here):
+    def _denoised(self, rows: Tensor, sigma: Tensor, context: Tensor, here: Rows | None) -> Tensor:
+        """k-diffusion's denoiser on ``rows [n, C, h, w]`` with every pixel at its own sigma."""
+        with scalings(self._denoiser, here):
             return self._denoiser(rows, sigma * rows.new_ones(len(rows)), cond=context)
 
-    def _eps(self, run: Run, rows: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def _eps(self, rows: Tensor, sigma: Tensor, context: Tensor, here: Rows) -> Tensor:
         """The model's eps for variance-preserving ``rows``, as DDIM wants it."""
         t = self._levels.sigma_to_t(sigma)
-        with run.rows(len(rows)) as here:
-            output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
+        output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
         if self._model.parameterization == "eps":
             return output
         return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))

@@ -82,7 +82,7 @@ class AttentionSum:
     @torch.no_grad()
     def _of_waiting(self, layer: Layer) -> Tensor:
         """``[rows, pixels, T]`` of the layers that wait, which have one shape."""
-        with _no_autocast(self._keys[0].device):
+        with no_autocast(self._keys[0].device):
             q, k = self._heads(self._queries, layer), self._heads(self._keys, layer)
             weights = self._weights(k.shape[2], k.device, q.dtype)
             maps = (summed_fused if q.is_cuda else summed)(q, k, weights, layer.scale)
@@ -136,7 +136,7 @@ def _precision(x: Tensor) -> torch.dtype:
     return x.dtype if x.is_cuda and x.dtype == torch.float16 else torch.promote_types(x.dtype, torch.float32)
 
 
-def _no_autocast(device: torch.device) -> AbstractContextManager:
+def no_autocast(device: torch.device) -> AbstractContextManager:
     """Devices that have no autocast need nothing."""
     if device.type in ("cuda", "cpu", "xpu"):
         return torch.autocast(device.type, enabled=False)

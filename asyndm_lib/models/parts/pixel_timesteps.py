@@ -1,30 +1,44 @@
-"""Per-pixel timestep embedding of an unchanged UNet (METHOD, section 3).
+"""A timestep for every pixel of a UNet, in its plain form (docs/METHOD.md, section 3).
 
-The UNet sees the timestep only through ``ResBlock.emb_layers``, whose output ``[N, C]`` it adds to a
-feature map. Here that becomes ``[N, C, h, w]``: each block's linear layer runs on a table of the DISTINCT
-timesteps, and a gather by index spreads it. Pixels on the synchronous clock take what the UNet's own
-layers give for the batch's rows, so that a map without lagging pixels changes no bit.
+A UNet sees the timestep only through the ``emb_layers`` of its ResBlocks, whose output ``[N, C]`` it
+adds to a feature map. Here that output becomes ``[N, C, h, w]``: each block's linear layer runs on
+the DISTINCT timesteps, and a gather by index spreads the result over the pixels.
+:class:`tabled_timesteps.TabledTimesteps` does the same with fewer calls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from .. import unet as parts
-from .level_tables import Block, BlockTables, Embeddings
-from .own_pass import Passes
+from .own_pass import OwnPass
 from .patching import replaced, watched
 from .resampling import cells
 
 
+@dataclass(frozen=True)
+class TimeSites:
+    """The places of a UNet through which the timestep enters.
+
+    ``time_embed`` makes embeddings ``[L, E]`` of sinusoids. ``label_emb``, where there is one, makes
+    what is added to each row's embedding. Each of ``blocks`` has ``emb_layers`` for what it adds,
+    and ``in_layers`` before that.
+    """
+
+    time_embed: nn.Module
+    label_emb: nn.Module | None
+    blocks: list[nn.Module]
+    own_pass: OwnPass
+
+
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
-    """Sinusoidal embedding ``[L, channels]`` of ``timesteps`` ``[L]``, cosines first (Ho et al. 2020, as in ldm)."""
+    """Sinusoids ``[L, channels]`` of ``timesteps [L]``, cosines first (Ho et al. 2020, as in ldm)."""
     half = channels // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)[None]
@@ -32,54 +46,39 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 100
     return nn.functional.pad(embedding, (0, channels % 2))
 
 
-SPREAD = 8 * 2**20
-"""So many bytes of feature maps are made ahead of the blocks that they are for."""
-
-
 class PixelTimesteps:
-    """Gives the pixels of a UNet's batch their own timesteps while :meth:`use` is active.
+    """The plain :class:`family.CellTimesteps` of a UNet.
 
-    Hooks: one on ``time_embed``, one on ``label_emb`` where there is one, and those of :class:`Passes`; and in every
-    ResBlock ``emb_layers`` and ``in_layers[-1]`` have another ``forward``. :meth:`detach` takes all of it away.
+    Pixels on the synchronous clock take what the UNet's own layers give for the batch's rows, so
+    that a map without lagging pixels changes no bit.
     """
 
-    def __init__(self, unet: nn.Module):
-        parts.check(unet)
-        self._unet = unet
-        self._passes = Passes(unet)
-        self._blocks = [(module, Block(module.emb_layers)) for module in parts.res_blocks(unet)]
-        self._order = [block for _, block in self._blocks]
-        self._tables = BlockTables(unet.time_embed, self._order)
-        self._sizes: dict[Block, tuple[int, int]] = {}  # of the blocks' feature maps in the last call
-        self._groups: dict[tuple, tuple[list[Block], list[int], int]] = {}  # as long as those stay
-        self._places = _Places()
-        self._attached = ExitStack()
+    def __init__(self, sites: TimeSites):
+        self._sites, self._attached = sites, ExitStack()
         self._call: _Call | None = None
 
     def attach(self) -> None:
-        unet, attached = self._unet, self._attached
-        attached.callback(self._passes.detach)
-        self._passes.attach()
-        attached.callback(unet.time_embed.register_forward_hook(self._after_time_embed).remove)
-        if isinstance(getattr(unet, "label_emb", None), nn.Module):
-            attached.callback(unet.label_emb.register_forward_hook(self._after_label_emb).remove)
-        for module, block in self._blocks:
-            attached.enter_context(watched(module.in_layers[-1], self._after_in_layers))
-            attached.enter_context(replaced(module.emb_layers, "forward", partial(self._embed, block)))
+        """Put the hooks on the UNet."""
+        sites, attached = self._sites, self._attached
+        attached.callback(sites.own_pass.detach)
+        sites.own_pass.attach()
+        attached.callback(sites.time_embed.register_forward_hook(self._after_time_embed).remove)
+        if sites.label_emb is not None:
+            attached.callback(sites.label_emb.register_forward_hook(self._after_label_emb).remove)
+        for block in sites.blocks:
+            layers = block.emb_layers
+            attached.enter_context(watched(block.in_layers[-1], self._after_in_layers))
+            attached.enter_context(replaced(layers, "forward", partial(self._embed, layers.forward)))
 
     def detach(self) -> None:
+        """Take the hooks off the UNet."""
         self._attached.close()
-        self._tables.clear()
         self._call = None
 
     @contextmanager
     def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
-        """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
-
-        ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
-        ``index``: int64 ``[N, 1, H, W]``. ``coming``: the ``timesteps`` of calls to come, if known.
-        """
-        self._call = _Call(timesteps, index, coming, self._tables, self._places)
+        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``."""
+        self._call = _Call(timesteps, index)
         try:
             yield
         finally:
@@ -87,127 +86,49 @@ class PixelTimesteps:
 
     def _after_time_embed(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         call = self._call
-        if call is None or call.embeddings is not None or call.embedding or len(call.timesteps) < 2:
+        if call is None or call.lagging is not None or len(call.timesteps) < 2:
             return
-        call.embedding = True  # the module is called again from here
-        # The UNet's own embedding serves the first level; ours the others, in the same precision.
-        embed = partial(timestep_embedding, channels=args[0].shape[1])
-        call.embeddings = self._tables.embeddings(
-            output, call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
-        )
-        call.embedding = False
+        call.lagging = output  # keeps the call below from coming back here
+        sinusoids = timestep_embedding(call.timesteps[1:], args[0].shape[1])
+        call.lagging = module(sinusoids.to(args[0].dtype))
 
     def _after_label_emb(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self._call is not None and self._call.embeddings is not None:
-            self._call.embeddings.label = output
+        call = self._call
+        if call is not None and call.lagging is not None:
+            call.lagging = (call.lagging[:, None] + output).flatten(0, 1)
+            call.labelled = True
 
     def _after_in_layers(self, output: Tensor) -> None:
         if self._call is not None:
-            self._call.size = output.shape[-2:]
+            self._call.size = (output.shape[-2], output.shape[-1])
 
-    def _embed(self, block: Block, emb: Tensor) -> Tensor:
-        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or its own ``[N, C]``."""
-        call = self._call
-        if call is None or call.embeddings is None or not self._passes.own:
-            return block.forward(emb)
-        size = call.size
-        if self._sizes.get(block) != size:
-            self._sizes[block] = size
-            self._groups.clear()
-        if emb is not call.emb:
-            call.emb, call.ready = emb, {}
-        ready = call.ready.pop(block, None)
-        return ready if ready is not None and ready.shape[-2:] == size else self._spread(block, emb, size)
-
-    def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
-        """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
-        call = self._call
-        table, channels = self._tables.table(block, emb, call.embeddings)
-        n = emb.shape[0]
-        key = block, len(channels), n, table.dtype
-        if key not in self._groups:
-            most = SPREAD // (n * size[0] * size[1] * table.element_size())
-            self._groups[key] = self._group(block, channels, size, most)
-        others, sizes, first = self._groups[key]
-        together = call.spread(table.narrow(1, first, sum(sizes)), n)
-        if not others:
-            return together
-        own, *rest = together.split_with_sizes(sizes, dim=1)
-        call.ready.update(zip(others, rest, strict=True))
-        return own
-
-    def _group(
-        self, block: Block, channels: dict[Block, tuple[int, int]], size: tuple[int, int], most: int
-    ) -> tuple[list[Block], list[int], int]:
-        """The blocks to be served along with ``block``, how many channels it and each has, and where the first are.
-
-        ``most``: so many channels they may have together.
-        """
-        others, (first, last) = [], channels[block]
-        sizes = [last - first]
-        for other in self._order[self._order.index(block) + 1 :]:
-            if self._sizes.get(other) != size or other not in channels or channels[other][1] - first > most:
-                break
-            others.append(other)
-            sizes.append(channels[other][1] - last)
-            last = channels[other][1]
-        return others, sizes, first
+    def _embed(self, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Tensor:
+        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N, C]``."""
+        call, own = self._call, forward(emb)
+        if call is None or call.lagging is None or not self._sites.own_pass.here:
+            return own
+        table = torch.cat([own, forward(call.lagging)])
+        rows = call.rows(len(emb))
+        return table.t().index_select(1, rows).view(-1, len(emb), *call.size).transpose(0, 1)
 
 
 class _Call:
-    """One call of the UNet: what is known of it so far."""
+    """One call of the UNet.
 
-    def __init__(
-        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], tables: BlockTables, places: _Places
-    ):
-        self.timesteps, self.coming = timesteps, coming
-        self.embeddings: Embeddings | None = None
-        self.embedding = False
-        self.size = index.shape[-2:]
-        self.emb: Tensor | None = None
-        self.ready: dict[Block, Tensor] = {}
-        self._index, self._tables, self._places = index, tables, places
-        self._all: Tensor | None = None
-        self._rows: dict[tuple[int, int], Tensor] = {}
-        self._expanded: dict[tuple, Tensor] = {}
+    ``lagging`` is the embedding of every timestep but the first, ``[L - 1, E]``; with labels one
+    for each row of the batch, ``[(L - 1)·N, E]``. ``size`` is the present feature map's.
+    """
 
-    def spread(self, table: Tensor, n: int) -> Tensor:
-        """Rows of ``table [R, C]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
+    def __init__(self, timesteps: Tensor, index: Tensor):
+        self.timesteps, self.index = timesteps, index
+        self.lagging: Tensor | None = None
+        self.labelled = False
+        self.size: tuple[int, int] = (index.shape[-2], index.shape[-1])
 
-        Either way leaves each channel's pixels side by side in memory, as the feature map has them.
-        """
-        size = self.size
-        if not table.is_cuda:
-            return table.t().index_select(1, self._rows_at(size, n)).view(-1, n, *size).transpose(0, 1)
-        # In the feature map's very order, to which it is added in less time.
-        key = table.shape[1], size
-        if key not in self._expanded:
-            self._expanded[key] = self._rows_at(size, n).view(n, 1, *size).expand(-1, table.shape[1], -1, -1)
-        return table.t().unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
-
-    def _rows_at(self, size: tuple[int, int], n: int) -> Tensor:
-        """For every pixel of a feature map of ``size`` its row of the blocks' tables (:mod:`block_tables`)."""
-        if size not in self._rows:
-            if self._all is None:
-                self._all = self._tables.rows(self.embeddings, self._index).flatten()
-            self._rows.update(self._places.taken(self._all, n, self._index.shape[-2:], size))
-        return self._rows[size]
-
-
-class _Places:
-    """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[tuple, list[tuple[int, int]]] = {}
-        self._places: dict[tuple, Tensor] = {}
-
-    def taken(self, all: Tensor, n: int, full: tuple[int, int], size: tuple[int, int]) -> dict[tuple, Tensor]:
-        """Of ``all [n·H·W]`` what blocks of ``size`` take, and blocks of every size met before with such a latent."""
-        sizes = self._sizes.setdefault((n, full), [])
-        if size not in sizes:
-            sizes.append(size)
-            taken = [cells(size, full, all.device) for size in sizes]
-            rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
-            self._places[n, full] = torch.cat([(rows + those).flatten() for those in taken])
-        taken = all.index_select(0, self._places[n, full])
-        return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))
+    def rows(self, n: int) -> Tensor:
+        """For every pixel of a feature map its row of a block's table, int64 ``[n·h·w]``."""
+        taken = cells(self.size, self.index.shape[-2:], self.index.device)
+        level = self.index.flatten(1).index_select(1, taken)
+        own = torch.arange(n, device=level.device)[:, None]
+        lagging = own + level * n if self.labelled else level + (n - 1)
+        return torch.where(level == 0, own, lagging).flatten()

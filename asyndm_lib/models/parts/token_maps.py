@@ -1,190 +1,124 @@
-"""Token maps: how strongly each pixel attends to each target, read in passing (METHOD, section 2)."""
+"""Token maps of a cross-attention, in their plain form (docs/METHOD.md, section 2).
+
+A token map is ``softmax(q·kᵀ·scale)`` over all tokens of the prompt, the mean over heads and layers,
+then over the tokens of a target. :class:`batched_token_maps.BatchedTokenMaps` reads the same with
+fewer calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from .. import unet as parts
-from .attention_sum import AttentionSum, Layer, WeightsFor, columns
-from .own_pass import Passes
+from ..family import Recorded, Row, Size, Weights
+from .attention_sum import no_autocast
+from .own_pass import OwnPass
 from .patching import watched
 from .resampling import Resize
 
-Weights = Callable[[Hashable, int], Tensor]
-"""``weights(row, context)``: ``[context, T]``, how much each token of a recorded row counts for each target."""
+
+@dataclass(frozen=True)
+class MapLayers:
+    """The places of a UNet where token maps are read.
+
+    ``attentions`` are the cross-attentions, each with ``to_q``, ``to_k`` and ``heads``.
+    ``transformers`` are the modules around them, whose input is the feature map that they read as a
+    row of pixels. ``size`` is the maps' own.
+    """
+
+    attentions: list[nn.Module]
+    transformers: list[nn.Module]
+    size: Size
+    own_pass: OwnPass
+
+
+def scale(attention: nn.Module) -> float:
+    """The factor of an attention's scores. Forge's has only the size of a head, which gives the usual one."""
+    if hasattr(attention, "scale"):
+        return float(attention.scale)
+    return float(attention.dim_head) ** -0.5
 
 
 class TokenMaps:
-    """Records the token maps of the conditional rows of a UNet's batch while :meth:`record` is active.
+    """The plain :class:`family.TokenMaps` of a UNet.
 
-    It sees the projections of ``attn2.to_q`` and ``attn2.to_k``, which any attention back end uses,
-    and leaves them as they are. Only sums over heads and layers are kept, until :meth:`take`.
-    A layer whose feature map has another size than the model gives it (an extension changes the
-    resolution inside) is read at that size.
+    It sees the outputs of ``to_q`` and ``to_k``, which every attention back end uses. A layer whose
+    feature map has another size than usual (an extension changes the resolution inside) is read at
+    that size.
     """
 
-    def __init__(self, unet: nn.Module, height: int, width: int):
-        """``height``, ``width``: of the latent."""
-        found = parts.token_map_layers(unet, height, width)
-        self._layers, self._transformers, self.size = found.attentions, found.transformers, found.size
-        self._passes = Passes(unet)
-        self._attached = ExitStack()
-        self._call: _Rows | None = None
+    def __init__(self, layers: MapLayers):
+        self._layers, self.size, self._attached = layers, layers.size, ExitStack()
+        self._rows: list[tuple[int, Row]] = []  # of the present call: place in the batch, name
+        self._weights: Weights | None = None
         self._query: Tensor | None = None
-        self._here = self.size
-        self._records: list[_Rows] = []
-        self._known: tuple[list, list[Tensor], Tensor] | None = None
-        self._resize, self._resizes = Resize(*self.size), {}
-        self._untouched = _Untouched()
+        self._here: Size = layers.size
+        self._recorded: list[tuple[list[Row], list[Tensor], list[int]]] = []
 
     def attach(self) -> None:
-        attached = self._attached
-        attached.callback(self._passes.detach)
-        self._passes.attach()
-        for transformer in self._transformers:
+        """Put the hooks on the UNet."""
+        layers, attached = self._layers, self._attached
+        attached.callback(layers.own_pass.detach)
+        layers.own_pass.attach()
+        for transformer in layers.transformers:
             attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
-        kinds: dict[Layer, Layer] = {}  # one object for layers that are alike: they are compared at every layer
-        for layer in self._layers:
-            attached.enter_context(watched(layer.to_q, self._after_query))
-            as_usual = Layer(layer.heads, parts.scale(layer))
-            as_usual = kinds.setdefault(as_usual, as_usual)
-            after = self._after_last_key if layer is self._layers[-1] else self._after_key
-            attached.enter_context(watched(layer.to_k, partial(after, as_usual)))
+        for attention in layers.attentions:
+            attached.enter_context(watched(attention.to_q, self._after_query))
+            attached.enter_context(watched(attention.to_k, partial(self._after_key, attention)))
 
     def detach(self) -> None:
+        """Take the hooks off the UNet, and forget what was recorded."""
         self._attached.close()
-        self.clear()
-        self._known = None
-
-    def clear(self) -> None:
-        """Forget everything recorded so far."""
-        self._call = self._query = None
-        self._records.clear()
+        self._recorded.clear()
+        self._weights = self._query = None
 
     @contextmanager
-    def record(self, rows: Sequence[Hashable | None], weights: Weights) -> Iterator[None]:
-        """For one call of the UNet: ``rows[n]`` names the record that batch row ``n`` belongs to, None is not read."""
-        kept = [(n, row) for n, row in enumerate(rows) if row is not None]
-        if kept:
-            named = [row for _, row in kept]
-            self._call = _Rows([n for n, _ in kept], named, partial(self._weights_of, named, weights))
-            self._records.append(self._call)
+    def record(self, rows: Sequence[Row | None], weights: Weights) -> Iterator[None]:
+        """For one call of the UNet, read the rows of its batch that ``rows`` names."""
+        self._rows = [(n, row) for n, row in enumerate(rows) if row is not None]
+        if self._rows:
+            self._weights = weights
+            self._recorded.append(([row for _, row in self._rows], [], []))
         try:
             yield
         finally:
-            self._call = self._query = None
-            self._untouched.end()
+            self._weights = self._query = None
 
-    def take(self) -> tuple[list[Hashable], Tensor]:
-        """The names of the recorded rows, and the mean of each over heads and layers, ``[rows, T, h, w]``.
-
-        The record is empty afterwards.
-        """
-        seen = [record for record in self._records if record.sum.heads]
-        rows = [row for record in seen for row in record.rows]
-        means = [record.sum.mean() for record in seen]
-        self.clear()
-        if not means:
-            return [], torch.empty(0, 0, *self.size)
-        targets = self._known[1][0].shape[1]
-        mean = means[0] if len(means) == 1 else torch.cat(means)
-        return rows, mean[..., :targets].transpose(1, 2).unflatten(-1, self.size)
+    def take(self) -> Recorded:
+        """Everything recorded since the last time: means over heads and layers."""
+        seen = [(rows, maps, heads) for rows, maps, heads in self._recorded if maps]
+        self._recorded = []
+        if not seen:
+            return Recorded([], torch.empty(0, 0, *self.size))
+        means = [torch.stack(maps).sum(dim=0) / sum(heads) for _, maps, heads in seen]
+        return Recorded([row for rows, _, _ in seen for row in rows], torch.cat(means))
 
     def _before_transformer(self, module: nn.Module, args: tuple) -> None:
-        self._here = tuple(args[0].shape[-2:])
+        self._here = (args[0].shape[-2], args[0].shape[-1])
 
     def _after_query(self, query: Tensor) -> None:
-        if self._call is not None and self._passes.own:
-            self._query = query
+        if self._weights is not None and self._layers.own_pass.here:
+            self._query = query.clone()  # an attention back end may scale it in place
 
-    def _after_key(self, as_usual: Layer, key: Tensor) -> None:
+    @torch.no_grad()
+    def _after_key(self, attention: nn.Module, key: Tensor) -> None:
         query, self._query = self._query, None
-        call = self._call
-        if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
+        height, width = self._here
+        if self._weights is None or query is None or query.shape[1] != height * width:
             return
-        here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
-        if not self._untouched.known:
-            query, key = self._untouched.copies(query, key)
-        call.sum.add(query, key, here)
-
-    def _after_last_key(self, as_usual: Layer, key: Tensor) -> None:
-        self._after_key(as_usual, key)
-        if self._call is not None:  # the large feature maps come now: what waits would add to their memory
-            self._call.sum.work_out()
-
-    def _from(self, here: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        """Maps ``[rows, pixels, T]`` of layers of size ``here`` at the usual size."""
-        if here not in self._resizes:
-            self._resizes[here] = lambda maps: _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
-        return self._resizes[here]
-
-    def _weights_of(
-        self, rows: Sequence[Hashable], weights: Weights, context: int, device: torch.device, dtype: torch.dtype
-    ) -> Tensor:
-        """``[rows, context, T]`` and columns of zeros; they seldom change from step to step."""
-        own = [weights(row, context) for row in rows]
-        key = [*map(id, own), device, dtype]
-        if self._known is None or key != self._known[0]:
-            self._known = key, own, columns(torch.stack(own).to(device), dtype)
-        return self._known[2]
-
-
-def _pixels(maps: Tensor) -> Tensor:
-    """``[rows, T, h, w]`` → ``[rows, pixels, T]``."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-class _Untouched:
-    """Whether the host leaves its projections as they are, so that they need not be copied to be read later.
-
-    An attention back end might scale its query in place. The first model call shows it (:attr:`known`); until then,
-    and if one does, copies are made.
-    """
-
-    def __init__(self) -> None:
-        self.known = False
-        self._touched = False
-        self._seen: list[tuple[Tensor, int | Tensor]] = []
-        self._changed: list[Tensor] = []
-
-    def copies(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Both as they are now."""
-        copies = query.clone(), key.clone()
-        if not self._touched:
-            self._look()  # at those of the layer before, which is done
-            # Inference tensors do not count how often they are written to.
-            now = [c if p.is_inference() else p._version for p, c in zip((query, key), copies, strict=True)]
-            self._seen = list(zip((query, key), now, strict=True))
-        return copies
-
-    def end(self) -> None:
-        """After a model call."""
-        if self._seen:
-            self._look()
-            self._touched = self._touched or any(map(bool, self._changed))
-            self.known = not self._touched
-            self._changed.clear()
-
-    def _look(self) -> None:
-        for projected, before in self._seen:
-            if isinstance(before, int):
-                self._touched = self._touched or projected._version != before
-            else:
-                self._changed.append((projected != before).any())
-        self._seen = []
-
-
-class _Rows:
-    """The recorded rows of one call of the UNet, and what was seen of them so far."""
-
-    def __init__(self, at: list[int], rows: list[Hashable], weights: WeightsFor):
-        # A run of rows is taken as a view; the hosts put the conditional ones together.
-        run = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.rows = rows
-        self.sum = AttentionSum(run, weights)
+        dtype = torch.promote_types(query.dtype, torch.float32)  # q·kᵀ of SD 2.x leaves half's range
+        maps = []
+        with no_autocast(key.device):
+            for n, row in self._rows:
+                q, k = (x[n].to(dtype).unflatten(-1, (attention.heads, -1)).transpose(0, 1) for x in (query, key))
+                probabilities = (q @ k.transpose(1, 2) * scale(attention)).softmax(dim=-1)
+                weights = self._weights(row, key.shape[1]).to(probabilities)
+                maps.append((probabilities.sum(dim=0) @ weights).t().unflatten(-1, self._here))
+        _, found, heads = self._recorded[-1]
+        found.append(Resize(*self.size)(torch.stack(maps)))
+        heads.append(attention.heads)

@@ -1,0 +1,42 @@
+"""Cells: what has a noise level of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a batch of latents.
+
+    ``images`` latents have ``height`` × ``width`` pixels. A cell is a square of ``side`` pixels, or
+    less at the right and bottom edges, where a model pads a latent whose size does not divide.
+    ``device`` is that of all maps.
+    """
+
+    images: int
+    height: int
+    width: int
+    side: int
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of a map of cells, ``[B, 1, h, w]``."""
+        return self.images, 1, *self.size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return -(-self.height // self.side), -(-self.width // self.side)
+
+    def pixels(self, map: Tensor) -> Tensor:
+        """A map of cells ``[B, 1, h, w]`` at every latent pixel, ``[B, 1, H, W]``."""
+        if self.side == 1:
+            return map
+        for dim in (-2, -1):
+            map = map.repeat_interleave(self.side, dim)
+        return map[..., : self.height, : self.width]

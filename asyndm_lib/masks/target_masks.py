@@ -1,0 +1,255 @@
+"""Masks of target words, by the mask timing (docs/METHOD.md, section 2).
+
+The mask of a step comes from the token maps of the step before (lagged), of the step itself
+(fresh), or of an ordinary pass first (static).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..clock.cells import Cells
+from ..clock.clocks import Mask
+from ..models.family import Recorded, Row
+from ..models.parts.resampling import Resize
+from ..prompt.prompt_targets import PromptTargets
+from .choice import EVALUATIONS, Choice, Chosen
+from .source import MaskSource, precision
+from .threshold import everywhere, relate, relate_alike
+
+
+class Rule(Protocol):
+    """How token maps make a mask."""
+
+    concavities: Sequence[float]
+    """One of each target."""
+
+    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+        """The mask of token maps ``[B, T, h, w]``.
+
+        ``present`` is bool ``[B, T]``: which targets each image's prompt holds.
+        """
+
+    def first(self, present: Tensor) -> Mask:
+        """What counts as related before the first map exists."""
+
+    def none(self) -> Mask:
+        """Nothing related."""
+
+
+class Threshold:
+    """The method's rule: a cell is related where some target's map reaches a multiple of its mean."""
+
+    def __init__(self, targets: PromptTargets, concavity: float, threshold: float, cells: Cells):
+        """``concavity`` is of targets that name none."""
+        own = [target.concavity for target in targets.targets]
+        self.concavities = [concavity if k is None else k for k in own]
+        self._threshold, self._cells = threshold, cells
+        self._k = torch.tensor(self.concavities, dtype=precision(cells.device), device=cells.device)
+        self._to_cells = Resize(*cells.size)
+        self._present_k: tuple[Tensor, Tensor] | None = None
+
+    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+        """``OR_o [A^o >= threshold·mean(A^o)]`` of every image, with the largest concavity that holds a cell."""
+        if len(set(self.concavities)) > 1:
+            return relate(maps, self._of_present(present), self._threshold, self._to_cells)
+        return relate_alike(maps, present, self._k[0], self._threshold, self._to_cells)
+
+    def first(self, present: Tensor) -> Mask:
+        """Every cell of the images that hold a target, with the largest concavity of those."""
+        return everywhere(self._of_present(present).amax(dim=1), *self._cells.size)
+
+    def none(self) -> Mask:
+        """Nothing related."""
+        images = torch.full((self._cells.images,), -1.0, device=self._cells.device)
+        return everywhere(images, *self._cells.size)
+
+    def _of_present(self, present: Tensor) -> Tensor:
+        """Concavities ``[B, T]``, negative where an image does not hold the target."""
+        if self._present_k is None or self._present_k[0] is not present:  # it seldom changes
+            self._present_k = present, torch.where(present, self._k, -1.0)
+        return self._present_k[1]
+
+
+class TargetMaps:
+    """The token maps of a batch's targets, step by step.
+
+    ``choice`` is among the candidates of images that name no targets; None if all images name some.
+    """
+
+    def __init__(self, targets: PromptTargets, cells: Cells):
+        self.targets, self._cells = targets, cells
+        self.choice = Choice(targets, cells.device) if targets.automatic else None
+        self._index = cache(partial(torch.tensor, device=cells.device))  # sent to the device once
+
+    def weights(self, row: Row, step: int, context: int, tokens: int | None) -> Tensor:
+        """How much each token of a row counts for each target, ``[context, T]``."""
+        device = self._cells.device
+        if tokens is None or context % tokens:
+            return self.targets.weights(*row, step, context, device)
+        # A token's attention is that to all its copies together.
+        return self.targets.weights(*row, step, tokens, device).repeat(context // tokens, 1)
+
+    def present(self, step: int) -> Tensor:
+        """Bool ``[B, T]``: which targets each image's prompt holds at ``step``."""
+        return self.targets.present(step, self._cells.device)
+
+    def of(self, recorded: Recorded, step: int) -> Tensor:
+        """The maps ``[B, T, h, w]`` of all images from those of the rows that were read."""
+        maps, images = recorded.maps, tuple(image for image, _ in recorded.rows)
+        if images != tuple(range(self._cells.images)):
+            # An image's AND parts share its targets: their weights add up to the mean over all tokens.
+            own = maps.new_zeros(self._cells.images, *maps.shape[1:])
+            maps = own.index_add(0, self._index(images), maps)
+        if self.choice is not None:
+            self.choice.see(maps, self.targets.present(step))
+        return maps
+
+    def of_chosen(self, maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Both without the candidates that are not chosen."""
+        if self.choice is None:
+            return maps, present
+        return maps * self.choice.chosen[:, :, None, None], present & self.choice.chosen
+
+
+class _TargetMasks:
+    """What the three timings share. ``maps`` of candidates that are not chosen are zero."""
+
+    reads = True
+    rehearsing = False
+
+    def __init__(self, targets: PromptTargets, rule: Rule, cells: Cells):
+        self.rule, self.concavities = rule, rule.concavities
+        self.problems: set[str] = set()
+        self.maps: Tensor | None = None
+        self._targets = TargetMaps(targets, cells)
+        self._moves: Sequence[bool] = ()
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass."""
+        self._moves = [*moves, False]
+
+    def weights(self, row: Row, step: int, context: int, tokens: int | None) -> Tensor:
+        """How much each token of a row counts for each target, ``[context, T]``."""
+        return self._targets.weights(row, step, context, tokens)
+
+    def end_rehearsal(self) -> None:
+        """There is none."""
+
+    def chosen(self) -> Chosen:
+        """The words chosen so far; None for an image whose targets were named."""
+        choice = self._targets.choice
+        return [None] * len(self._targets.targets.prompts) if choice is None else choice.words()
+
+    def move(self, targets: PromptTargets | None) -> None:
+        """The same targets from now on, where they stand in another model's prompts."""
+        assert targets is not None
+        self._targets.targets = targets
+
+    def _for_choice(self, i: int) -> bool:
+        return self._targets.choice is not None and i < EVALUATIONS
+
+    def _whether_read(self, recorded: Recorded) -> bool:
+        if not recorded.rows:
+            self.problems.add(
+                "no token maps could be read (another extension changes the size inside the model?), "
+                "so nothing was related in some steps"
+            )
+        return bool(recorded.rows)
+
+    def _mask(self, recorded: Recorded, step: int) -> Mask:
+        present = self._targets.present(step)
+        if not self._whether_read(recorded):
+            return self.rule.none()
+        maps = self._targets.of(recorded, step)
+        self.maps, present = self._targets.of_chosen(maps, present)
+        return self.rule.mask(self.maps, present)
+
+
+class FreshMasks(_TargetMasks):
+    """The mask of a step from the step's own token maps."""
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass, before whose first map every cell counts as related."""
+        super().begin(moves, step)
+        self.latest = self.rule.first(self._targets.present(step))
+
+    def wants(self, i: int) -> bool:
+        """Each step before which the clock is to move reads its maps."""
+        return self._for_choice(i) or self._moves[i]
+
+    def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
+        """The mask of the maps that were just read."""
+        self.maps = None
+        if recorded is not None:
+            self.latest = self._mask(recorded, step)
+        return self.latest
+
+
+class LaggedMasks(_TargetMasks):
+    """The mask of a step from the token maps of the step before, as in the paper."""
+
+    def begin(self, moves: Sequence[bool], step: int) -> None:
+        """A new pass, before whose first map every cell counts as related."""
+        super().begin(moves, step)
+        self.latest = self.rule.first(self._targets.present(step))
+
+    def wants(self, i: int) -> bool:
+        """Each step reads its maps whose successor moves the clock."""
+        return self._for_choice(i) or self._moves[i + 1]
+
+    def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
+        """The mask of the step before; that of the maps just read is the next one's."""
+        self.maps, mask = None, self.latest
+        if recorded is not None:
+            self.latest = self._mask(recorded, step)
+        return mask
+
+
+class StaticMasks(_TargetMasks):
+    """One mask, of each target's mean map over the steps of an ordinary pass that held it."""
+
+    def __init__(self, targets: PromptTargets, rule: Rule, cells: Cells):
+        super().__init__(targets, rule, cells)
+        self.rehearsing = True
+        self._sum: Tensor | None = None
+        self._seen = torch.zeros(cells.images, len(rule.concavities), device=cells.device)
+        self._mask_of_all = rule.none()
+
+    @property
+    def latest(self) -> Mask:
+        """Nothing in the ordinary pass, then the mask."""
+        return self._mask_of_all
+
+    def wants(self, i: int) -> bool:
+        """Every step of the ordinary pass is read."""
+        return self.rehearsing
+
+    def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
+        """Nothing in the ordinary pass, whose maps are added up; then the mask."""
+        if recorded is not None and self._whether_read(recorded):
+            maps, present = self._targets.of(recorded, step), self._targets.present(step)
+            seen = maps * present[:, :, None, None]
+            self._sum = seen if self._sum is None else self._sum + seen
+            self._seen = self._seen + present
+        return self._mask_of_all
+
+    def end_rehearsal(self) -> None:
+        """From now on the mask holds."""
+        self.rehearsing = False
+        if self._sum is None:
+            return
+        mean = self._sum / self._seen.clamp(min=1)[:, :, None, None]
+        self.maps, seen = self._targets.of_chosen(mean, self._seen > 0)
+        self._mask_of_all = self.rule.mask(self.maps, seen)
+
+
+Timing = Callable[[PromptTargets, Rule, Cells], MaskSource]
+
+TIMINGS: dict[str, Timing] = {"lagged": LaggedMasks, "fresh": FreshMasks, "static": StaticMasks}
+"""Name of a mask timing → its masks."""

@@ -1,0 +1,111 @@
+"""The interface between the method and one kind of model.
+
+To add a family, write one file beside this one with an object ``FAMILY`` that has the methods of
+:class:`Family`. ``models.of(model)`` then finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+"""Height and width."""
+
+Row = tuple[int, "int | None"]
+"""A row of a model's batch: its image and, if it is conditional, its ``AND`` part, else None."""
+
+Weights = Callable[[Row, int], Tensor]
+"""``weights(row, context)``: how much each token of a row counts for each target, ``[context, T]``."""
+
+
+class Family(Protocol):
+    """One kind of model: where time enters it, and where its picture looks at the prompt.
+
+    A cell is what can have a noise level of its own: a latent pixel, or the square of latent pixels
+    that one token of a transformer stands for.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a person calls the family."""
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether ``model`` is of this family. Asked of every model, so it looks at names only."""
+
+    def check(self, model: nn.Module) -> None:
+        """Raise :class:`errors.Unsupported` if the method cannot reach the layers of ``model``."""
+
+    def side(self, model: nn.Module) -> int:
+        """The side of a cell in latent pixels."""
+
+    def timesteps(self, model: nn.Module) -> CellTimesteps:
+        """What gives the cells of a batch timesteps of their own."""
+
+    def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
+        """What reads the token maps of ``model`` for latents of size ``latent``.
+
+        Raises :class:`errors.Unsupported` if the model does not attend to a prompt.
+        """
+
+
+class CellTimesteps(Protocol):
+    """A timestep for every cell of a model's batch.
+
+    Everything that it does to the model is undone by :meth:`detach`.
+    """
+
+    def attach(self) -> None:
+        """Put the hooks on the model. They do nothing outside :meth:`use`."""
+
+    def detach(self) -> None:
+        """Take the hooks off the model."""
+
+    def use(
+        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()
+    ) -> AbstractContextManager[None]:
+        """For one call of the model, cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
+
+        ``timesteps`` ``[L]`` are distinct; the model itself is called with the first. ``index`` is
+        int64 ``[N, 1, h, w]``. ``coming`` are the timesteps of later calls, as far as known. With a
+        single timestep the model runs as it is.
+        """
+
+
+class Recorded(NamedTuple):
+    """Token maps of the rows that were read in one model evaluation.
+
+    ``rows`` names them. ``maps`` ``[rows, T, h, w]`` are means over heads and layers.
+    """
+
+    rows: list[Row]
+    maps: Tensor
+
+
+class TokenMaps(Protocol):
+    """How strongly each cell attends to each target, read while the model runs.
+
+    The model computes what it would compute without. ``size`` is the maps' own.
+    """
+
+    size: Size
+
+    def attach(self) -> None:
+        """Put the hooks on the model. They do nothing outside :meth:`record`."""
+
+    def detach(self) -> None:
+        """Take the hooks off the model, and forget what was recorded."""
+
+    def record(
+        self, rows: Sequence[Row | None], weights: Weights
+    ) -> AbstractContextManager[None]:
+        """For one call of the model, read the rows of its batch that ``rows`` names.
+
+        ``rows[n]`` is the name of batch row ``n``; a row named None is not read.
+        """
+
+    def take(self) -> Recorded:
+        """Everything recorded since the last time, which is then forgotten."""

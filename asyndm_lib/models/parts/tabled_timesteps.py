@@ -1,0 +1,201 @@
+"""A timestep for every pixel of a UNet, with few calls: the accelerator of :mod:`pixel_timesteps`.
+
+The tables of all blocks, and of coming model calls, are made together, and one gather serves
+several blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .level_tables import Block, BlockTables, Embeddings
+from .patching import replaced, watched
+from .pixel_timesteps import TimeSites, timestep_embedding
+from .resampling import cells
+
+SPREAD = 8 * 2**20
+"""How many bytes of feature maps are made ahead of the blocks that they are for."""
+
+
+class TabledTimesteps:
+    """The fast :class:`family.CellTimesteps` of a UNet.
+
+    The hooks are one on ``time_embed``, one on ``label_emb`` where there is one, and those of
+    :class:`own_pass.OwnPass`; in every ResBlock ``emb_layers`` and ``in_layers[-1]`` have another
+    ``forward``.
+    """
+
+    def __init__(self, sites: TimeSites):
+        self._sites = sites
+        self._blocks = [(module, Block(module.emb_layers)) for module in sites.blocks]
+        self._order = [block for _, block in self._blocks]
+        self._tables = BlockTables(sites.time_embed, self._order)
+        self._sizes: dict[Block, tuple[int, int]] = {}  # of the blocks' feature maps in the last call
+        self._groups: dict[tuple, tuple[list[Block], list[int], int]] = {}  # as long as those stay
+        self._places = _Places()
+        self._attached = ExitStack()
+        self._call: _Call | None = None
+
+    def attach(self) -> None:
+        """Put the hooks on the UNet."""
+        sites, attached = self._sites, self._attached
+        attached.callback(sites.own_pass.detach)
+        sites.own_pass.attach()
+        attached.callback(sites.time_embed.register_forward_hook(self._after_time_embed).remove)
+        if sites.label_emb is not None:
+            attached.callback(sites.label_emb.register_forward_hook(self._after_label_emb).remove)
+        for module, block in self._blocks:
+            attached.enter_context(watched(module.in_layers[-1], self._after_in_layers))
+            forward = partial(self._embed, block)
+            attached.enter_context(replaced(module.emb_layers, "forward", forward))
+
+    def detach(self) -> None:
+        """Take the hooks off the UNet, and forget the tables."""
+        self._attached.close()
+        self._tables.clear()
+        self._call = None
+
+    @contextmanager
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
+        """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
+
+        ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
+        ``index``: int64 ``[N, 1, H, W]``. ``coming``: the ``timesteps`` of calls to come, if known.
+        """
+        self._call = _Call(timesteps, index, coming, self._tables, self._places)
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def _after_time_embed(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        call = self._call
+        if call is None or call.embeddings is not None or call.embedding or len(call.timesteps) < 2:
+            return
+        call.embedding = True  # the module is called again from here
+        # The UNet's own embedding serves the first level; ours the others, in the same precision.
+        embed = partial(timestep_embedding, channels=args[0].shape[1])
+        call.embeddings = self._tables.embeddings(
+            output, call.timesteps, call.coming, lambda t: module(embed(t).to(args[0].dtype))
+        )
+        call.embedding = False
+
+    def _after_label_emb(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self._call is not None and self._call.embeddings is not None:
+            self._call.embeddings.label = output
+
+    def _after_in_layers(self, output: Tensor) -> None:
+        if self._call is not None:
+            self._call.size = output.shape[-2:]
+
+    def _embed(self, block: Block, emb: Tensor) -> Tensor:
+        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or its own ``[N, C]``."""
+        call = self._call
+        if call is None or call.embeddings is None or not self._sites.own_pass.here:
+            return block.forward(emb)
+        size = call.size
+        if self._sizes.get(block) != size:
+            self._sizes[block] = size
+            self._groups.clear()
+        if emb is not call.emb:
+            call.emb, call.ready = emb, {}
+        ready = call.ready.pop(block, None)
+        return ready if ready is not None and ready.shape[-2:] == size else self._spread(block, emb, size)
+
+    def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
+        """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
+        call = self._call
+        table, channels = self._tables.table(block, emb, call.embeddings)
+        n = emb.shape[0]
+        key = block, len(channels), n, table.dtype
+        if key not in self._groups:
+            most = SPREAD // (n * size[0] * size[1] * table.element_size())
+            self._groups[key] = self._group(block, channels, size, most)
+        others, sizes, first = self._groups[key]
+        together = call.spread(table.narrow(1, first, sum(sizes)), n)
+        if not others:
+            return together
+        own, *rest = together.split_with_sizes(sizes, dim=1)
+        call.ready.update(zip(others, rest, strict=True))
+        return own
+
+    def _group(
+        self, block: Block, channels: dict[Block, tuple[int, int]], size: tuple[int, int], most: int
+    ) -> tuple[list[Block], list[int], int]:
+        """The blocks to be served along with ``block``, how many channels it and each has, and where the first are.
+
+        ``most``: so many channels they may have together.
+        """
+        others, (first, last) = [], channels[block]
+        sizes = [last - first]
+        for other in self._order[self._order.index(block) + 1 :]:
+            if self._sizes.get(other) != size or other not in channels or channels[other][1] - first > most:
+                break
+            others.append(other)
+            sizes.append(channels[other][1] - last)
+            last = channels[other][1]
+        return others, sizes, first
+
+
+class _Call:
+    """One call of the UNet: what is known of it so far."""
+
+    def __init__(
+        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], tables: BlockTables, places: _Places
+    ):
+        self.timesteps, self.coming = timesteps, coming
+        self.embeddings: Embeddings | None = None
+        self.embedding = False
+        self.size = index.shape[-2:]
+        self.emb: Tensor | None = None
+        self.ready: dict[Block, Tensor] = {}
+        self._index, self._tables, self._places = index, tables, places
+        self._all: Tensor | None = None
+        self._rows: dict[tuple[int, int], Tensor] = {}
+        self._expanded: dict[tuple, Tensor] = {}
+
+    def spread(self, table: Tensor, n: int) -> Tensor:
+        """Rows of ``table [R, C]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
+
+        Either way leaves each channel's pixels side by side in memory, as the feature map has them.
+        """
+        size = self.size
+        if not table.is_cuda:
+            return table.t().index_select(1, self._rows_at(size, n)).view(-1, n, *size).transpose(0, 1)
+        # In the feature map's very order, to which it is added in less time.
+        key = table.shape[1], size
+        if key not in self._expanded:
+            self._expanded[key] = self._rows_at(size, n).view(n, 1, *size).expand(-1, table.shape[1], -1, -1)
+        return table.t().unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
+
+    def _rows_at(self, size: tuple[int, int], n: int) -> Tensor:
+        """For every pixel of a feature map of ``size`` its row of the blocks' tables (:mod:`block_tables`)."""
+        if size not in self._rows:
+            if self._all is None:
+                self._all = self._tables.rows(self.embeddings, self._index).flatten()
+            self._rows.update(self._places.taken(self._all, n, self._index.shape[-2:], size))
+        return self._rows[size]
+
+
+class _Places:
+    """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple, list[tuple[int, int]]] = {}
+        self._places: dict[tuple, Tensor] = {}
+
+    def taken(self, all: Tensor, n: int, full: tuple[int, int], size: tuple[int, int]) -> dict[tuple, Tensor]:
+        """Of ``all [n·H·W]`` what blocks of ``size`` take, and blocks of every size met before with such a latent."""
+        sizes = self._sizes.setdefault((n, full), [])
+        if size not in sizes:
+            sizes.append(size)
+            taken = [cells(size, full, all.device) for size in sizes]
+            rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
+            self._places[n, full] = torch.cat([(rows + those).flatten() for those in taken])
+        taken = all.index_select(0, self._places[n, full])
+        return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))

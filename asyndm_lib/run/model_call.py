@@ -1,0 +1,159 @@
+"""The model calls of a run: the hooks on the model, and the rows that each call holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..clock.cells import Cells
+from ..clock.sigma_map import SigmaMap
+from ..errors import Unsupported
+from ..masks.source import MaskSource
+from ..models.family import Recorded, Row, TokenMaps
+from .host import Host
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The noise levels of the rows of one call of the model.
+
+    ``sigma`` is ``[n, 1, H, W]``. ``lagging`` is bool ``[n, 1, H, W]``: pixels that are off the
+    host's own clock.
+    """
+
+    sigma: Tensor
+    lagging: Tensor
+
+
+@dataclass
+class _Evaluation:
+    """One evaluation of the host's denoiser, in which it may call the model several times.
+
+    ``coming()`` gives the timesteps of later evaluations. ``reading`` is whether token maps are
+    read; ``read`` holds the rows that have been. ``entered`` is whether the model was called.
+    """
+
+    sigma: SigmaMap
+    lagging: Tensor
+    coming: Callable[[], Iterable[Tensor]]
+    reading: bool
+    read: set[Row] = field(default_factory=set)
+    entered: bool = False
+
+
+class ModelCall:
+    """Gives the cells of every row their noise levels, and reads token maps, while the model runs.
+
+    The host does the calling: :meth:`predict` hands over to it, and it enters :meth:`rows` around
+    every call of the model.
+    """
+
+    def __init__(self, host: Host, masks: MaskSource, cells: Cells):
+        """Raises :class:`Unsupported` if the host's model cannot run on sigma maps."""
+        self._host, self._masks, self._cells = host, masks, cells
+        self._images = cache(partial(torch.tensor, device=cells.device))  # sent to the device once
+        self._attached = ExitStack()
+        self._evaluation: _Evaluation | None = None
+        self._step = 0
+        self._observe(host.model)
+
+    def _observe(self, model: nn.Module) -> None:
+        family = models.of(model)
+        self._timesteps = family.timesteps(model)
+        self._maps: TokenMaps | None = None
+        if self._masks.reads:
+            self._maps = family.token_maps(model, (self._cells.height, self._cells.width))
+
+    def attach(self) -> None:
+        """Put the hooks on the model."""
+        with ExitStack() as attached:
+            for observer in (self._timesteps, self._maps):
+                if observer is not None:
+                    attached.callback(observer.detach)
+                    observer.attach()
+            self._attached = attached.pop_all()
+
+    def detach(self) -> None:
+        """Take the hooks off the model."""
+        self._attached.close()
+
+    def move(self, model: nn.Module) -> None:
+        """The host goes on with another model, also within an evaluation."""
+        self.detach()
+        self._observe(model)
+        self.attach()
+
+    def predict(
+        self, x: Tensor, sigma: SigmaMap, lagging: Tensor, coming: Callable[[], Iterable[Tensor]], read: bool
+    ) -> Tensor:
+        """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in ``sigma``.
+
+        ``lagging`` are the pixels off the host's clock. ``coming()`` gives the timesteps of later
+        evaluations. ``read`` is whether token maps are to be read.
+        """
+        self._evaluation = evaluation = _Evaluation(sigma, lagging, coming, read)
+        try:
+            prediction = self._host.predict(x, sigma.scalar)
+        finally:
+            self._evaluation = None
+        if not evaluation.entered:
+            raise Unsupported(
+                "the model was called in a way that AsynDM cannot see, so its pixels had one noise level for all: "
+                "another extension replaces the model; switch it or AsynDM off"
+            )
+        return prediction
+
+    @property
+    def evaluating(self) -> Rows | None:
+        """The noise levels of the batch's images during an evaluation, else None."""
+        evaluation = self._evaluation
+        return None if evaluation is None else Rows(evaluation.sigma.map, evaluation.lagging)
+
+    @contextmanager
+    def rows(self, rows: Sequence[Row], tokens: int | None = None) -> Iterator[Rows | None]:
+        """Entered by the host around a call of the model with ``rows``.
+
+        ``tokens`` is the length of the prompts' own context, where the host may repeat it. Outside
+        an evaluation (somebody else calls the model) it does nothing and gives None.
+        """
+        evaluation = self._evaluation
+        if evaluation is None:
+            yield None
+            return
+        evaluation.entered = True
+        images = [image for image, _ in rows]
+        index = self._of(images, evaluation.sigma.index)
+        timesteps = evaluation.sigma.timesteps
+        assert timesteps is not None
+        at_levels = self._timesteps.use(timesteps, index, evaluation.coming())
+        with at_levels, self._recording(evaluation, rows, tokens):
+            yield Rows(self._of(images, evaluation.sigma.map), self._of(images, evaluation.lagging))
+
+    def _recording(self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None):
+        # What somebody evaluates again in the same step, for a guidance of its own, has been read.
+        unread = [None if row[1] is None or row in evaluation.read else row for row in rows]
+        evaluation.read.update(rows)
+        if self._maps is None or not evaluation.reading:
+            return nullcontext()
+        self._step = self._host.step()
+        return self._maps.record(unread, partial(self._weights, self._step, tokens))
+
+    def _weights(self, step: int, tokens: int | None, row: Row, context: int) -> Tensor:
+        return self._masks.weights(row, step, context, tokens)
+
+    def take(self) -> tuple[Recorded, int]:
+        """The token maps that the step has read, and the host's count at which it read them."""
+        assert self._maps is not None
+        return self._maps.take(), self._step
+
+    def _of(self, images: Sequence[int], map: Tensor) -> Tensor:
+        """The maps of ``images`` in ``map [B, 1, h, w]``; of a single one without an operation."""
+        if len(map) == 1:
+            return map.expand(len(images), -1, -1, -1)
+        return map[self._images(tuple(images))]
