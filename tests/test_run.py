@@ -419,6 +419,7 @@ def ldm_run(prompts: list[str], sigmas: Tensor, x: Tensor, targets: str = "cat",
     chosen = Settings(targets=targets, **settings)
     found = PromptTargets(parse_targets(targets), [[[(10**6, prompt)]] for prompt in prompts], words)
     own.run = Run(host, chosen, found, x)
+    own.run.targets = found
     return own, own.run
 
 

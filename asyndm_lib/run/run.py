@@ -80,6 +80,7 @@ class Run:
 
         Raises :class:`errors.Unsupported` if it cannot run on the sigma maps of this run.
         """
+        self.call.detach()
         if models.of(model).side(model) != self.cells.side:
             raise Unsupported("the refiner divides a picture in another way than the model; use another one")
         self.masks.move(targets)
