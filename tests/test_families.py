@@ -1,0 +1,216 @@
+"""The seam between the method and a kind of model: a toy transformer through the whole core."""
+
+from __future__ import annotations
+
+import k_diffusion.sampling as k
+import pytest
+import torch
+from stand_ins import LEVELS, Noise, hooks_on, uniform_sigmas, words
+from torch import Tensor
+from toy_family import FAMILY, SIDE, ToyTransformer
+
+from asyndm_lib import models
+from asyndm_lib.clock.cells import Cells
+from asyndm_lib.clock.clocks import Mask
+from asyndm_lib.clock.curves import CURVES
+from asyndm_lib.clock.schedule import Schedule
+from asyndm_lib.errors import Unsupported
+from asyndm_lib.masks.source import FixedMask
+from asyndm_lib.prompt.prompt_targets import PromptTargets
+from asyndm_lib.prompt.target_list import parse_targets
+from asyndm_lib.run.host import Descent, Host
+from asyndm_lib.run.run import Run
+from asyndm_lib.samplers.table import SAMPLERS
+from asyndm_lib.settings.settings import Settings
+
+HEIGHT, WIDTH = 5, 7  # neither divides by the side of a cell
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch):
+    monkeypatch.setattr(models, "FAMILIES", (*models.FAMILIES, FAMILY))
+
+
+class ToyHost:
+    """A host with the toy for its model, guidance, and one call of the model for both halves."""
+
+    def __init__(self, images: int = 1):
+        self.model, self.images = ToyTransformer(), images
+        generator = torch.Generator().manual_seed(3)
+        self.context = torch.randn(2 * images, 12, 8, generator=generator)
+        self.sigmas = uniform_sigmas(STEPS, torch.float32)
+        self.x = torch.randn(images, 4, HEIGHT, WIDTH, generator=generator) * self.sigmas[0]
+        self.run: Run | None = None
+
+    def predict(self, x: Tensor, sigma: Tensor) -> Tensor:
+        rows = torch.cat([x, x])
+        s = sigma.to(x).reshape(-1, 1, 1, 1).expand(len(rows), 1, 1, 1)
+        t = LEVELS.sigma_to_t(s.flatten().double()).float()
+        if self.run is None:
+            eps = self.model(rows / (s**2 + 1) ** 0.5, t, self.context)
+        else:
+            names = [(image, part) for part in (0, None) for image in range(self.images)]
+            with self.run.rows(names) as here:
+                s = torch.where(here.lagging, here.sigma, s)
+                eps = self.model(rows / (s**2 + 1) ** 0.5, t, self.context)
+        conditional, unconditional = (rows - s * eps).chunk(2)
+        return unconditional + 3 * (conditional - unconditional)
+
+    def start(self, targets: str = "cat", observers=(), masks=None, **settings) -> Run:
+        sigmas = self.sigmas
+        host = Host(
+            model=self.model,
+            descents=[Descent(Schedule(sigmas[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma), list(sigmas))],
+            predict=self.predict,
+            step=lambda: 0,
+            unconditional=lambda: self.x,
+            randn_like=Noise().like,
+            callback=None,
+            progress=iter,
+            rehearsal=Noise().kept,
+        )
+        found = PromptTargets(parse_targets(targets), [[[(0, "a cat and a dog")]]] * self.images, words)
+        handed = {} if masks is None else {"masks": masks}
+        self.run = Run(host, Settings(targets=targets, **settings), found, self.x, observers, **handed)
+        return self.run
+
+
+def sampled(host: ToyHost, sampler: str, **settings) -> Tensor:
+    with host.start(**settings) as run:
+        return run.sample(SAMPLERS[sampler], host.x)
+
+
+def test_the_toy_is_known_by_its_family_and_others_are_not():
+    assert models.of(ToyTransformer()) is FAMILY
+    assert models.find(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.parametrize("sampler", ["sample_euler", "sample_dpmpp_2m", "sample_heun"])
+@pytest.mark.parametrize("settings", [{"concavity": 0.0}, {"threshold": 4.0}, {"targets": "unicorn"}])
+def test_where_nothing_lags_the_latent_is_the_models_own_to_the_bit(sampler, settings):
+    own = ToyHost(2)
+    x, denoise = own.x, lambda x, sigma, **_: own.predict(x, sigma[:1])
+    expected = getattr(k, sampler)(denoise, x, own.sigmas, disable=True)
+    settings = {"mask_timing": "static" if "threshold" in settings else "lagged", **settings}
+    assert torch.equal(sampled(ToyHost(2), sampler, **settings), expected)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("sampler", ["sample_euler", "sample_dpmpp_2m", "sample_heun", "sample_dpmpp_sde"])
+def test_every_step_has_one_noise_level_in_each_cell(sampler, curve):
+    seen, host = [], ToyHost(2)
+    options = {"noise_sampler": lambda *_: torch.zeros_like(host.x)} if "sde" in sampler else {}
+    with host.start(observers=[seen.append], curve=curve, mask_timing="fresh") as run:
+        out = run.sample(SAMPLERS[sampler], host.x, **options)
+    assert out.shape == host.x.shape
+    assert out.isfinite().all()
+    assert len(seen) == STEPS
+    assert any(len(step.sigma.map.unique()) > 1 for step in seen)
+    for step in seen:
+        assert step.sigma.map.shape == (2, 1, HEIGHT, WIDTH)
+        assert_constant_in_cells(step.sigma.map)
+        assert step.sigma.index.shape[-2:] == (3, 4)
+        if step.mask is not None:
+            assert step.mask.related.shape == (2, 1, HEIGHT, WIDTH)
+            assert_constant_in_cells(step.mask.related)
+
+
+def assert_constant_in_cells(map: Tensor) -> None:
+    corners = map[..., ::SIDE, ::SIDE]
+    spread = corners.repeat_interleave(SIDE, -2).repeat_interleave(SIDE, -1)
+    assert torch.equal(map, spread[..., : map.shape[-2], : map.shape[-1]])
+
+
+def test_each_token_is_what_the_model_makes_of_it_at_its_own_timestep():
+    model, generator = ToyTransformer(), torch.Generator().manual_seed(5)
+    x, context = torch.randn(3, 4, HEIGHT, WIDTH, generator=generator), torch.randn(3, 12, 8, generator=generator)
+    timesteps = torch.tensor([800.0, 650.5, 500.0, 20.25])
+    cells = Cells(3, HEIGHT, WIDTH, SIDE, torch.device("cpu"))
+    index = torch.randint(4, cells.shape, generator=generator)
+    levels = FAMILY.timesteps(model)
+    levels.attach()
+    with levels.use(timesteps, index):
+        mixed = model(x, timesteps[:1].expand(3), context)
+    levels.detach()
+    assert hooks_on(model) == 0
+    for level, t in enumerate(timesteps):
+        here = cells.pixels(index == level).expand_as(x)
+        torch.testing.assert_close(mixed[here], model(x, t.expand(3), context)[here], rtol=1e-5, atol=1e-6)
+
+
+def test_the_token_maps_are_the_slow_softmax_over_the_models_own_projections():
+    model, generator = ToyTransformer(), torch.Generator().manual_seed(6)
+    x, context = torch.randn(2, 4, HEIGHT, WIDTH, generator=generator), torch.randn(2, 12, 8, generator=generator)
+    weights, slow, handles = torch.rand(12, 2, generator=generator), [], []
+    projected: dict[str, Tensor] = {}
+    for block in model.blocks:
+        for name in ("to_q", "to_k"):
+            module = getattr(block.attention, name)
+            handles.append(module.register_forward_hook(lambda m, a, out, name=name: projected.update({name: out})))
+
+        def attended(module: object, args: object, output: object) -> None:
+            for head in range(2):
+                q, k = (projected[name][1, :, 8 * head : 8 * head + 8] for name in ("to_q", "to_k"))
+                slow.append((q @ k.T * 8**-0.5).softmax(dim=-1) @ weights)
+
+        handles.append(block.register_forward_hook(attended))
+    maps = FAMILY.token_maps(model, (HEIGHT, WIDTH))
+    maps.attach()
+    with maps.record([None, (1, 0)], lambda row, tokens: weights):
+        model(x, torch.full((2,), 500.0), context)
+    rows, means = maps.take()
+    maps.detach()
+    for handle in handles:
+        handle.remove()
+    assert rows == [(1, 0)]
+    assert maps.size == (3, 4)
+    assert len(slow) == 4
+    torch.testing.assert_close(means[0].flatten(1).T, sum(slow) / 4, rtol=1e-5, atol=1e-6)
+    assert hooks_on(model) == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_no_hook_stays_after_success_or_an_exception(error):
+    host = ToyHost()
+    with host.start() as run:
+        assert hooks_on(host.model) > 0
+        run.sample(SAMPLERS["sample_euler"], host.x)
+    assert hooks_on(host.model) == 0
+
+    def fail(*_: object) -> None:
+        raise error
+
+    handle = host.model.blocks[1].register_forward_hook(fail)
+    with pytest.raises(error), host.start() as run:
+        run.sample(SAMPLERS["sample_euler"], host.x)
+    handle.remove()
+    assert hooks_on(host.model) == 0
+    assert host.run.evaluating is None
+
+
+def test_a_mask_that_is_handed_in_needs_no_token_maps():
+    related = torch.zeros(1, 1, 3, 4, dtype=torch.bool)
+    related[..., 1, 2] = True
+    painted = Mask(related, torch.full((1, 1, 3, 4), 0.5, dtype=torch.float64))
+    host, seen = ToyHost(), []
+    with host.start(masks=lambda *_: FixedMask(painted, [0.5]), observers=[seen.append]) as run:
+        run.sample(SAMPLERS["sample_euler"], host.x)
+    lagging = seen[-2].sigma.map > seen[-2].sigma.scalar
+    assert lagging.nonzero()[:, -2:].tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
+    assert all(step.maps is None for step in seen)
+
+
+def test_a_refiner_with_other_cells_is_unsupported():
+    host = ToyHost()
+
+    class OtherCells(type(FAMILY)):
+        def side(self, model: object) -> int:
+            return 1 if model is not host.model else SIDE
+
+    other = ToyTransformer(seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "FAMILIES", (OtherCells(),))
+        with host.start() as run, pytest.raises(Unsupported, match="refiner"):
+            run.move(other, None)
+    assert hooks_on(host.model) == hooks_on(other) == 0
