@@ -1,9 +1,9 @@
-"""Clocks: the progress of every latent pixel through the host's schedule (paper, section 3).
+"""Clocks: the progress of every cell through the host's schedule (docs/METHOD.md, section 1).
 
-A schedule of ``N = M + 1`` model evaluations gives every pixel a progress ``u`` from 0 (first
-evaluation) to ``M`` (last one). Pixels that no target claims advance linearly and so stay on the
-host's own clock, ``u = i`` at evaluation ``i``; related pixels follow a concave curve of
-concavity ``k`` through their present state and the common end, and lag behind.
+A schedule of ``N = M + 1`` model evaluations gives every cell a progress ``u`` from 0 (first
+evaluation) to ``M`` (last one). Cells that no target claims advance linearly and so stay on the
+host's own clock, ``u = i`` at evaluation ``i``. Related cells follow a concave curve of concavity
+``k`` through their present state and the common end, and lag behind.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .curves import RULES, linear
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of every pixel, as a short table and an index into it.
+    """The progress of every cell, as a short table and an index into it.
 
-    ``levels``: float64 ``[L]`` on the CPU, distinct values of ``u``; the first is the synchronous
-    clock's. ``index``: int64 ``[B, 1, H, W]`` on the run's device.
+    ``levels`` are the distinct values of ``u``, float64 ``[L]`` on the CPU; the first is the
+    synchronous clock's. ``index`` is int64 ``[B, 1, h, w]`` on the run's device.
     """
 
     levels: Tensor
@@ -30,14 +30,15 @@ class Progress:
 
 
 Table = tuple[Tensor, Tensor]
-"""Levels ``[L]`` of a quantity, and int64 ``[B, 1, H, W]`` into them."""
+"""The levels ``[L]`` of a quantity, and an index into them, int64 ``[B, 1, h, w]``."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which pixels are prompt-related during one advance, and how strongly they lag.
+    """Which cells are prompt-related during one advance, and how strongly they lag.
 
-    ``related``: bool ``[B, 1, H, W]``. ``concavity``: float ``[B, 1, H, W]``, read where related.
+    ``related`` is bool ``[B, 1, h, w]``. ``concavity`` is float ``[B, 1, h, w]``, read where
+    related.
     """
 
     related: Tensor
@@ -47,11 +48,12 @@ class Mask:
 class CountingClock:
     """The quadratic clock of a single concavity, in closed form.
 
-    Before evaluation ``i`` a pixel that was related in ``c`` of the steps so far is at
-    ``u = i - k·c·(1 - i/M)``: the state is an integer count, the table of its values is known in
+    Before evaluation ``i`` a cell that was related in ``c`` of the steps so far is at
+    ``u = i - k·c·(1 - i/M)``. The state is an integer count, the table of its values is known in
     advance, and no advance asks the device for anything.
 
-    ``index``: the count, int64 ``[B, 1, H, W]``. ``touched``: bool, pixels that have left the synchronous clock.
+    ``index`` is the count, int64 ``[B, 1, h, w]``. ``touched`` is bool: cells that have left the
+    synchronous clock.
     """
 
     def __init__(self, advances: int, shape: Sequence[int], concavity: float, device: torch.device | str = "cpu"):
@@ -62,7 +64,7 @@ class CountingClock:
     def levels(self, evaluations: Sequence[int]) -> list[Tensor]:
         """All progress values that each of ``evaluations`` can hold, made at once.
 
-        Of evaluation ``i`` float64 ``[i + 1]``; one alone where nothing lags.
+        Evaluation ``i`` has float64 ``[i + 1]``; one alone where nothing lags.
         """
         counts = [i + 1 if self._k > 0 else 1 for i in evaluations]
         count = torch.cat([torch.arange(n, dtype=torch.float64) for n in counts])
@@ -71,24 +73,32 @@ class CountingClock:
 
     @property
     def progress(self) -> Progress:
-        return Progress(*self.levels([self.step]), self.index)
+        """The present progress."""
+        return Progress(self.levels([self.step])[0], self.index)
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of a level at one evaluation and one at the next that pixels can hold, ``[P]`` each; the index."""
+        """The pairs of a level at one evaluation and one at the next that cells can hold.
+
+        The result is both sides ``[P]``, and which pair each cell holds.
+        """
         (levels, counts), (levels_to, counts_to) = now, to
         return *self.known_pairs(levels, levels_to), self.pair(counts, counts_to)
 
     @staticmethod
     def known_pairs(levels: Tensor, levels_to: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of :meth:`pairs`, both ``[P]``."""
+        """Both sides of the pairs that cells can hold, ``[P]``."""
         return _twice(levels), _twice(levels_to)[1:-1]
 
     @staticmethod
     def pair(counts: Tensor, counts_to: Tensor) -> Tensor:
-        """Which of :meth:`known_pairs` each pixel holds: its count grows by one or not at all, so their sum tells."""
+        """The number of the known pair that each cell holds.
+
+        A count grows by one or not at all, so the sum of both tells.
+        """
         return counts + counts_to
 
     def advance(self, mask: Mask) -> None:
+        """Move every cell to the next evaluation."""
         if self._k > 0:  # with no concavity every pixel stays on the host's clock, to the bit
             self.index = self.index + mask.related
             self.touched = self.index > 0
@@ -96,11 +106,12 @@ class CountingClock:
 
 
 class StateClock:
-    """Any curve, any concavity per pixel: the state itself is kept, and its distinct values are searched.
+    """The clock of any curve and any concavity per cell: it keeps the state, and searches its
+    values.
 
-    It is kept on the CPU, in double precision also where the device has none; each advance fetches one
-    mask from the device. Levels are whole multiples of 2⁻³⁰ of a step, so that rounding neither parts equal
-    histories nor carries a pixel past the synchronous clock or short of the end.
+    The state is kept on the CPU, in double precision also where the device has none. Each advance
+    fetches one mask from the device. Levels are whole multiples of 2⁻³⁰ of a step, so that rounding
+    neither parts equal histories nor carries a cell past the synchronous clock or short of the end.
     """
 
     _GRAIN = 2.0**30
@@ -113,12 +124,13 @@ class StateClock:
 
     @property
     def touched(self) -> Tensor:
-        """Pixels that have left the synchronous clock, bool ``[B, 1, H, W]``."""
+        """Cells that have left the synchronous clock, bool ``[B, 1, h, w]``."""
         return self._lagging.to(self._device)
 
     @property
     def progress(self) -> Progress:
-        # The synchronous clock comes first whether or not a pixel is still on it.
+        """The present progress."""
+        # The synchronous clock comes first whether or not a cell is still on it.
         synchronous = self._u.new_tensor([float(self.step)])
         grains = torch.where(self._lagging, (self._u * self._GRAIN).round() / self._GRAIN, -1.0)
         values, index = torch.unique(grains, return_inverse=True)
@@ -127,7 +139,10 @@ class StateClock:
         return Progress(torch.cat([synchronous, lagging]), index.to(self._device))
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of a level at one evaluation and one at the next that pixels hold: both ``[P]``, and the index."""
+        """The pairs of a level at one evaluation and one at the next that cells hold.
+
+        The result is both sides ``[P]``, and which pair each cell holds.
+        """
         (levels, index), (levels_to, index_to) = now, to
         held = index.cpu() * len(levels_to) + index_to.cpu()
         distinct = torch.unique(torch.cat([held.new_zeros(1), held.flatten()]))  # the synchronous clock's pair first
@@ -136,6 +151,7 @@ class StateClock:
         return levels[distinct // len(levels_to)], levels_to[distinct % len(levels_to)], place
 
     def advance(self, mask: Mask) -> None:
+        """Move every cell to the next evaluation."""
         r = self.advances - self.step
         related, concavity = mask.related.cpu(), mask.concavity.cpu().double()
         lagging, own = self._rule(self._u, concavity, r, self.advances), linear(self._u, r, self.advances)
@@ -155,9 +171,10 @@ Clock = CountingClock | StateClock
 def make_clock(
     advances: int, shape: Sequence[int], curve: str, concavities: Sequence[float], device: torch.device | str = "cpu"
 ) -> Clock:
-    """A clock for ``advances`` advances between evaluations over maps of ``shape`` ``[B, 1, H, W]``.
+    """A clock for ``advances`` advances between evaluations, over maps of ``shape`` ``[B, 1, h,
+    w]``.
 
-    ``concavities``: every value that a mask of this run can hold.
+    ``concavities`` are all values that a mask of this run can hold.
     """
     if curve == "quadratic" and len(set(concavities)) == 1:
         return CountingClock(advances, shape, concavities[0], device)

@@ -15,12 +15,14 @@ Rule = Callable[[Tensor, Tensor, int, int], Tensor]
 
 
 def linear(u: Tensor, r: int, m: int) -> Tensor:
-    """The next progress of an unrelated pixel, with ``r`` advances left of ``m``."""
+    """The next progress of an unrelated cell, with ``r`` advances left of ``m``."""
     return u + (m - u) / r
 
 
 def quadratic(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
-    """A parabola of curvature ``-k/m²``; with ``k = 1`` and always related it is ``f(i) = T - i²/T`` of the paper."""
+    """A parabola of curvature ``-k/m²``; for ``k = 1`` and always related the paper's ``T -
+    i²/T``.
+    """
     return linear(u, r, m) - k * (r - 1) / m
 
 
@@ -30,10 +32,11 @@ def piecewise_linear(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
 
 
 def exponential(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
-    """``y = a·exp(λ(x - x0)) + b·x + c`` through the state and the end, with ``λ = 1/m`` and ``b = -(1 - k)T/m``.
+    """``y = a·exp(λ(x - x0)) + b·x + c`` through the state and the end.
 
-    The two conditions fix ``a·exp(-λ·x0)`` and ``c``; what the slope ``1 - k`` leaves to be made up
-    is spread over the remaining steps in proportion to ``exp``.
+    There ``λ = 1/m`` and ``b = -(1 - k)T/m``. The two conditions fix ``a·exp(-λ·x0)`` and ``c``;
+    what the slope ``1 - k`` leaves to be made up is spread over the remaining steps in proportion
+    to ``exp``.
     """
     share = math.expm1(1 / m) / math.expm1(r / m)
     return u + (1 - k) + (m - u - (1 - k) * r) * share

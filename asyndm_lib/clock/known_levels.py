@@ -18,25 +18,29 @@ Level = Callable[[Tensor, Tensor], Tensor]
 
 
 class KnownLevels:
-    """What the evaluations of a descent on a :class:`clock.CountingClock` can hold, the inner ones among them.
+    """All levels that the evaluations of a descent on a :class:`clocks.CountingClock` can hold.
 
-    Made for all steps at once: in each step it would take as many operations.
+    They are made for all steps at once: in each step it would take as many operations.
     """
 
     def __init__(self, evaluations: Sequence[Levels], timestep: Callable[[Tensor], Tensor]):
-        """``evaluations``: the levels of each but the inner ones. ``timestep``: of sigmas of any shape."""
+        """``evaluations`` are the levels of each but the inner ones.
+
+        ``timestep`` gives the timesteps of sigmas of any shape.
+        """
         self._evaluations, self._timestep = evaluations, timestep
         self._level: Level | None = None
         self._inner: list[Levels] = []
 
     def at(self, i: int) -> Levels:
-        """Of evaluation ``i``."""
+        """The levels of evaluation ``i``."""
         return self._evaluations[i]
 
     def between(self, i: int, level: Level) -> Levels | None:
-        """At ``level`` between the evaluations ``i`` and ``i + 1``, of the pairs of :meth:`CountingClock.known_pairs`.
+        """The levels at ``level`` between the evaluations ``i`` and ``i + 1``.
 
-        None for another ``level`` than the last time: only of one that comes again all steps are made.
+        They are those of the pairs of :meth:`clocks.CountingClock.known_pairs`. The result is None
+        for another ``level`` than the last time: all steps are made only of one that comes again.
         """
         if level is not self._level:
             self._level, self._inner = level, []
@@ -49,7 +53,8 @@ class KnownLevels:
         return self._inner[i]
 
     def after(self, i: int, timesteps: Tensor) -> Iterator[Tensor]:
-        """The timesteps of the evaluations after that of step ``i`` at ``timesteps``, as far as they are known."""
+        """The timesteps of the evaluations after that of step ``i`` at ``timesteps``, where known.
+        """
         steps = range(i, len(self._evaluations))
         coming = (t for j in steps for _, t in (self._evaluations[j], *self._inner[j : j + 1]))
         later = dropwhile(lambda t: t is not timesteps, coming)
@@ -58,5 +63,5 @@ class KnownLevels:
 
 
 def split(sigmas: Tensor, timesteps: Tensor, sizes: list[int]) -> list[Levels]:
-    """The levels of several evaluations, of which each has so many."""
+    """The levels of several evaluations, of which each has its number of ``sizes``."""
     return list(zip(sigmas.split(sizes), timesteps.split(sizes), strict=True))

@@ -1,4 +1,4 @@
-"""Progress → noise level: linear in the model's timestep between the knots of the host's schedule."""
+"""The noise level at any progress: linear in the model's timestep between the host's sigmas."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ def alpha(sigma: Tensor) -> Tensor:
 
 
 def on(buffer: Tensor, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``map`` of a host's denoiser, which works where its ``buffer`` is, for any number of values anywhere."""
+    """``map`` of a host's denoiser, which works where ``buffer`` is, for values of any shape
+    anywhere.
+    """
     return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)
 
 
 class NoiseLevels:
     """The discrete noise levels of a DDPM and their continuous extension, linear in ``log sigma``.
 
-    The same map as ``k_diffusion.external.DiscreteSchedule``, in the precision of ``alphas_cumprod``
-    ``[T]``: timestep 0 is the cleanest.
+    They are those of ``k_diffusion.external.DiscreteSchedule``, in the precision of
+    ``alphas_cumprod`` ``[T]``. Timestep 0 is the cleanest.
     """
 
     def __init__(self, alphas_cumprod: Tensor):
@@ -47,8 +49,9 @@ class NoiseLevels:
 class Schedule:
     """Sigma at any progress.
 
-    ``sigmas``: ``[N]`` the host's sigmas at its ``N`` model evaluations, descending, without the final 0.
-    ``sigma_to_t``/``t_to_sigma``: the host's own maps between sigma and (continuous) timestep.
+    ``sigmas`` ``[N]`` are the host's at its ``N`` model evaluations, descending, without the final
+    0. ``sigma_to_t`` and ``t_to_sigma`` are the host's own maps between sigma and continuous
+    timestep.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Schedule:
         self._sigma_to_t, self._t_to_sigma = sigma_to_t, t_to_sigma
         self._timesteps = sigma_to_t(sigmas).double().cpu()
         self._sigmas = sigmas.double().cpu()
-        # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep stands still.
-        # What the timesteps miss there is interpolated beside them, so that sigma(i) is sigma_i everywhere.
+        # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep
+        # stands still. What the timesteps miss there is interpolated beside them, so that sigma(i)
+        # is sigma_i everywhere.
         self._beyond = self._sigmas.log() - t_to_sigma(self._timesteps).double().cpu().log()
 
     @property
     def evaluations(self) -> int:
+        """How many model evaluations there are, ``N``."""
         return len(self._timesteps)
 
     @property
@@ -71,11 +76,13 @@ class Schedule:
         return self.evaluations - 1
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the UNet is told of a pixel at ``sigma`` (any shape)."""
+        """What the model is told of a cell at ``sigma`` (any shape)."""
         return self._sigma_to_t(sigma)
 
     def sigma(self, progress: Tensor) -> Tensor:
-        """Sigma at ``progress`` (any shape, 0 … N - 1), float64 on the CPU; exact at whole numbers."""
+        """Sigma at ``progress`` (any shape, 0 to N - 1), float64 on the CPU, exact at whole
+        numbers.
+        """
         u = progress.double().cpu().clamp(0, self.evaluations - 1)
         low = u.floor().long().clamp(max=max(self.evaluations - 2, 0))
         high = (low + 1).clamp(max=self.evaluations - 1)

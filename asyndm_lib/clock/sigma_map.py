@@ -46,5 +46,5 @@ class SigmaMap:
         return sigmas if self.cells is None else self.cells.pixels(sigmas)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> SigmaMap:
-        """Another noise level of every cell, ``fn`` of this one, where ``fn`` holds element by element."""
+        """Another noise level of every cell: ``fn`` of this one, element by element."""
         return SigmaMap(fn(self.scalar), fn(self.levels), self.index, cells=self.cells)

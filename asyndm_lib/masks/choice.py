@@ -1,7 +1,7 @@
 """Which candidates become targets where a person named none.
 
-Each candidate is compared, by the token maps of the first evaluations that hold it, with the word of
-its image whose map is the most concentrated.
+Each candidate is compared, by the token maps of the first evaluations that hold it, with the word
+of its image whose map is the most concentrated.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 from ..prompt.prompt_targets import PromptTargets
 
 Chosen = Sequence[Sequence[str] | None]
-"""Per image the words that were chosen as its targets; None for one whose targets were named."""
+"""The words chosen as each image's targets; None for an image whose targets were named."""
 
 EVALUATIONS = 3
-"""From how many of the first evaluations that hold it a word is judged."""
+"""How many of the first evaluations that hold a word judge it."""
 
 SHARE = 0.4
 """A word is chosen if its concentration is at least this much of the most concentrated word's."""
@@ -28,9 +28,10 @@ MOST = 12
 
 
 def concentration(maps: Tensor) -> Tensor:
-    """How far each of ``maps [..., h, w]`` is from flat, ``[...]``: 0 for a flat one, 1 where all is in one place.
+    """How far each of ``maps [..., h, w]`` is from flat, ``[...]``.
 
-    It is 1 less the entropy of the map, as a share of the entropy that a flat one has; a map of nothing is flat.
+    It is 0 for a flat map and 1 where all is in one place: 1 less the map's entropy, as a share of
+    a flat one's. A map of nothing is flat.
     """
     shares = maps.double() if maps.device.type != "mps" else maps.float()
     shares = shares.flatten(-2) + torch.finfo(torch.float32).tiny
@@ -39,9 +40,10 @@ def concentration(maps: Tensor) -> Tensor:
 
 
 class Choice:
-    """Which candidates of a batch are its targets. It is made, and changes, on the device; :meth:`words` fetches it.
+    """The choice of a batch's targets among its candidates.
 
-    ``chosen``: bool ``[B, T]``, by what was seen so far. Of images that are not ``automatic`` it is all.
+    It is made, and changes, on the device; :meth:`words` fetches it. ``chosen`` is bool ``[B, T]``,
+    by what was seen so far; all of it for images that named their targets.
     """
 
     def __init__(self, targets: PromptTargets, device: torch.device):
@@ -54,7 +56,10 @@ class Choice:
         self.chosen = self._named.to(device)
 
     def see(self, maps: Tensor, present: Tensor) -> None:
-        """The token maps ``[B, T, h, w]`` of one evaluation. ``present``: bool ``[B, T]`` on the CPU."""
+        """Take in the token maps ``[B, T, h, w]`` of one evaluation.
+
+        ``present`` is bool ``[B, T]`` on the CPU: which candidates each prompt holds.
+        """
         new = present & ~self._named & (self._seen < EVALUATIONS)
         if not new.any():
             return
@@ -69,7 +74,7 @@ class Choice:
         self.chosen = enough | self._named.to(self._device)
 
     def words(self) -> Chosen:
-        """Per image what was chosen, in the order of its prompt; None for an image that named its targets."""
+        """The words chosen for each image, in its prompt's order; None where targets were named."""
         words = [
             tuple(target.text for target, yes in zip(self._targets, own, strict=True) if yes)
             for own in self.chosen.tolist()

@@ -23,20 +23,25 @@ class MaskSource(Protocol):
     evaluates the model, and takes the mask of the advance that follows from :meth:`after`.
     """
 
-    reads: bool
-    """Whether token maps are read at all."""
+    @property
+    def reads(self) -> bool:
+        """Whether token maps are read at all."""
 
-    rehearsing: bool
-    """Whether the present or next pass is an ordinary one that only makes the masks."""
+    @property
+    def rehearsing(self) -> bool:
+        """Whether the present or next pass is an ordinary one that only makes the masks."""
 
-    concavities: Sequence[float]
-    """Every concavity that a mask can hold."""
+    @property
+    def concavities(self) -> Sequence[float]:
+        """Every concavity that a mask can hold."""
 
-    problems: Set[str]
-    """What the person should be told."""
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told."""
 
-    maps: Tensor | None
-    """Token maps ``[B, T, h, w]`` that the present step read, or that made a static mask."""
+    @property
+    def maps(self) -> Tensor | None:
+        """Token maps ``[B, T, h, w]`` that the present step read, or that made a static mask."""
 
     def begin(self, moves: Sequence[bool], step: int) -> None:
         """A new pass.

@@ -26,8 +26,9 @@ from .threshold import everywhere, relate, relate_alike
 class Rule(Protocol):
     """How token maps make a mask."""
 
-    concavities: Sequence[float]
-    """One of each target."""
+    @property
+    def concavities(self) -> Sequence[float]:
+        """The concavity of each target."""
 
     def mask(self, maps: Tensor, present: Tensor) -> Mask:
         """The mask of token maps ``[B, T, h, w]``.
@@ -43,7 +44,7 @@ class Rule(Protocol):
 
 
 class Threshold:
-    """The method's rule: a cell is related where some target's map reaches a multiple of its mean."""
+    """The method's rule: related is where some target's map reaches a multiple of its mean."""
 
     def __init__(self, targets: PromptTargets, concavity: float, threshold: float, cells: Cells):
         """``concavity`` is of targets that name none."""
@@ -55,7 +56,7 @@ class Threshold:
         self._present_k: tuple[Tensor, Tensor] | None = None
 
     def mask(self, maps: Tensor, present: Tensor) -> Mask:
-        """``OR_o [A^o >= threshold·mean(A^o)]`` of every image, with the largest concavity that holds a cell."""
+        """``OR_o [A^o >= threshold·mean(A^o)]``, with the largest concavity that holds a cell."""
         if len(set(self.concavities)) > 1:
             return relate(maps, self._of_present(present), self._threshold, self._to_cells)
         return relate_alike(maps, present, self._k[0], self._threshold, self._to_cells)
@@ -89,11 +90,13 @@ class TargetMaps:
 
     def weights(self, row: Row, step: int, context: int, tokens: int | None) -> Tensor:
         """How much each token of a row counts for each target, ``[context, T]``."""
+        image, part = row
+        assert part is not None
         device = self._cells.device
         if tokens is None or context % tokens:
-            return self.targets.weights(*row, step, context, device)
+            return self.targets.weights(image, part, step, context, device)
         # A token's attention is that to all its copies together.
-        return self.targets.weights(*row, step, tokens, device).repeat(context // tokens, 1)
+        return self.targets.weights(image, part, step, tokens, device).repeat(context // tokens, 1)
 
     def present(self, step: int) -> Tensor:
         """Bool ``[B, T]``: which targets each image's prompt holds at ``step``."""
@@ -103,7 +106,7 @@ class TargetMaps:
         """The maps ``[B, T, h, w]`` of all images from those of the rows that were read."""
         maps, images = recorded.maps, tuple(image for image, _ in recorded.rows)
         if images != tuple(range(self._cells.images)):
-            # An image's AND parts share its targets: their weights add up to the mean over all tokens.
+            # An image's AND parts share its targets: their weights add up to the mean over all.
             own = maps.new_zeros(self._cells.images, *maps.shape[1:])
             maps = own.index_add(0, self._index(images), maps)
         if self.choice is not None:

@@ -10,15 +10,15 @@ from torch import Tensor
 from ..clock.clocks import Mask
 
 ToCells = Callable[[Tensor], Tensor]
-"""A map ``[..., h, w]`` at the size of the cells."""
+"""Brings a map ``[..., h, w]`` to the size of the cells."""
 
 
 def relate(maps: Tensor, concavities: Tensor, threshold: float, to_cells: ToCells) -> Mask:
     """The mask ``OR_o [A^o >= threshold·mean(A^o)]`` of every image, up-sampled to the cells.
 
-    ``maps``: ``[B, T, h, w]`` token maps of ``T`` targets. ``concavities``: ``[B, T]``, negative for a target
-    that the image's prompt does not hold at this step. Where the masks of several targets overlap, a pixel
-    takes the largest concavity.
+    ``maps`` ``[B, T, h, w]`` are the token maps of ``T`` targets. ``concavities`` ``[B, T]`` are
+    negative for a target that the image's prompt does not hold at this step. Where the masks of
+    several targets overlap, a cell takes the largest concavity.
     """
     hit = _hit(maps, threshold)
     concavity = to_cells(torch.where(hit, concavities[:, :, None, None], -1.0).amax(dim=1, keepdim=True))
@@ -28,7 +28,10 @@ def relate(maps: Tensor, concavities: Tensor, threshold: float, to_cells: ToCell
 def relate_alike(
     maps: Tensor, present: Tensor, concavity: Tensor, threshold: float, to_cells: ToCells
 ) -> Mask:
-    """As :func:`relate` for targets of one ``concavity`` (0-d), for less. ``present``: bool ``[B, T]``."""
+    """The mask of :func:`relate` for targets of one ``concavity`` (0-d), with fewer operations.
+
+    ``present`` is bool ``[B, T]``: the targets that each image's prompt holds.
+    """
     hit = _hit(maps, threshold) & present[:, :, None, None]
     related = to_cells(hit.any(dim=1, keepdim=True))
     return Mask(related, concavity.expand_as(related))
@@ -41,6 +44,6 @@ def _hit(maps: Tensor, threshold: float) -> Tensor:
 
 
 def everywhere(concavities: Tensor, height: int, width: int) -> Mask:
-    """Every pixel of every image related with that image's concavity ``[B]``; a negative one relates none."""
+    """Every cell related with its image's concavity of ``[B]``; a negative one relates none."""
     concavity = concavities[:, None, None, None].expand(-1, 1, height, width)
     return Mask(concavity >= 0, concavity)

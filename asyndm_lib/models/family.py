@@ -16,10 +16,12 @@ Size = tuple[int, int]
 """Height and width."""
 
 Row = tuple[int, "int | None"]
-"""A row of a model's batch: its image and, if it is conditional, its ``AND`` part, else None."""
+"""A row of a model's batch: its image, and its ``AND`` part if it is conditional, else None."""
 
 Weights = Callable[[Row, int], Tensor]
-"""``weights(row, context)``: how much each token of a row counts for each target, ``[context, T]``."""
+"""``weights(row, context)``: how much each token of a row counts for each target, ``[context,
+T]``.
+"""
 
 
 class Family(Protocol):

@@ -159,5 +159,7 @@ def _is_res_block(module: nn.Module) -> bool:
 
 
 def halved(size: int, factor: int) -> int:
-    """A side after ``log2(factor)`` halvings, each rounding up as the UNet's strided convolutions do."""
+    """A side after ``log2(factor)`` halvings, each rounding up as the UNet's strided convolutions
+    do.
+    """
     return -(-size // factor)

@@ -20,8 +20,8 @@ NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 class Descent:
     """A way from one noise level down to another, with a clock of its own.
 
-    ``schedule`` has the noise levels at its evaluations. ``scalars`` are the host's own sigmas as it
-    would use them itself, 0-d tensors: one per evaluation, and the one that all cells step to
+    ``schedule`` has the noise levels at its evaluations. ``scalars`` are the host's own sigmas as
+    it would use them itself, 0-d tensors: one per evaluation, and the one that all cells step to
     together at its end.
     """
 
@@ -34,12 +34,12 @@ class Host:
     """What a run needs of the program that makes the picture.
 
     ``model`` is what predicts. ``descents`` are the host's schedule; most samplers go down once.
-    ``predict(x, sigma)`` is the host's guided prediction for the whole batch at its scalar sigma; in
-    it the host enters :meth:`run.Run.rows` around every call of the model. ``step()`` is how many
-    model evaluations the host has counted, for prompt editing. ``unconditional()`` is the
+    ``predict(x, sigma)`` is the host's guided prediction for the whole batch at its scalar sigma;
+    in it the host enters :meth:`run.Run.rows` around every call of the model. ``step()`` is how
+    many model evaluations the host has counted, for prompt editing. ``unconditional()`` is the
     unconditional part of the last prediction. ``randn_like`` are the host's random numbers.
-    ``callback`` is the host's per-step callback. ``progress`` wraps the step counter. A pass inside
-    ``rehearsal()`` leaves the host's random numbers and counters as they were.
+    ``callback`` is the host's per-step callback. ``progress`` wraps the step counter. A pass
+    inside ``rehearsal()`` leaves the host's random numbers and counters as they were.
     """
 
     model: nn.Module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -92,7 +92,8 @@ class ModelCall:
     def predict(
         self, x: Tensor, sigma: SigmaMap, lagging: Tensor, coming: Callable[[], Iterable[Tensor]], read: bool
     ) -> Tensor:
-        """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in ``sigma``.
+        """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in
+        ``sigma``.
 
         ``lagging`` are the pixels off the host's clock. ``coming()`` gives the timesteps of later
         evaluations. ``read`` is whether token maps are to be read.
@@ -135,7 +136,9 @@ class ModelCall:
         with at_levels, self._recording(evaluation, rows, tokens):
             yield Rows(self._of(images, evaluation.sigma.map), self._of(images, evaluation.lagging))
 
-    def _recording(self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None):
+    def _recording(
+        self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None
+    ) -> AbstractContextManager[None]:
         # What somebody evaluates again in the same step, for a guidance of its own, has been read.
         unread = [None if row[1] is None or row in evaluation.read else row for row in rows]
         evaluation.read.update(rows)

@@ -39,11 +39,14 @@ def masks_of(targets: PromptTargets | None, settings: Settings, cells: Cells) ->
 
 
 class Run:
-    """The method on one host call of a sampler: ``with Run(...) as run: x = run.sample(sampler, x)``.
+    """The method on one host call of a sampler: ``with Run(...) as run: x = run.sample(sampler,
+    x)``.
 
     Hooks are on the model inside the ``with`` only. A :class:`walk.Walk` holds the noise levels, a
     :class:`model_call.ModelCall` the hooks, and a :class:`masks.source.MaskSource` says what lags.
     """
+
+    _walk: Walk
 
     def __init__(
         self,
@@ -88,7 +91,9 @@ class Run:
 
     @torch.no_grad()
     def sample(self, sampler: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
-        """Run ``sampler`` (of :mod:`samplers`) on ``x``; with static masks, an ordinary pass first."""
+        """Run ``sampler`` (of :mod:`samplers`) on ``x``; with static masks, an ordinary pass
+        first.
+        """
         if self.masks.rehearsing:
             with self.host.rehearsal():
                 sampler(self, x, **options)
@@ -155,11 +160,14 @@ class Run:
 
     @property
     def evaluating(self) -> Rows | None:
-        """The noise levels of the batch's images during a model evaluation of this run, else None."""
+        """The noise levels of the batch's images during a model evaluation of this run, else None.
+        """
         return self.call.evaluating
 
     def rows(self, rows: Sequence[Row], tokens: int | None = None) -> AbstractContextManager[Rows | None]:
-        """Entered by the host around every call of the model; see :meth:`model_call.ModelCall.rows`."""
+        """Entered by the host around every call of the model; see
+        :meth:`model_call.ModelCall.rows`.
+        """
         return self.call.rows(rows, tokens)
 
     def predict(self, x: Tensor, sigma: SigmaMap) -> Tensor:
@@ -178,7 +186,9 @@ class Run:
         return self._walk.between(level, now, to)
 
     def advance(self) -> SigmaMap:
-        """Read this step's token maps, move the clock, and give the sigma map of the next evaluation."""
+        """Read this step's token maps, move the clock, and give the sigma map of the next
+        evaluation.
+        """
         recorded, step = self.call.take() if self.masks.wants(self._number) else (None, 0)
         mask = self.masks.after(self._number, recorded, step)
         self._observe(None if self.last else mask)

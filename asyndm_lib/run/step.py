@@ -22,8 +22,8 @@ class Seen:
 
     ``i`` is its number out of ``total``, from 0. ``sigma`` are the noise levels of its evaluation.
     ``mask`` is the mask of the advance that follows, at every pixel; None at the last step of a
-    descent, from which all pixels step to the end. ``maps`` are the token maps ``[B, T, h, w]`` that
-    the step read, or that made a static mask, if any.
+    descent, from which all pixels step to the end. ``maps`` are the token maps ``[B, T, h, w]``
+    that the step read, or that made a static mask, if any.
     """
 
     i: int
@@ -43,8 +43,9 @@ REMEMBERED = 4
 class Step:
     """One interval of the schedule, from its (first) model evaluation to the next noise level.
 
-    ``i``: counted over all descents. ``before``: the sigma maps of the last steps before it in its descent.
-    ``risen_from``: where a further descent begins, the host's sigma at the end of the one before, else None.
+    ``i``: counted over all descents. ``before``: the sigma maps of the last steps before it in its
+    descent. ``risen_from``: where a further descent begins, the host's sigma at the end of the one
+    before, else None.
     """
 
     run: Run
@@ -54,23 +55,28 @@ class Step:
     risen_from: Tensor | None
 
     def predict(self, x: Tensor, sigma: SigmaMap | None = None) -> Tensor:
-        """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in ``sigma`` (the step's)."""
+        """The host's guided prediction for ``x [B, C, H, W]``, every pixel at its level in
+        ``sigma`` (the step's).
+        """
         return self.run.predict(x, sigma or self.sigma)
 
     def between(self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap) -> SigmaMap:
         """An inner noise level of every pixel, ``level(now, to)``, which holds element by element.
 
-        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`. Costs least if ``level`` is the same
-        function in every step.
+        ``now``: of this step's evaluation. ``to``: as given by :meth:`advance`. Costs least if
+        ``level`` is the same function in every step.
         """
         return self.run.between(level, now, to)
 
     def advance(self) -> SigmaMap:
-        """Read the step's token maps and move the clock; returns the sigma map of the next evaluation, or the end."""
+        """Read the step's token maps and move the clock; returns the sigma map of the next
+        evaluation, or the end.
+        """
         return self.run.advance()
 
     def glance(self) -> SigmaMap | None:
-        """After :meth:`advance`: the evaluation after the next one, if the same pixels stay related; None if none is.
+        """After :meth:`advance`: the evaluation after the next one, if the same pixels stay
+        related; None if none is.
 
         A map that changes in between changes what the pixels then really have.
         """
@@ -94,9 +100,11 @@ class Step:
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
 
     def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
-        """Whether a formula has the same bits for the scalar and for pixels that were never related, which hold it.
+        """Whether a formula has the same bits for the scalar and for pixels that were never
+        related, which hold it.
 
-        CUDA computes every element alike. On a CPU an element's bits depend on its place in the tensor.
+        CUDA computes every element alike. On a CPU an element's bits depend on its place in the
+        tensor.
         """
         if not isinstance(sigma, SigmaMap) or not sigma.scalar.is_cuda:
             return False
@@ -109,7 +117,9 @@ class Step:
         sigma_hat: Tensor | None = None,
         number: int | None = None,
     ) -> None:
-        """The host's callback with k-diffusion's dictionary. ``number``: if the host counts it otherwise."""
+        """The host's callback with k-diffusion's dictionary. ``number``: if the host counts it
+        otherwise.
+        """
         if self.run.host.callback is not None and not self.run.rehearsing:
             sigma = self.sigma.scalar
             sigma_hat = sigma if sigma_hat is None else sigma_hat

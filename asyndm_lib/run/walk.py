@@ -24,7 +24,8 @@ class Walk:
     """
 
     def __init__(self, descent: Descent, clock: Clock, cells: Cells, dtype: torch.dtype):
-        """``clock`` stands at the first evaluation. ``dtype`` is that of the sigmas on the device."""
+        """``clock`` stands at the first evaluation. ``dtype`` is that of the sigmas on the device.
+        """
         self.descent, self.clock, self._cells, self._dtype = descent, clock, cells, dtype
         self._known = self._known_levels(clock) if isinstance(clock, CountingClock) else None
         self.i = 0
@@ -63,7 +64,9 @@ class Walk:
         return self._map(final, final.reshape(1).to(self._cells.device, self._dtype), index)
 
     def glance(self) -> SigmaMap | None:
-        """After :meth:`advance`, the evaluation after the next if the mask stays; None if there is none."""
+        """After :meth:`advance`, the evaluation after the next if the mask stays; None if there is
+        none.
+        """
         if self.i + 2 >= self.descent.schedule.evaluations or self._mask is None:
             return None
         ahead = copy(self.clock)  # an advance replaces what a clock holds
@@ -90,7 +93,9 @@ class Walk:
         return self.descent.schedule.timestep(sigmas)
 
     def coming(self, timesteps: Tensor) -> Iterable[Tensor]:
-        """The timesteps of the evaluations after the one at ``timesteps``, as far as they are known."""
+        """The timesteps of the evaluations after the one at ``timesteps``, as far as they are
+        known.
+        """
         return () if self._known is None else self._known.after(self.i, timesteps)
 
     def _known_levels(self, clock: CountingClock) -> KnownLevels:

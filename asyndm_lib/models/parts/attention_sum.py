@@ -1,4 +1,6 @@
-"""What the cross-attentions of a model call look at, summed over heads and layers (METHOD, section 2)."""
+"""What the cross-attentions of a model call look at, summed over heads and layers (METHOD, section
+2).
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,25 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 LAYERS, MEMORY = 12, 80 * 2**20
-"""So many layers, and bytes of their probabilities (where a kernel writes them), are worked out at once.
+"""How many layers, and bytes of their probabilities (where a kernel writes them), are worked out at
+once.
 
-A call costs as much for a few small layers as for one; with large ones there is nothing to gain, only memory to lose.
+A call costs as much for a few small layers as for one; with large ones there is nothing to gain,
+only memory to lose.
 """
 
 
 WeightsFor = Callable[[int, torch.device, torch.dtype], Tensor]
-"""``weights(context, device, dtype)`` of the rows that are read: ``[rows, context, T]``, see :func:`columns`."""
+"""``weights(context, device, dtype)``: the weights of the rows that are read, ``[rows, context,
+T]``; see :func:`columns`.
+"""
 
 
 @dataclass(frozen=True)
 class Layer:
     """How a cross-attention is to be read.
 
-    ``resize``: for a layer of an unusual size, its sum ``[rows, pixels, T]`` at the usual one.
+    ``resize`` brings the sum ``[rows, pixels, T]`` of a layer of an unusual size to the usual one.
     """
 
     heads: int
@@ -36,28 +42,29 @@ class Layer:
 class AttentionSum:
     """The sum of ``softmax(q·kᵀ·scale) @ weights`` over the heads of all layers that were added.
 
-    ``heads``: how many there were.
+    ``heads`` is how many heads there were.
     """
 
     def __init__(self, rows: slice | list[int], weights: WeightsFor):
-        """``rows``: those that are read of a call's ``N``."""
+        """``rows`` are those that are read of a call's ``N``."""
         self.heads = 0
         self._rows, self._weights = rows, weights
         self._sum: Tensor | None = None
-        self._kind: tuple | None = None
+        self._layer: Layer | None = None
+        self._shapes: tuple | None = None
         self._most = 0
         self._queries: list[Tensor] = []
         self._keys: list[Tensor] = []
 
     def add(self, query: Tensor, key: Tensor, layer: Layer) -> None:
-        """One layer, whose tensors must stay as they are until they are worked out.
+        """Add one layer, whose tensors must stay as they are until they are worked out.
 
-        ``query``: ``[N, pixels, heads·d]``. ``key``: ``[N, context, heads·d]``.
+        ``query`` is ``[N, pixels, heads·d]``, ``key`` is ``[N, context, heads·d]``.
         """
-        kind = layer, query.shape, key.shape
-        if kind != self._kind:
+        shapes = query.shape, key.shape
+        if layer != self._layer or shapes != self._shapes:
             self.work_out()
-            self._kind = kind
+            self._layer, self._shapes = layer, shapes
             probabilities = layer.heads * query.shape[0] * query.shape[1] * key.shape[1]
             self._most = min(LAYERS, max(1, MEMORY // (probabilities * query.element_size())))
         self.heads += layer.heads
@@ -67,21 +74,23 @@ class AttentionSum:
             self.work_out()
 
     def mean(self) -> Tensor:
-        """Over all heads, ``[rows, pixels, T]``, with as many columns as ``weights`` has."""
+        """The mean over all heads, ``[rows, pixels, T]``, with as many columns as ``weights`` has.
+        """
         self.work_out()
+        assert self._sum is not None
         return self._sum / self.heads
 
     def work_out(self) -> None:
-        """Let go of the layers' tensors."""
-        if self._queries:
-            maps = self._of_waiting(self._kind[0])
+        """Add up the layers that wait, and let go of their tensors."""
+        if self._queries and self._layer is not None:
+            maps = self._of_waiting(self._layer)
             self._sum = maps if self._sum is None else self._sum + maps
             self._queries.clear()
             self._keys.clear()
 
     @torch.no_grad()
     def _of_waiting(self, layer: Layer) -> Tensor:
-        """``[rows, pixels, T]`` of the layers that wait, which have one shape."""
+        """The sum ``[rows, pixels, T]`` of the layers that wait, which have one shape."""
         with no_autocast(self._keys[0].device):
             q, k = self._heads(self._queries, layer), self._heads(self._keys, layer)
             weights = self._weights(k.shape[2], k.device, q.dtype)
@@ -110,7 +119,8 @@ def summed(q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
 
 
 def summed_fused(q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
-    """As :func:`summed`, by the kernel that works attention out without writing scores, the weights as its values.
+    """The same as :func:`summed`, by the kernel that writes no scores, with the weights as its
+    values.
 
     Half precision is enough: the scores keep what they are computed in, single precision.
     """
@@ -120,18 +130,18 @@ def summed_fused(q: Tensor, k: Tensor, weights: Tensor, scale: float) -> Tensor:
 
 
 FUSED = 8
-"""The fused kernels take values of so many columns, or twice as many, and so on."""
+"""The fused kernels take values whose number of columns is a multiple of this."""
 
 
 def columns(weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """``weights [rows, context, T]`` for queries of ``dtype``, with zeros in the columns behind ``T``."""
+    """``weights [rows, context, T]`` in ``dtype``, with zeros in the columns behind ``T``."""
     return pad(weights, (0, -weights.shape[-1] % FUSED)).to(dtype)
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """Half on CUDA only, where scores are not rounded to it: q·kᵀ of SD 2.x leaves its range.
+    """The precision to work in: half on CUDA only, where scores are not rounded to it.
 
-    bfloat16 is too coarse for a threshold.
+    q·kᵀ of SD 2.x leaves half's range. bfloat16 is too coarse for a threshold.
     """
     return x.dtype if x.is_cuda and x.dtype == torch.float16 else torch.promote_types(x.dtype, torch.float32)
 

@@ -135,10 +135,11 @@ def _pixels(maps: Tensor) -> Tensor:
 
 
 class _Untouched:
-    """Whether the host leaves its projections as they are, so that they need not be copied to be read later.
+    """Whether the host leaves its projections as they are, so that they need not be copied to be
+    read later.
 
-    An attention back end might scale its query in place. The first model call shows it (:attr:`known`); until then,
-    and if one does, copies are made.
+    An attention back end might scale its query in place. The first model call shows it
+    (:attr:`known`); until then, and if one does, copies are made.
     """
 
     def __init__(self) -> None:

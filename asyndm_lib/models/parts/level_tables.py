@@ -1,7 +1,7 @@
 """The timestep embedding of a table of levels, as every ResBlock of a UNet uses it.
 
-What costs time here is not the arithmetic but the number of calls, so the blocks' tables are made together,
-and those of coming model calls along with them where their timesteps are known.
+What costs time here is not the arithmetic but the number of calls, so the blocks' tables are made
+together, and those of coming model calls along with them where their timesteps are known.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ import torch
 from torch import Tensor, nn
 
 TOGETHER = 128
-"""Tables of up to this many rows are made for all blocks at once; longer ones, which cost memory, block by block."""
+"""Rows up to which a table is made for all blocks at once; longer ones, which cost memory, are made
+block by block."""
 
 LEVELS = 256
-"""Up to so many lagging levels a pixel's row of a table is looked up."""
+"""Lagging levels up to which a pixel's row of a table is looked up."""
 
 AHEAD = 64
-"""So many rows are made together, as far as coming calls have them."""
+"""Rows that are made together, as far as coming calls have them."""
 
 
 class Block:
-    """One ResBlock's ``emb_layers``, as it is when a run begins."""
+    """One ResBlock's ``emb_layers``, as it is when a run begins.
+
+    A ``usual`` block has an activation (``activate``) and then a linear layer (``project``), from
+    ``[rows, E]`` to ``[rows, C]``.
+    """
+
+    activate: nn.Module
+    project: nn.Module
 
     def __init__(self, layers: nn.Module):
         self.forward = layers.forward
-        inner = tuple(layers._modules.values())
-        # Every block begins with the same activation of the same embedding: it is worth making once.
+        inner = [module for module in layers._modules.values() if module is not None]
+        # Every block begins with the same activation of the same embedding: it is worth making
+        # once.
         self.usual = len(inner) == 2 and isinstance(inner[0], nn.SiLU) and "forward" not in layers.__dict__
         if self.usual:
             self.activate, self.project = inner
 
-    activate: nn.Module
-    """The activation before the linear layer of a usual block."""
-
-    project: nn.Module
-    """The linear layer of a usual block: ``[rows, E]`` → ``[rows, C]``."""
-
     def parameters(self) -> list[Tensor]:
-        """Of a usual block."""
+        """The parameters of a usual block's linear layer."""
         inner = self.project
         if inner._modules:
             return list(inner.parameters())
@@ -48,10 +51,10 @@ class Block:
 
 
 class Embeddings:
-    """The time embeddings of one call's levels: a row for each row of its batch, then the lagging levels.
+    """The time embeddings of one call: a row for each row of its batch, then the lagging levels.
 
-    ``rows``: of the chunk's. ``n``: how many of them the batch has; what stands there is the UNet's to fill in.
-    ``label``: ``[n, E]``, what an SDXL-like model adds to each row of the batch; None without one.
+    ``rows`` are its rows of the chunk's. The first ``n`` are the batch's, for the UNet to fill in.
+    ``label`` ``[n, E]`` is what an SDXL-like model adds to each row of the batch; None without one.
     """
 
     def __init__(self, chunk: _Chunk, rows: slice):
@@ -63,18 +66,19 @@ class Embeddings:
         self.channels: dict[Block, tuple[int, int]] = {}  # their first and last of ``table``
 
     def lagging(self) -> Tensor:
-        """The whole embeddings of the lagging levels; with labels every level has one for each row of the batch."""
+        """The embeddings of the lagging levels; with labels one for each row of the batch."""
         levels = self.chunk.levels[self.rows][self.n :]
         return levels if self.label is None else (levels[:, None] + self.label).flatten(0, 1)
 
     def __len__(self) -> int:
-        """Rows of a table."""
+        """How many rows a table has."""
         lagging = self.rows.stop - self.rows.start - self.n
         return self.n + lagging * (1 if self.label is None else self.n)
 
 
 class BlockTables:
-    """What the blocks make of the embeddings, held no longer than the parameters stay as they are."""
+    """What the blocks make of the embeddings, held no longer than the parameters stay as they are.
+    """
 
     def __init__(self, time_embed: nn.Module, blocks: Sequence[Block]):
         self._blocks = [block for block in blocks if block.usual]
@@ -94,15 +98,17 @@ class BlockTables:
     def embeddings(
         self, own: Tensor, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]
     ) -> Embeddings:
-        """Of ``timesteps``, the first of which is that of the batch's rows; ``embed``: ``[L]`` → ``[L, E]``.
+        """The embeddings of ``timesteps``, the first of which is that of the batch's rows.
 
-        ``own``: their embedding ``[n, E]`` by the UNet. ``coming``: the timesteps of later calls, if known.
+        ``own`` ``[n, E]`` is the UNet's embedding of those rows. ``coming`` are the timesteps of
+        later calls, if known. ``embed`` makes embeddings ``[L, E]`` of timesteps ``[L]``.
         """
         n = len(own)
         chunk, state = self._chunks.get(n), _state(self._time_parameters) if self._watched else None
-        stale = chunk is None or chunk.state != state or chunk.levels.dtype != own.dtype
-        if stale or id(timesteps) not in chunk.starts:
-            if stale or chunk.served == chunk.last:
+        if chunk is not None and (chunk.state != state or chunk.levels.dtype != own.dtype):
+            chunk = None
+        if chunk is None or id(timesteps) not in chunk.starts:
+            if chunk is None or chunk.served == chunk.last:
                 self._chunks.pop(n, None)  # two of them at once would be the most memory that a run takes
             tables = [timesteps]
             for table in coming if self._watched else ():
@@ -117,16 +123,17 @@ class BlockTables:
         return Embeddings(chunk, slice(start, start + n + len(timesteps) - 1))
 
     def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
-        """``[len(of), ΣC]``: what ``block`` and others make of the rows' own ``emb [n, E]`` and the lagging levels.
+        """What ``block`` and others make of the rows' own ``emb [n, E]`` and the lagging levels.
 
-        With the table, where each block's ``C`` channels begin and end in it.
+        The table is ``[len(of), ΣC]``; with it comes where each block's channels begin and end.
         """
         if not block.usual:
             table = torch.cat([block.forward(emb), block.forward(of.lagging())])
             return table, {block: (0, table.shape[1])}
         if emb is not of.emb:
             of.emb, of.activated, of.channels = emb, block.activate(emb), {}
-        if block not in of.channels:
+        if of.table is None or of.activated is None or block not in of.channels:
+            assert of.activated is not None
             state = _state(self._parameters) if self._watched else None
             blocks = self._together(block, emb, of, state)
             own = [b.project(of.activated) for b in blocks]
@@ -134,7 +141,8 @@ class BlockTables:
             projected = self._ahead(blocks, of.chunk, state) if ahead else None
             if projected is not None and projected.dtype == own[0].dtype:
                 of.table = projected[of.rows]
-                # The batch's rows have just what the UNet itself would get, in the place that is kept for it.
+                # The batch's rows have just what the UNet itself would get, in the place that is
+                # kept for it.
                 of.table[: of.n].copy_(torch.cat(own, dim=1))
             else:
                 activated = block.activate(of.lagging())
@@ -144,7 +152,7 @@ class BlockTables:
         return of.table, of.channels
 
     def rows(self, of: Embeddings, index: Tensor) -> Tensor:
-        """Levels ``[n, 1, H, W]`` → rows of the table, ``[n, H·W]``."""
+        """The row of the table for every pixel, ``[n, H·W]``, of levels ``[n, 1, H, W]``."""
         key = of.n, index.device
         if key not in self._rows:
             numbers = torch.arange(of.n, device=index.device)[:, None]
@@ -158,7 +166,8 @@ class BlockTables:
         return rows.gather(1, levels)
 
     def _layout(self, blocks: Sequence[Block], own: Sequence[Tensor]) -> dict[Block, tuple[int, int]]:
-        """The first and last of a table's channels for each of ``blocks``, which made ``own``."""
+        """Where the channels of each of ``blocks``, which made ``own``, begin and end in a table.
+        """
         key = blocks[0], len(blocks)
         if key not in self._layouts:
             ends = accumulate((rows.shape[1] for rows in own), initial=0)
@@ -173,7 +182,7 @@ class BlockTables:
         return self._blocks if here else [block]
 
     def _ahead(self, blocks: Sequence[Block], chunk: _Chunk, state: object) -> Tensor:
-        """``[R, ΣC]`` for the chunk's calls, as long as nobody changes the parameters."""
+        """The tables ``[R, ΣC]`` of the chunk's calls, while nobody changes the parameters."""
         if chunk.projected is None or chunk.projected_state != state:
             activated = blocks[0].activate(chunk.levels)
             chunk.projected = torch.cat([block.project(activated) for block in blocks], dim=1)
@@ -202,5 +211,5 @@ class _Chunk:
 
 
 def _state(parameters: Sequence[Tensor]) -> tuple:
-    """What changes whenever one of ``parameters`` is written to, or may no longer be written beside."""
+    """Something that changes whenever one of ``parameters`` is written to or exchanged."""
     return torch.is_inference_mode_enabled(), list(map(Tensor.data_ptr, parameters)), [p._version for p in parameters]

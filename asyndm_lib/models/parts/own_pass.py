@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 class OwnPass:
-    """Whether the blocks of a model work on the batch that the model was called with (:attr:`here`).
+    """Whether the blocks of a model work on the batch that the model was called with
+    (:attr:`here`).
 
     An extension that replaces the model's ``forward`` may send a batch of its own through the
     blocks within the same call, as ControlNet's reference-only does with its picture. The caller's

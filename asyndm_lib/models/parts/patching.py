@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 
 class replaced:  # noqa: N801 - it stands where a function of contextlib's would
-    """``owner.name`` is ``value`` inside the ``with``; what this object or its class had comes back.
+    """``owner.name`` is ``value`` inside the ``with``; what this object or its class had comes
+    back.
 
-    A class and not a generator, and past a module's own ``setattr``: a run exchanges a hundred of them.
+    A class and not a generator, and past a module's own ``setattr``: a run exchanges a hundred of
+    them.
     """
 
     __slots__ = ("_before", "_had", "_name", "_owner", "_value")
@@ -40,14 +42,20 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
             setattr(self._owner, self._name, value)
 
 
+@contextmanager
+def _hooked(module: nn.Module, seen: Callable[[Tensor], None]) -> Iterator[None]:
+    with module.register_forward_hook(lambda module, args, output: seen(output)):
+        yield
+
+
 def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContextManager[None]:
     """``seen(output)`` after every call of ``module`` inside the ``with``.
 
-    As a forward hook, but for less: a module with any hook takes PyTorch's slower way of being called. One that
-    has a forward hook already, which may exchange the output, gets another.
+    It costs less than a forward hook: a module with any hook takes PyTorch's slower way of being
+    called. A module that has a forward hook already, which may exchange the output, gets another.
     """
     if module._forward_hooks:
-        return module.register_forward_hook(lambda module, args, output: seen(output))  # gone at the end of a ``with``
+        return _hooked(module, seen)
     own = module.__dict__.get("forward")
 
     def forward(*args: Any, **options: Any) -> Tensor:

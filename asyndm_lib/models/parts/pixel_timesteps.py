@@ -1,8 +1,8 @@
 """A timestep for every pixel of a UNet, in its plain form (docs/METHOD.md, section 3).
 
-A UNet sees the timestep only through the ``emb_layers`` of its ResBlocks, whose output ``[N, C]`` it
-adds to a feature map. Here that output becomes ``[N, C, h, w]``: each block's linear layer runs on
-the DISTINCT timesteps, and a gather by index spreads the result over the pixels.
+A UNet sees the timestep only through the ``emb_layers`` of its ResBlocks, whose output ``[N, C]``
+it adds to a feature map. Here that output becomes ``[N, C, h, w]``: each block's linear layer runs
+on the DISTINCT timesteps, and a gather by index spreads the result over the pixels.
 :class:`tabled_timesteps.TabledTimesteps` does the same with fewer calls.
 """
 
@@ -26,9 +26,9 @@ from .resampling import cells
 class TimeSites:
     """The places of a UNet through which the timestep enters.
 
-    ``time_embed`` makes embeddings ``[L, E]`` of sinusoids. ``label_emb``, where there is one, makes
-    what is added to each row's embedding. Each of ``blocks`` has ``emb_layers`` for what it adds,
-    and ``in_layers`` before that.
+    ``time_embed`` makes embeddings ``[L, E]`` of sinusoids. ``label_emb``, where there is one,
+    makes what is added to each row's embedding. Each of ``blocks`` has ``emb_layers`` for what it
+    adds, and ``in_layers`` before that.
     """
 
     time_embed: nn.Module
@@ -38,7 +38,8 @@ class TimeSites:
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000) -> Tensor:
-    """Sinusoids ``[L, channels]`` of ``timesteps [L]``, cosines first (Ho et al. 2020, as in ldm)."""
+    """Sinusoids ``[L, channels]`` of ``timesteps [L]``, cosines first (Ho et al. 2020, as in ldm).
+    """
     half = channels // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)[None]
@@ -77,7 +78,8 @@ class PixelTimesteps:
 
     @contextmanager
     def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
-        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``."""
+        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
+        """
         self._call = _Call(timesteps, index)
         try:
             yield
@@ -103,7 +105,9 @@ class PixelTimesteps:
             self._call.size = (output.shape[-2], output.shape[-1])
 
     def _embed(self, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Tensor:
-        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N, C]``."""
+        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N,
+        C]``.
+        """
         call, own = self._call, forward(emb)
         if call is None or call.lagging is None or not self._sites.own_pass.here:
             return own

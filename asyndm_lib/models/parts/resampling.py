@@ -8,7 +8,8 @@ from torch import Tensor, arange, device
 
 
 def nearest(out: int, size: int, on: device | None = None) -> Tensor:
-    """For each of ``out`` positions the one of ``size`` that it takes: ``floor(j·size/out)``, int64 ``[out]``.
+    """For each of ``out`` positions the one of ``size`` that it takes: ``floor(j·size/out)``,
+    int64 ``[out]``.
 
     Downwards this is the top-left pixel of each cell, the authors' strided pick.
     """
@@ -16,13 +17,17 @@ def nearest(out: int, size: int, on: device | None = None) -> Tensor:
 
 
 def cells(out: Sequence[int], size: Sequence[int], on: device | None = None) -> Tensor:
-    """For each pixel of a map of size ``out`` the one of a map of ``size`` that it takes, int64 ``[h·w]``."""
+    """For each pixel of a map of size ``out`` the one of a map of ``size`` that it takes, int64
+    ``[h·w]``.
+    """
     rows, columns = nearest(out[0], size[0], on), nearest(out[1], size[1], on)
     return (rows[:, None] * size[1] + columns).flatten()
 
 
 class Resize:
-    """Maps ``[..., H, W]`` at another size, ``[..., height, width]``; what they take from where is found once."""
+    """Maps ``[..., H, W]`` at another size, ``[..., height, width]``; what they take from where is
+    found once.
+    """
 
     def __init__(self, height: int, width: int):
         self.size = height, width

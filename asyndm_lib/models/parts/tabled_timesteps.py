@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..family import Size
 from .level_tables import Block, BlockTables, Embeddings
 from .patching import replaced, watched
 from .pixel_timesteps import TimeSites, timestep_embedding
@@ -35,7 +36,7 @@ class TabledTimesteps:
         self._blocks = [(module, Block(module.emb_layers)) for module in sites.blocks]
         self._order = [block for _, block in self._blocks]
         self._tables = BlockTables(sites.time_embed, self._order)
-        self._sizes: dict[Block, tuple[int, int]] = {}  # of the blocks' feature maps in the last call
+        self._sizes: dict[Block, Size] = {}  # of the blocks' feature maps in the last call
         self._groups: dict[tuple, tuple[list[Block], list[int], int]] = {}  # as long as those stay
         self._places = _Places()
         self._attached = ExitStack()
@@ -62,10 +63,7 @@ class TabledTimesteps:
 
     @contextmanager
     def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
-        """For one call of the UNet: row ``n``, pixel ``p`` is at ``timesteps[index[n, 0, p]]``.
-
-        ``timesteps``: ``[L]``, the first being the one that the UNet itself is called with.
-        ``index``: int64 ``[N, 1, H, W]``. ``coming``: the ``timesteps`` of calls to come, if known.
+        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
         """
         self._call = _Call(timesteps, index, coming, self._tables, self._places)
         try:
@@ -91,10 +89,12 @@ class TabledTimesteps:
 
     def _after_in_layers(self, output: Tensor) -> None:
         if self._call is not None:
-            self._call.size = output.shape[-2:]
+            self._call.size = (output.shape[-2], output.shape[-1])
 
     def _embed(self, block: Block, emb: Tensor) -> Tensor:
-        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or its own ``[N, C]``."""
+        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N,
+        C]``.
+        """
         call = self._call
         if call is None or call.embeddings is None or not self._sites.own_pass.here:
             return block.forward(emb)
@@ -105,19 +105,21 @@ class TabledTimesteps:
         if emb is not call.emb:
             call.emb, call.ready = emb, {}
         ready = call.ready.pop(block, None)
-        return ready if ready is not None and ready.shape[-2:] == size else self._spread(block, emb, size)
+        if ready is not None and ready.shape[-2:] == size:
+            return ready
+        return self._spread(call, call.embeddings, block, emb)
 
-    def _spread(self, block: Block, emb: Tensor, size: tuple[int, int]) -> Tensor:
-        """What ``block`` adds; for small feature maps along with what the next blocks will add to maps as small."""
-        call = self._call
-        table, channels = self._tables.table(block, emb, call.embeddings)
+    def _spread(self, call: _Call, embeddings: Embeddings, block: Block, emb: Tensor) -> Tensor:
+        """What ``block`` adds; for small feature maps also what the next blocks will add."""
+        size = call.size
+        table, channels = self._tables.table(block, emb, embeddings)
         n = emb.shape[0]
         key = block, len(channels), n, table.dtype
         if key not in self._groups:
             most = SPREAD // (n * size[0] * size[1] * table.element_size())
             self._groups[key] = self._group(block, channels, size, most)
         others, sizes, first = self._groups[key]
-        together = call.spread(table.narrow(1, first, sum(sizes)), n)
+        together = call.spread(embeddings, table.narrow(1, first, sum(sizes)), n)
         if not others:
             return together
         own, *rest = together.split_with_sizes(sizes, dim=1)
@@ -125,13 +127,15 @@ class TabledTimesteps:
         return own
 
     def _group(
-        self, block: Block, channels: dict[Block, tuple[int, int]], size: tuple[int, int], most: int
+        self, block: Block, channels: dict[Block, tuple[int, int]], size: Size, most: int
     ) -> tuple[list[Block], list[int], int]:
-        """The blocks to be served along with ``block``, how many channels it and each has, and where the first are.
+        """The blocks to be served along with ``block``, at most ``most`` channels together.
 
-        ``most``: so many channels they may have together.
+        With them comes how many channels ``block`` and each of them has, and where the first
+        begins.
         """
-        others, (first, last) = [], channels[block]
+        others: list[Block] = []
+        first, last = channels[block]
         sizes = [last - first]
         for other in self._order[self._order.index(block) + 1 :]:
             if self._sizes.get(other) != size or other not in channels or channels[other][1] - first > most:
@@ -143,7 +147,7 @@ class TabledTimesteps:
 
 
 class _Call:
-    """One call of the UNet: what is known of it so far."""
+    """What is known so far of one call of the UNet."""
 
     def __init__(
         self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], tables: BlockTables, places: _Places
@@ -151,51 +155,55 @@ class _Call:
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None
         self.embedding = False
-        self.size = index.shape[-2:]
+        self.size: Size = (index.shape[-2], index.shape[-1])
+        self._full = self.size
         self.emb: Tensor | None = None
         self.ready: dict[Block, Tensor] = {}
         self._index, self._tables, self._places = index, tables, places
         self._all: Tensor | None = None
-        self._rows: dict[tuple[int, int], Tensor] = {}
+        self._rows: dict[Size, Tensor] = {}
         self._expanded: dict[tuple, Tensor] = {}
 
-    def spread(self, table: Tensor, n: int) -> Tensor:
-        """Rows of ``table [R, C]`` for every pixel of the present block's feature map, ``[n, C, h, w]``.
+    def spread(self, embeddings: Embeddings, table: Tensor, n: int) -> Tensor:
+        """Rows of ``table [R, C]`` for every pixel of the present feature map, ``[n, C, h, w]``.
 
         Either way leaves each channel's pixels side by side in memory, as the feature map has them.
         """
         size = self.size
         if not table.is_cuda:
-            return table.t().index_select(1, self._rows_at(size, n)).view(-1, n, *size).transpose(0, 1)
+            return table.t().index_select(1, self._rows_at(embeddings, size, n)).view(-1, n, *size).transpose(0, 1)
         # In the feature map's very order, to which it is added in less time.
         key = table.shape[1], size
         if key not in self._expanded:
-            self._expanded[key] = self._rows_at(size, n).view(n, 1, *size).expand(-1, table.shape[1], -1, -1)
+            rows = self._rows_at(embeddings, size, n).view(n, 1, *size)
+            self._expanded[key] = rows.expand(-1, table.shape[1], -1, -1)
         return table.t().unsqueeze(2).expand(n, -1, -1, size[1]).gather(2, self._expanded[key])
 
-    def _rows_at(self, size: tuple[int, int], n: int) -> Tensor:
-        """For every pixel of a feature map of ``size`` its row of the blocks' tables (:mod:`block_tables`)."""
+    def _rows_at(self, embeddings: Embeddings, size: Size, n: int) -> Tensor:
+        """For every pixel of a feature map of ``size`` its row of the blocks' tables."""
         if size not in self._rows:
             if self._all is None:
-                self._all = self._tables.rows(self.embeddings, self._index).flatten()
-            self._rows.update(self._places.taken(self._all, n, self._index.shape[-2:], size))
+                self._all = self._tables.rows(embeddings, self._index).flatten()
+            self._rows.update(self._places.taken(self._all, n, self._full, size))
         return self._rows[size]
 
 
 class _Places:
-    """Which pixels of a latent the blocks take at each size of their feature maps; found once a run."""
+    """The pixels of a latent that blocks take at each size of their feature maps, found once a
+    run.
+    """
 
     def __init__(self) -> None:
-        self._sizes: dict[tuple, list[tuple[int, int]]] = {}
+        self._sizes: dict[tuple, list[Size]] = {}
         self._places: dict[tuple, Tensor] = {}
 
-    def taken(self, all: Tensor, n: int, full: tuple[int, int], size: tuple[int, int]) -> dict[tuple, Tensor]:
-        """Of ``all [n·H·W]`` what blocks of ``size`` take, and blocks of every size met before with such a latent."""
+    def taken(self, all: Tensor, n: int, full: Size, size: Size) -> dict[Size, Tensor]:
+        """What blocks of ``size``, and of every size met before, take of ``all [n·H·W]``."""
         sizes = self._sizes.setdefault((n, full), [])
         if size not in sizes:
             sizes.append(size)
-            taken = [cells(size, full, all.device) for size in sizes]
+            places = [cells(size, full, all.device) for size in sizes]
             rows = torch.arange(n, device=all.device)[:, None] * (full[0] * full[1])
-            self._places[n, full] = torch.cat([(rows + those).flatten() for those in taken])
+            self._places[n, full] = torch.cat([(rows + those).flatten() for those in places])
         taken = all.index_select(0, self._places[n, full])
         return dict(zip(sizes, taken.split([n * h * w for h, w in sizes]), strict=True))

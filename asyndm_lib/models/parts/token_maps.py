@@ -1,8 +1,8 @@
 """Token maps of a cross-attention, in their plain form (docs/METHOD.md, section 2).
 
-A token map is ``softmax(q·kᵀ·scale)`` over all tokens of the prompt, the mean over heads and layers,
-then over the tokens of a target. :class:`batched_token_maps.BatchedTokenMaps` reads the same with
-fewer calls.
+A token map is ``softmax(q·kᵀ·scale)`` over all tokens of the prompt, the mean over heads and
+layers, then over the tokens of a target. :class:`batched_token_maps.BatchedTokenMaps` reads the
+same with fewer calls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class MapLayers:
 
 
 def scale(attention: nn.Module) -> float:
-    """The factor of an attention's scores. Forge's has only the size of a head, which gives the usual one."""
+    """The factor of an attention's scores. Forge's has only the size of a head, which gives the
+    usual one.
+    """
     if hasattr(attention, "scale"):
         return float(attention.scale)
     return float(attention.dim_head) ** -0.5
