@@ -6,13 +6,23 @@
     const WORD = "[\\p{L}\\p{M}\\p{N}_]+(?:['’-][\\p{L}\\p{M}\\p{N}_]+)*" +
         "|\\p{Extended_Pictographic}[\\p{Extended_Pictographic}\\p{EMod}\\u200d\\ufe0f]*";
     const WEIGHT = ":\\s*[-+]?[\\d.]+\\s*(?=[)\\]]|$|\\bAND\\b)";
-    const PIECES = new RegExp(
-        `<(?<network>[\\p{L}\\p{N}_]+):(?<args>[^>]+)>|(?<comment>#[^\\n]*)|\\\\.|${WEIGHT}|(?<divider>\\b(?:BREAK|AND)\\b)` +
-        `|(?<word>${WORD})|(?<bracket>[()[\\]])|(?<other>\\S)`, "gsu");
+    const NETWORK = "<(?<network>[\\p{L}\\p{N}_]+):(?<args>[^>]+)>";
+    const PLAIN = `(?<comment>#[^\\n]*)|\\\\[\\\\()[\\]]?|${WEIGHT}|(?<divider>\\b(?:BREAK|AND)\\b)` +
+        `|(?<word>${WORD})|(?<bracket>[()[\\]])|(?<other>\\S)`;
+    const [WITH_NETWORKS, WITHOUT_NETWORKS] = [`${NETWORK}|${PLAIN}`, PLAIN].map(pattern => new RegExp(pattern, "gsu"));
     // As CLIP's tokenizer cuts a text before it looks for tokens.
     const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
     const PARTNERS = {"(": ")", "[": "]"};
-    const BETWEEN_PHRASES = ",:|<>@#";
+    const BETWEEN_PHRASES = ",:|<>@#＃";
+
+    // The target list's grammar is asyndm_lib/prompt/target_list.py's, down to what it takes for a blank and a number.
+    const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+    const [ONE_BLANK, BLANKS] = [new RegExp(BLANK), new RegExp(`${BLANK}+`, "g")];
+    const OCCURRENCE = new RegExp(`[#＃]${BLANK}*(\\p{Nd}+)$`, "u");
+    const EMPHASIS = new RegExp(`:${BLANK}*[-+]?[.\\p{Nd}]+${BLANK}*$`, "u");
+    const DIGITS = "\\d(?:_?\\d)*";
+    const NUMBER = new RegExp(`^[-+]?(?:${DIGITS}(?:\\.(?:${DIGITS})?)?|\\.${DIGITS})(?:e[-+]?${DIGITS})?$`, "i");
+    const LAST_OCCURRENCE = 999999999;
 
     /**
      * The words of a prompt, the units in which targets are looked for, its tags and its closed brackets.
@@ -22,7 +32,7 @@
         const words = [], units = [], tags = [], brackets = [], open = [];
         let phrase = 0, part = 0;
 
-        for (const match of prompt.matchAll(PIECES)) {
+        for (const match of pieces(prompt)) {
             const {network, args, comment, divider, word, bracket, other} = match.groups;
             const start = match.index, end = start + match[0].length;
 
@@ -45,7 +55,7 @@
                 }
             }
         }
-        return {prompt, words, units, tags, brackets};
+        return {prompt, words, units, tags, brackets, found: new Map()};
 
         function addUnits(text, at) {
             for (const unit of text.matchAll(UNITS)) {
@@ -54,45 +64,104 @@
         }
     }
 
-    /** The entries of a target list as typed, divided by the commas outside brackets. */
+    /** Matches of what a prompt is made of. No tag can begin behind the last ">": to look for one takes long. */
+    function* pieces(prompt) {
+        const lastEnd = prompt.lastIndexOf(">");
+        for (let at = 0, match; ; at = match.index + match[0].length) {
+            const pattern = at < lastEnd ? WITH_NETWORKS : WITHOUT_NETWORKS;
+            pattern.lastIndex = at;
+            match = pattern.exec(prompt);
+            if (!match) return;
+            yield match;
+        }
+    }
+
+    /** The entries of a target list as typed, divided by the commas and line ends outside brackets. */
     function entries(list) {
-        const {brackets} = scan(list.replaceAll("#", " "));
+        const closings = partners(list);
         const found = [];
-        let start = 0;
+        let start = 0, end = -1;
         for (let at = 0; at <= list.length; at++) {
-            const divides = at === list.length || ",\n".includes(list[at]);
-            if (divides && !brackets.some(pair => pair.start < at && at < pair.end)) {
-                if (list.slice(start, at).trim()) found.push(list.slice(start, at).trim());
+            if (at > end && closings.has(at)) {
+                end = closings.get(at);
+            } else if (at > end && (at === list.length || ",\n".includes(list[at]))) {
+                const entry = stripped(list.slice(start, at));
+                if (entry) found.push(entry);
                 start = at + 1;
             }
         }
         return found;
     }
 
-    /** An entry's words, which occurrence of them (null: all), and its own concavity as typed, ":0.5" or "". */
-    function parseEntry(entry) {
-        const concavity = entry.match(/:[^:()[\]]*$/)?.[0] ?? "";
-        let text = entry.slice(0, entry.length - concavity.length).trim();
-        const number = text.match(/#\s*(\d+)$/);
-        if (number) text = text.slice(0, number.index);
-        return {text: withoutEmphasis(text), occurrence: number ? Number(number[1]) : null, concavity};
-    }
-
-    function withoutEmphasis(text) {
-        text = text.trim();
-        while (scan(text).brackets.some(pair => pair.start === 0 && pair.end === text.length)) {
-            text = text.slice(1, -1).replace(/:\s*[-+]?[\d.]+\s*$/, "").trim();
+    /** Where each opening bracket that is closed stands → where it is closed. An escaped one is a character as others. */
+    function partners(text) {
+        const open = [], found = new Map();
+        for (const {0: piece, index} of text.matchAll(/\\.|[()[\]]/gsu)) {
+            if (PARTNERS[piece]) {
+                open.push({index, closing: PARTNERS[piece]});
+            } else if (open.length && open[open.length - 1].closing === piece) {
+                found.set(open.pop().index, index);
+            }
         }
-        return text.replace(/\s+/g, " ");
+        return found;
     }
 
-    /** Where the words of `text` stand among a prompt's units: [{first, last}...]. */
-    function occurrences({units}, text) {
+    /**
+     * An entry's words, which occurrence of them (null: all), its own concavity (null: none), and how that was typed,
+     * ":0.5" or "". Null for an entry that cannot be read, which is no target: the server says why.
+     */
+    function parseEntry(entry) {
+        const [ending, typed] = entry.match(/:([^:()[\]]*)$/) ?? ["", null];
+        const concavity = typed === null ? null : number(typed);
+        if (concavity !== null && !(concavity >= 0 && concavity <= 1)) return null;
+        let text = stripped(entry.slice(0, entry.length - ending.length));
+        let occurrence = null;
+        for (;;) {
+            const sign = occurrence === null && text.match(OCCURRENCE);
+            if (sign) {
+                occurrence = Math.min(number(sign[1]), LAST_OCCURRENCE);
+                text = stripped(text.slice(0, sign.index));
+            }
+            if (partners(text).get(0) !== text.length - 1) break;
+            text = stripped(text.slice(1, -1).replace(EMPHASIS, ""));
+        }
+        if (!text || occurrence === 0) return null;
+        return {text: text.replace(BLANKS, " "), occurrence, concavity, ending};
+    }
+
+    function stripped(text) {
+        let start = 0, end = text.length;
+        while (start < end && ONE_BLANK.test(text[start])) start++;
+        while (start < end && ONE_BLANK.test(text[end - 1])) end--;
+        return text.slice(start, end);
+    }
+
+    /** What is typed as a number, in digits of whatever script; NaN for all else. */
+    function number(typed) {
+        const ascii = stripped(typed).replace(/\p{Nd}/gu, valueOf);
+        return NUMBER.test(ascii) ? Number(ascii.replaceAll("_", "")) : NaN;
+    }
+
+    /** A digit's value: each script's digits from 0 to 9 stand together, and no other digit beside them but ten more. */
+    function valueOf(digit) {
+        const code = digit.codePointAt(0);
+        let first = code;
+        while (/\p{Nd}/u.test(String.fromCodePoint(first - 1))) first--;
+        return (code - first) % 10;
+    }
+
+    /** Where the words of `text` stand among a prompt's units: [{first, last}...]. Each text is looked for once. */
+    function occurrences({units, found}, text) {
+        if (!found.has(text)) found.set(text, search(units, text));
+        return found.get(text);
+    }
+
+    function search(units, text) {
         const keys = scan(text).units.map(unit => unit.key);
         const found = [];
         for (let first = 0; keys.length && first + keys.length <= units.length; first++) {
-            const run = units.slice(first, first + keys.length);
-            if (run.every((unit, n) => unit.key === keys[n] && unit.part === run[0].part)) {
+            const {part} = units[first];
+            if (keys.every((key, n) => units[first + n].key === key && units[first + n].part === part)) {
                 found.push({first, last: first + keys.length - 1});
                 first += keys.length - 1;
             }
@@ -106,8 +175,10 @@
             ...scanned.tags.flatMap((tag, at) => tag.entries.map(entry => ({tag: at, entry}))),
             ...entries(field).map(entry => ({tag: null, entry})),
         ];
-        return named.map(({tag, entry}) => {
-            const target = {tag, entry, ...parseEntry(entry)};
+        return named.flatMap(({tag, entry}) => {
+            const read = parseEntry(entry);
+            if (!read) return [];
+            const target = {tag, entry, ...read};
             const places = occurrences(scanned, target.text).map((place, n) => ({...place, number: n + 1}));
             const meant = places.filter(({number}) => target.occurrence === null || target.occurrence === number);
             return {...target, places: meant};
@@ -176,7 +247,7 @@
             for (const target of named) {
                 const left = target.places.filter(place => !phrases.some(phrase => overlap(place, phrase)));
                 if (left.length === target.places.length) continue;
-                const names = left.map(place => `${target.text}#${place.number}${target.concavity}`);
+                const names = left.map(place => `${target.text}#${place.number}${target.ending}`);
                 if (target.tag === null) {
                     kept.splice(kept.indexOf(target.entry), 1, ...names);
                 } else {
@@ -263,5 +334,5 @@
             !brackets.some(pair => pair.start < word.start && word.end < pair.end));
     }
 
-    Object.assign(asyndm, {chips, toggle, taggedWord, entries, parseEntry});
+    Object.assign(asyndm, {scan, chips, toggle, taggedWord, entries, parseEntry});
 })(globalThis.asyndm ??= {});

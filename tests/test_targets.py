@@ -2,98 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm_lib.errors import AsynDMError, TargetError
-from asyndm_lib.prompt.target_list import MAX_LENGTH, MAX_TARGETS, Target, named_targets, parse_targets, tagged
+from asyndm_lib.prompt.target_list import (
+    MAX_LENGTH,
+    MAX_TARGETS,
+    Target,
+    named_targets,
+    parse_targets,
+    replace_tags,
+    tagged,
+)
 
-GOOD = {
-    "": [],
-    " ": [],
-    ",": [],
-    " , ,\n, ": [],
-    "cat": [Target("cat")],
-    "  cat  ": [Target("cat")],
-    "cat, red heart:0.5, dog#2": [Target("cat"), Target("red heart", None, 0.5), Target("dog", 2)],
-    "cat,": [Target("cat")],
-    "cat,,dog,": [Target("cat"), Target("dog")],
-    "cat\ndog": [Target("cat"), Target("dog")],
-    "cat\r\ndog": [Target("cat"), Target("dog")],
-    "red   heart": [Target("red heart")],
-    "cat, cat, cat:0.5": [Target("cat"), Target("cat", None, 0.5)],
-    "cat:0": [Target("cat", None, 0.0)],
-    "cat:1": [Target("cat", None, 1.0)],
-    "cat : 0.5": [Target("cat", None, 0.5)],
-    "cat:.5": [Target("cat", None, 0.5)],
-    "dog#2:0.7": [Target("dog", 2, 0.7)],
-    "dog #2": [Target("dog", 2)],
-    "dog# 2": [Target("dog", 2)],
-    "dog#10": [Target("dog", 10)],
-    "#1 fan": [Target("#1 fan")],
-    "(cat:1.3)": [Target("cat")],
-    "(cat)": [Target("cat")],
-    "((cat))": [Target("cat")],
-    "[cat]": [Target("cat")],
-    "[(cat:1.1)]": [Target("cat")],
-    "((cat:1.2):1.3)": [Target("cat")],
-    "(cat:1.3):0.5": [Target("cat", None, 0.5)],
-    "(cat:1.3)#2": [Target("cat", 2)],
-    "(cat:1.3)#2:0.5": [Target("cat", 2, 0.5)],
-    "(red cat, dog:1.2), bird": [Target("red cat, dog"), Target("bird")],
-    "(cat, dog)": [Target("cat, dog")],
-    "[a, (b, c)], d": [Target("a, (b, c)"), Target("d")],
-    # A bracket without its partner is an ordinary character.
-    "(cat": [Target("(cat")],
-    "cat)": [Target("cat)")],
-    "(cat, dog": [Target("(cat"), Target("dog")],
-    "a), (b, c": [Target("a)"), Target("(b"), Target("c")],
-    "a], [b, c": [Target("a]"), Target("[b"), Target("c")],
-    "(a, b), (c, d": [Target("a, b"), Target("(c"), Target("d")],
-    ":) face": [Target(":) face")],
-    "🐱": [Target("🐱")],
-    "🐱‍👤:0.5, 猫#2": [Target("🐱‍👤", None, 0.5), Target("猫", 2)],
-    "(2024)": [Target("2024")],
-    "(red) cat, (red) (cat:1.2)": [Target("(red) cat"), Target("(red) (cat:1.2)")],
-    "a" * MAX_LENGTH: [Target("a" * MAX_LENGTH)],
-}
-BAD = {
-    "cat:2": "not from 0 to 1",
-    "cat:-0.1": "not from 0 to 1",
-    "cat:1.0001": "not from 0 to 1",
-    "cat:": "not a number",
-    "cat: ": "not a number",
-    "cat:nan": "not from 0 to 1",
-    "cat:inf": "not from 0 to 1",
-    "cat:half": "not a number",
-    "cat:0.5:0.5x": "not a number",
-    ":0.5": "names no word",
-    "#2": "names no word",
-    "#2:0.5": "names no word",
-    "()": "names no word",
-    "(:1.3)": "names no word",
-    "dog#0": "count from #1",
-    "dog#00": "count from #1",
-    "(cat:1.3": "not from 0 to 1",
-}
+TABLE = json.loads((Path(__file__).parent / "target_grammar.json").read_text(encoding="utf-8"))
+"""The cases that the page's tests read too."""
+
+READABLE, UNREADABLE = ([case for case in TABLE["lists"] if kind in case] for kind in ("targets", "error"))
 CHARACTERS = "()[]:#,.\n 019+-e_xé🐱\\\t\x00²٣"
 
 
-@pytest.mark.parametrize("text", GOOD)
-def test_a_readable_list_gives_its_targets(text):
-    assert parse_targets(text) == tuple(GOOD[text])
+def named(cases):
+    return [pytest.param(case, id=repr(case["list" if "list" in case else "prompt"])[:60]) for case in cases]
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_an_unreadable_entry_is_named_in_one_line(text):
-    with pytest.raises(TargetError, match=BAD[text]) as caught:
+@pytest.mark.parametrize("case", named(READABLE))
+def test_a_readable_list_gives_its_targets(case):
+    assert parse_targets(case["list"]) == tuple(Target(*target) for target in case["targets"])
+
+
+@pytest.mark.parametrize("case", named(UNREADABLE))
+def test_an_unreadable_entry_is_named_in_one_line(case):
+    text = case["list"]
+    with pytest.raises(TargetError, match=case["error"]) as caught:
         parse_targets(f"bird, {text}, fish" if text.count("(") == text.count(")") else text)
     message = str(caught.value)
-    assert repr(text.strip()) in message
+    assert repr(text.strip())[:80] in message
     assert "\n" not in message
+
+
+def test_the_longest_list_is_read():
+    assert parse_targets("a" * MAX_LENGTH) == (Target("a" * MAX_LENGTH),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("cat:", "target 'cat:': '' after the colon is not a number from 0 to 1"),
+        ("cat: 2", "target 'cat: 2': the concavity 2 is not from 0 to 1"),
+        ("#2", "target '#2' names no word"),
+        ("cat#0", "target 'cat#0': occurrences count from #1"),
+    ],
+)
+def test_the_messages(entry, message):
+    with pytest.raises(TargetError) as caught:
+        parse_targets(entry)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("entry", ["cat:" + "x" * 3000, "x" * 3000 + ":2", "(" + "y\n" * 1500 + "):9"])
@@ -191,24 +161,36 @@ def test_a_target_is_shown_as_it_is_written():
     assert [str(t) for t in parse_targets("red cat:0.5, dog#2")] == ["red cat", "dog#2"]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "found"),
-    [
-        ("a cat", ()),
-        ("a <asyn:cat>cat and <asyn:red heart:0.5>", (Target("cat"), Target("red heart", None, 0.5))),
-        ("<lora:x:1> a dog <asyn:dog#2> <asyn:>", (Target("dog", 2),)),
-        ("<asyn:dog\N{FULLWIDTH NUMBER SIGN}2>", (Target("dog", 2),)),
-        ("<asyn:cat, dog>", (Target("cat"), Target("dog"))),
-        ("asyn:cat> <ASYN:cat> < asyn:cat>", ()),
-    ],
-)
-def test_tags_in_a_prompt(prompt, found):
-    assert parse_targets(tagged(prompt)) == found
+@pytest.mark.parametrize("case", named(TABLE["prompts"]))
+def test_tags_in_a_prompt(case):
+    if "error" in case:
+        with pytest.raises(TargetError, match=case["error"]):
+            named_targets("", case["prompt"])
+    else:
+        assert named_targets("", case["prompt"]) == tuple(Target(*target) for target in case["targets"])
 
 
-def test_a_list_and_a_prompts_tags_make_targets_together():
-    prompt = "a cat and a <asyn:red heart:0.5>"
-    assert named_targets("cat", prompt) == (Target("cat"), Target("red heart", concavity=0.5))
-    assert named_targets("", prompt) == (Target("red heart", concavity=0.5),)
-    assert named_targets("cat", "a cat") == (Target("cat"),)
-    assert len(named_targets("z" * MAX_LENGTH, "a cat")) == 1, "what joins them counts among the characters"
+def test_a_list_and_the_tags_are_read_together_each_by_itself():
+    prompt = "<asyn:dog>, b), c <asyn:cat, (a>"
+    assert named_targets("cat, (bird", prompt) == tuple(map(Target, ["cat", "(bird", "dog", "(a"]))
+    with pytest.raises(TargetError, match="70 targets"):
+        named_targets("cat, " * 35, "<asyn:cat>" * 35)
+    with pytest.raises(TargetError, match=f"{MAX_LENGTH + 5} characters"):
+        named_targets("c" * MAX_LENGTH, "<asyn:cat>")
+
+
+def test_other_text_in_place_of_tags():
+    prompt = "a <asyn:dog#2> <lora:x:1> <asyn:cat> <asyn:bird"
+    assert tagged(prompt) == ["dog#2", "cat"]
+    assert replace_tags(prompt, str.upper) == "a <ASYN:DOG#2> <lora:x:1> <ASYN:CAT> <asyn:bird"
+    assert replace_tags(prompt, str) == prompt
+
+
+@pytest.mark.parametrize("end", ["", ">", "<asyn:>"])
+@pytest.mark.parametrize("piece", ["<asyn:", "<asyn", "<", "<a:", "<asyn:cat>", "<asyn:>", ">"])
+def test_tags_of_a_long_prompt_are_found_at_once(piece, end):
+    prompt = piece * 100_000 + end
+    begun = time.perf_counter()
+    tagged(prompt)
+    assert replace_tags(prompt, str) == prompt
+    assert time.perf_counter() - begun < 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import gradio as gr
 from modules import extra_networks, script_callbacks
 from modules.ui_components import ToolButton
 
-_TAG = re.compile(r"<asyn:[^>]+>")
+from ..prompt.target_list import replace_tags
+
 _NUMBER_SIGN, _STAND_IN = "#", "\N{FULLWIDTH NUMBER SIGN}"
 _PROMPTS = ("prompt", "main_prompt", "all_prompts", "prompts", "hr_prompt", "all_hr_prompts")
 
@@ -63,7 +63,7 @@ def _exchange(p: Any, old: str, new: str) -> None:
 
 
 def _exchanged(prompt: str, old: str, new: str) -> str:
-    return _TAG.sub(lambda tag: tag[0].replace(old, new), prompt)
+    return replace_tags(prompt, lambda tag: tag.replace(old, new))
 
 
 def _before_token_counter(params: Any) -> None:

@@ -1,9 +1,10 @@
-"""The prompts of one batch over the steps of a run: which tokens stand for which target, when."""
+"""The targets of one batch over the steps of a run: which tokens stand for which target, when."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,19 +13,27 @@ from .target_list import Target
 from .token_search import Found, Token, find
 
 Tokenize = Callable[[str], Sequence[Token]]
-"""The host's tokenization of one text (no ``AND``, no prompt editing left in it)."""
+"""The host's tokenization of one text, in which no ``AND`` and no prompt editing is left."""
 
 Scheduled = Sequence[tuple[int, str]]
-"""Prompt editing: ``(last step, text)`` in order; the text of the first entry whose step is not yet passed holds."""
+"""Prompt editing: ``(last step, text)`` in order.
+
+The text of the first entry whose last step is not yet passed holds.
+"""
+
+_T = TypeVar("_T")
 
 
 @dataclass
 class PromptTargets:
-    """The targets of a batch of prompts.
+    """The targets of a batch of prompts, and where they stand in each.
 
-    ``prompts``: per image its ``AND`` parts, each a :data:`Scheduled`. ``tokenize``: the host's. ``named``: per
-    image the targets that are meant for it; None where all are for all. ``automatic``: the images whose targets are
-    candidates, from which a run chooses (:mod:`automatic`).
+    Steps count model evaluations, as the host does.
+
+    ``prompts``: per image its ``AND`` parts, each a :data:`Scheduled`.
+    ``named``: per image the targets that are meant for it; None where all are for all.
+    ``automatic``: the images whose targets are candidates, from which a run chooses
+    (:mod:`asyndm_lib.masks.choice`).
     """
 
     targets: Sequence[Target]
@@ -32,56 +41,35 @@ class PromptTargets:
     tokenize: Tokenize
     named: Sequence[Set[Target]] | None = None
     automatic: Set[int] = frozenset()
-    _tokens: dict[str, Sequence[Token]] = field(default_factory=dict, init=False, repr=False)
-    _found: dict[tuple, list[Found]] = field(default_factory=dict, init=False, repr=False)
-    _keys: dict[tuple[int, int], tuple] = field(default_factory=dict, init=False, repr=False)
-    _held: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _present: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _weights: dict[tuple, Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._words = [self.tokenize(target.text) for target in self.targets]
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    """What was worked out before, by all that it depends on: most steps have the prompt of the step before."""
 
     def found(self, image: int, step: int) -> list[Found]:
-        """Per target, where it stands in the image's prompt at ``step`` (counting model evaluations)."""
-        key = self._key(image, step)
-        if key not in self._found:
-            texts, named = key
-            for text in texts:
-                if text not in self._tokens:
-                    self._tokens[text] = self.tokenize(text)
-            parts = [self._tokens[text] for text in texts]
-            self._found[key] = [
-                find(parts, words, target) if named is None or target in named else Found(())
-                for words, target in zip(self._words, self.targets, strict=True)
-            ]
-        return self._found[key]
-
-    def _key(self, image: int, step: int) -> tuple:
-        """All that decides where the targets stand in an image's prompt."""
-        at = image, step
-        if at not in self._keys:
-            texts = tuple(_active(part, step) for part in self.prompts[image])
-            self._keys[at] = texts, None if self.named is None else frozenset(self.named[image])
-        return self._keys[at]
+        """Per target, where it stands in the image's prompt at ``step``."""
+        state = self._state(image, step)
+        return self._once(("found", *state), lambda: self._find(*state))
 
     def present(self, step: int, device: torch.device | str = "cpu") -> Tensor:
-        """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``."""
-        held = tuple(self._key(image, step) for image in range(len(self.prompts)))
-        if (held, device) in self._held:
-            return self._held[held, device]
+        """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``.
+
+        It is the same tensor as before where nothing has changed.
+        """
         found = [self.found(image, step) for image in range(len(self.prompts))]
-        key = tuple(tuple(bool(f.occurrences) for f in image) for image in found), device
-        if key not in self._present:
+        there = tuple(tuple(bool(where.occurrences) for where in image) for image in found)
+
+        def make() -> Tensor:
             shape = len(self.prompts), len(self.targets)
-            self._present[key] = torch.tensor(key[0], dtype=torch.bool).reshape(shape).to(device)
-        self._held[held, device] = self._present[key]
-        return self._present[key]
+            return torch.tensor(there, dtype=torch.bool).reshape(shape).to(device)
+
+        return self._once(("present", there, device), make)
+
+    def changes(self) -> list[int]:
+        """The steps that show all that the prompts ever are: 0, and the last one of every text."""
+        return sorted({0} | {end for parts in self.prompts for part in parts for end, _ in part})
 
     def ever_present(self) -> Tensor:
-        """Bool ``[B, T]``: whether the target stands in the image's prompt at any step of the schedule."""
-        changes = {end for parts in self.prompts for part in parts for end, _ in part}
-        return torch.stack([self.present(step) for step in sorted(changes | {0})]).any(dim=0)
+        """Bool ``[B, T]``: whether the target stands in the image's prompt at any step."""
+        return torch.stack([self.present(step) for step in self.changes()]).any(dim=0)
 
     def missing(self) -> list[Target]:
         """The targets that no image's prompt holds at any step."""
@@ -92,9 +80,10 @@ class PromptTargets:
         """``[context, T]``: multiplied with a softmax over ``context`` tokens gives each target's mean token map.
 
         Summed over the ``AND`` parts of an image the weights of a present target make 1.
+        It is the same tensor as before where nothing has changed.
         """
-        key = self._key(image, step), part, context, device
-        if key not in self._weights:
+
+        def make() -> Tensor:
             found = self.found(image, step)
             weights = torch.zeros(context, len(found))
             for column, where in enumerate(found):
@@ -102,8 +91,30 @@ class PromptTargets:
                 for position in where.positions(part):
                     if position < context:  # the host may cut a prompt's context short
                         weights[position, column] += 1 / count
-            self._weights[key] = weights.to(device)
-        return self._weights[key]
+            return weights.to(device)
+
+        return self._once(("weights", *self._state(image, step), part, context, device), make)
+
+    def _state(self, image: int, step: int) -> tuple[tuple[str, ...], Set[Target] | None]:
+        """All that decides where the targets stand: the texts of the parts, and the targets that are meant."""
+        texts = tuple(_active(part, step) for part in self.prompts[image])
+        return texts, None if self.named is None else frozenset(self.named[image])
+
+    def _find(self, texts: Sequence[str], named: Set[Target] | None) -> list[Found]:
+        parts = [self._tokens(text) for text in texts]
+        return [
+            find(parts, self._tokens(target.text), target) if named is None or target in named else Found(())
+            for target in self.targets
+        ]
+
+    def _tokens(self, text: str) -> Sequence[Token]:
+        return self._once(("tokens", text), lambda: self.tokenize(text))
+
+    def _once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        if key not in self._made:
+            self._made[key] = make()
+        made: _T = self._made[key]
+        return made
 
 
 def _active(schedule: Scheduled, step: int) -> str:

@@ -1,29 +1,38 @@
-"""The grammar of the target list, ``cat, red heart:0.5, dog#2``, and of a prompt's tags, ``<asyn:red heart:0.5>``."""
+"""The grammar of the target list, ``cat, red heart:0.5, dog#2``, and of a prompt's tags.
+
+A tag stands in the prompt and holds a target list: ``<asyn:red heart:0.5>``.
+The page reads both by the same grammar (javascript/asyndm-prompt.js).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import TargetError
 
 MAX_TARGETS = 64
 MAX_LENGTH = 4000
-"""Characters of the whole list."""
+"""Characters of the whole list, the tags of the prompt included."""
 
-_TAG = re.compile(r"<asyn:([^>]+)>")
-_BRACKETS = {"(": ")", "[": "]"}
+_LAST_OCCURRENCE = 999_999_999
+
+_NETWORK = re.compile(r"<(\w+):([^>]+)>")  # as the WebUIs find <lora:name:1>
+_PIECE = re.compile(r"\\.|[()\[\]]", re.DOTALL)
+_CLOSING = {"(": ")", "[": "]"}
 _CONCAVITY = re.compile(r":([^:()\[\]]*)$")
 _OCCURRENCE = re.compile("[#\N{FULLWIDTH NUMBER SIGN}]\\s*(\\d+)$")
-_WEIGHT = re.compile(r"\s*[-+.\d]+\s*")
+_WEIGHT = re.compile(r":\s*[-+]?[.\d]+\s*$")
 
 
 @dataclass(frozen=True)
 class Target:
     """One entry of the list.
 
-    ``text``: the words as they stand in the prompt, without emphasis. ``occurrence``: which one of
-    several (from 1), or None for all. ``concavity``: its own ``k``, or None for the general one.
+    ``text``: the words as they stand in the prompt, without emphasis.
+    ``occurrence``: which one of several (from 1), or None for all.
+    ``concavity``: its own ``k``, or None for the general one.
     """
 
     text: str
@@ -34,36 +43,50 @@ class Target:
         return self.text if self.occurrence is None else f"{self.text}#{self.occurrence}"
 
 
-def tagged(prompt: str) -> str:
-    """The target list that the ``<asyn:cat>`` tags of a prompt make, in their order."""
-    return ", ".join(_TAG.findall(prompt))
+def tagged(prompt: str) -> list[str]:
+    """The target lists in the ``<asyn:cat>`` tags of a prompt, in order."""
+    found: list[str] = []
+
+    def keep(tag: str) -> str:
+        found.append(tag.removeprefix("<asyn:").removesuffix(">"))
+        return tag
+
+    replace_tags(prompt, keep)
+    return found
+
+
+def replace_tags(prompt: str, replacement: Callable[[str], str]) -> str:
+    """The prompt with ``replacement(tag)`` in place of each ``<asyn:…>`` tag.
+
+    A tag ends with the first ``>``, and may hold anything else.
+    """
+    # No tag can begin behind the last ">"; to look for one takes the square of the prompt's length.
+    end = prompt.rfind(">") + 1
+    return _NETWORK.sub(lambda tag: replacement(tag[0]) if tag[1] == "asyn" else tag[0], prompt[:end]) + prompt[end:]
 
 
 def named_targets(listed: str, prompt: str) -> tuple[Target, ...]:
     """The targets of a list and of a prompt's tags together; see :func:`parse_targets`."""
-    return parse_targets(", ".join(filter(None, (listed, tagged(prompt)))))
+    return parse_targets(listed, *tagged(prompt))
 
 
-def parse_targets(text: str) -> tuple[Target, ...]:
-    """Read a target list; an empty one, or one of blanks and commas, gives ``()``.
+def parse_targets(*lists: str) -> tuple[Target, ...]:
+    """The targets of one or more target lists, each once.
 
-    Raises :class:`TargetError` naming the entry that cannot be read.
+    An empty list gives none, and so does one of blanks and commas.
+    Raises :class:`TargetError` that names the entry that cannot be read, or what is too long.
     """
-    if len(text) > MAX_LENGTH:
-        raise TargetError(f"the list of targets is {len(text)} characters long; at most {MAX_LENGTH} are read")
-    entries = [entry for entry in (part.strip() for part in _split(text)) if entry]
+    length = len(", ".join(filter(None, lists)))
+    if length > MAX_LENGTH:
+        raise TargetError(f"the list of targets is {length} characters long; at most {MAX_LENGTH} are read")
+    entries = [entry for text in lists for entry in _entries(text)]
     if len(entries) > MAX_TARGETS:
         raise TargetError(f"{len(entries)} targets are named; at most {MAX_TARGETS} can be")
-    targets: list[Target] = []
-    for entry in entries:
-        target = _entry(entry)
-        if target not in targets:
-            targets.append(target)
-    return tuple(targets)
+    return tuple(dict.fromkeys(map(_target, entries)))
 
 
-def _split(text: str) -> list[str]:
-    """At the commas outside brackets; a bracket without its partner is an ordinary character."""
+def _entries(text: str) -> list[str]:
+    """The list divided at the commas and line ends outside brackets."""
     parts, start, end = [], 0, -1
     partners = _partners(text)
     for at, char in enumerate(text):
@@ -72,49 +95,47 @@ def _split(text: str) -> list[str]:
         elif at > end and char in ",\n":
             parts.append(text[start:at])
             start = at + 1
-    return [*parts, text[start:]]
+    return [entry for part in [*parts, text[start:]] if (entry := part.strip())]
 
 
 def _partners(text: str) -> dict[int, int]:
-    """Where each opening bracket stands that is closed, and where it is closed."""
-    opened, partners = [], {}
-    for at, char in enumerate(text):
-        if char in _BRACKETS:
-            opened.append(at)
-        elif opened and char == _BRACKETS[text[opened[-1]]]:
-            partners[opened.pop()] = at
+    """The place of each opening bracket that is closed → the place where it is closed.
+
+    A bracket without its partner is an ordinary character, and so is an escaped one, ``\\(``.
+    """
+    opened: list[int] = []
+    partners = {}
+    for piece in _PIECE.finditer(text):
+        if piece[0] in _CLOSING:
+            opened.append(piece.start())
+        elif opened and piece[0] == _CLOSING[text[opened[-1]]]:
+            partners[opened.pop()] = piece.start()
     return partners
 
 
-def _entry(entry: str) -> Target:
+def _target(entry: str) -> Target:
     text, concavity, occurrence = entry, None, None
     if match := _CONCAVITY.search(text):
+        typed = match[1].strip()
         try:
-            concavity = float(match[1])
+            concavity = float(typed)
         except ValueError:
             raise TargetError(
-                f"target {entry!r:.80}: {match[1].strip()!r:.40} after the colon is not a number from 0 to 1"
+                f"target {entry!r:.80}: {typed!r:.40} after the colon is not a number from 0 to 1"
             ) from None
         if not 0 <= concavity <= 1:
-            raise TargetError(f"target {entry!r:.80}: the concavity {match[1].strip():.40} is not from 0 to 1")
+            raise TargetError(f"target {entry!r:.80}: the concavity {typed:.40} is not from 0 to 1")
         text = text[: match.start()].strip()
-    if match := _OCCURRENCE.search(text):
-        occurrence = int(match[1].lstrip("0")[:9] or 0)
-        if occurrence < 1:
-            raise TargetError(f"target {entry!r:.80}: occurrences count from #1")
-        text = text[: match.start()]
-    text = _without_emphasis(text)
+    while True:
+        # Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
+        if occurrence is None and (match := _OCCURRENCE.search(text)):
+            occurrence = min(int(match[1]), _LAST_OCCURRENCE)
+            if occurrence < 1:
+                raise TargetError(f"target {entry!r:.80}: occurrences count from #1")
+            text = text[: match.start()].strip()
+        if _partners(text).get(0) != len(text) - 1:
+            break
+        text = _WEIGHT.sub("", text[1:-1]).strip()
     if not text:
         raise TargetError(f"target {entry!r:.80} names no word")
-    return Target(text, occurrence, concavity)
-
-
-def _without_emphasis(text: str) -> str:
-    """``((cat))``, ``[cat]`` and ``(cat:1.3)`` as typed in a prompt are the word ``cat``."""
-    text = text.strip()
-    while _partners(text).get(0) == len(text) - 1:
-        text = text[1:-1].strip()
-        word, colon, weight = text.rpartition(":")
-        if colon and _WEIGHT.fullmatch(weight):
-            text = word.strip()
-    return " ".join(text.split())
+    return Target(" ".join(text.split()), occurrence, concavity)

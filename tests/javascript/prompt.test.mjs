@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import {readFileSync} from "node:fs";
 import {test} from "node:test";
 
 import "../../javascript/asyndm-prompt.js";
 
-const {chips, toggle, taggedWord, entries, parseEntry} = globalThis.asyndm;
+const {scan, chips, toggle, taggedWord, entries, parseEntry} = globalThis.asyndm;
 
 /** "a ‸cat‸" is the prompt with "cat" selected, "a c‸at" the one with the cursor in it. */
 function at(marked) {
@@ -122,8 +123,56 @@ test("chips", () => {
 
 test("a target list's entries", () => {
     assert.deepEqual(entries("cat, red heart:0.5,\ndog#2, (a, b:1.2), (c, d"), ["cat", "red heart:0.5", "dog#2", "(a, b:1.2)", "(c", "d"]);
-    assert.deepEqual(parseEntry("((red  heart:1.2)) #2 :0.5"), {text: "red heart", occurrence: 2, concavity: ":0.5"});
-    assert.deepEqual(parseEntry("[cat]"), {text: "cat", occurrence: null, concavity: ""});
+    assert.deepEqual(parseEntry("((red  heart:1.2)) #2 :0.5"), {text: "red heart", occurrence: 2, concavity: 0.5, ending: ":0.5"});
+    assert.deepEqual(parseEntry("[cat]"), {text: "cat", occurrence: null, concavity: null, ending: ""});
+});
+
+test("an entry that cannot be read is no target, and stays where it is", () => {
+    assert.deepEqual(["cat:", "#2", "cat#0", "cat:2", "()"].map(parseEntry), [null, null, null, null, null]);
+    assert.deepEqual(pressed("a cat, a dog", "cat:, dog, cat#0"), ["dog"]);
+    assert.deepEqual(press("a cat, a d‸og", "cat:, dog, cat#0"), {prompt: "a cat, a dog", field: "cat:, cat#0"});
+    assert.deepEqual(press("a cat, a d‸og<asyn:cat:, dog>"), {prompt: "a cat, a dog<asyn:cat:>", field: ""});
+    assert.deepEqual(press("a c‸at", "cat:"), {prompt: "a cat<asyn:cat>", field: "cat:"});
+});
+
+const TABLE = JSON.parse(readFileSync(new URL("../target_grammar.json", import.meta.url), "utf8"));
+
+/** What entries mean, each target once; null where one cannot be read, for which the server refuses them all. */
+function meaning(typed) {
+    const read = typed.map(parseEntry);
+    if (read.includes(null)) return null;
+    const targets = read.map(({text, occurrence, concavity}) => [text, occurrence, concavity]);
+    return [...new Map(targets.map(target => [JSON.stringify(target), target])).values()];
+}
+
+for (const {list, targets, error, why} of TABLE.lists) {
+    test(`the target list ${JSON.stringify(list)} ${targets ? "is read as by the server" : "is refused"}`, () => {
+        assert.deepEqual(meaning(entries(list)), error ? null : targets, why);
+    });
+}
+
+for (const {prompt, targets, error, why} of TABLE.prompts) {
+    test(`the tags in ${JSON.stringify(prompt)} ${targets ? "are read as by the server" : "are refused"}`, () => {
+        assert.deepEqual(meaning(scan(prompt).tags.flatMap(tag => tag.entries)), error ? null : targets, why);
+    });
+}
+
+test("the table holds every case once, and each with an outcome", () => {
+    assert.ok(TABLE.lists.length >= 60);
+    for (const [key, cases] of [["list", TABLE.lists], ["prompt", TABLE.prompts]]) {
+        assert.equal(new Set(cases.map(entry => entry[key])).size, cases.length);
+        assert.ok(cases.every(({targets, error}) => Boolean(targets) !== Boolean(error)));
+    }
+});
+
+test("tags of a long prompt are found at once", () => {
+    for (const piece of ["<asyn:", "<asyn", "<a:", "<asyn:>"]) {
+        for (const end of ["", ">", "<asyn:>"]) {
+            const start = performance.now();
+            scan(piece.repeat(100_000) + end);
+            assert.ok(performance.now() - start < 3000, piece + end);
+        }
+    }
 });
 
 test("the word that a tag follows", () => {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,23 +10,22 @@ from modules import extra_networks, prompt_parser, script_callbacks, shared
 from ...errors import SettingsError
 from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
-from ...prompt.target_list import Target, named_targets, tagged
+from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
 from ...settings.settings import Settings
 
 MAX_BRACKETS = 200
 """Of prompt editing that is read while a person types: the host's parser takes seconds for more."""
 
-_TAG = re.compile(r"<asyn:[^>]+>")
 _PRIVATE = 0xF0000
 """The first of 65,534 characters that mean nothing."""
 
 
 class TypedPrompt(NamedTuple):
-    """``parts``: the ``AND`` parts. ``tags``: the target list that the prompt's tags make."""
+    """``parts``: the ``AND`` parts. ``tags``: the target lists in the prompt's tags."""
 
     parts: list[Scheduled]
-    tags: str
+    tags: list[str]
     tokenize: Tokenize
 
 
@@ -57,18 +55,20 @@ def typed_prompt(
     return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
 
 
-def _as_sent(prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]) -> tuple[str, str]:
-    """The text that is encoded of a typed prompt, and the target list that its tags make."""
+def _as_sent(
+    prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]
+) -> tuple[str, list[str]]:
+    """The text that is encoded of a typed prompt, and the target lists in its tags."""
     tags: list[str] = []
 
-    def hidden(tag: re.Match[str]) -> str:
-        tags.append(tag[0])
+    def hidden(tag: str) -> str:
+        tags.append(tag)
         return chr(_PRIVATE + len(tags) - 1)
 
     # Tags are hidden from the host's own ways of taking out comments: they may hold a comment's #. Some hosts do it
     # where they apply the styles, others in their callbacks.
-    styled = shared.prompt_styles.apply_styles_to_prompt(_TAG.sub(hidden, prompt), styles)
-    params = script_callbacks.BeforeTokenCounterParams(_TAG.sub(hidden, styled), steps, [])
+    styled = shared.prompt_styles.apply_styles_to_prompt(replace_tags(prompt, hidden), styles)
+    params = script_callbacks.BeforeTokenCounterParams(replace_tags(styled, hidden), steps, [])
     script_callbacks.before_token_counter_callback(params)
     sent = without_comments(params.prompt)
     marks = {chr(_PRIVATE + n): tag for n, tag in enumerate(tags)}
