@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +26,24 @@ def test_a_list():
     assert arguments.of(NOTHING, [True, "cat", 0.7]) == Settings(targets="cat", concavity=0.7)
     assert arguments.of(NOTHING, [False, 7, None]) is None
     assert arguments.of(NOTHING, []) is None
+
+
+def test_the_order_of_the_list_is_what_saved_requests_rely_on():
+    """A new setting goes to the end, and to the end of this list."""
+    assert arguments.NAMES == (
+        "enabled",
+        "targets",
+        "concavity",
+        "curve",
+        "mask_timing",
+        "threshold",
+        "whole_picture",
+        "second_pass",
+        "second_concavity",
+        "show_masks",
+    )
+    values = (True, "cat", 0.7, "exponential", "fresh", 1.5, True, "own concavity", 0.2, True)
+    assert astuple(arguments.of(NOTHING, values)) == values[1:]
 
 
 def test_an_object_switches_on_and_leaves_the_rest_at_the_models_defaults():

@@ -1,4 +1,7 @@
-"""Words of the prompt that may name a thing, from which a run chooses where a person named no targets."""
+"""Candidates: the words of a prompt that may name a thing.
+
+A run chooses its targets from them (:mod:`asyndm_lib.masks.choice`) where a person named none.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from .word_lists import things
 def named_or_candidates(
     named: Sequence[Sequence[Target]], prompts: Sequence[Sequence[Scheduled]], tokenize: Tokenize
 ) -> PromptTargets:
-    """The targets of a batch: those that are ``named`` for each image, or the candidates of an image that has none."""
+    """The targets of a batch: each image's own ``named`` ones, or its candidates where it has none.
+
+    ``prompts``: per image its ``AND`` parts.
+    """
     own = [targets or candidates(parts, tokenize) for targets, parts in zip(named, prompts, strict=True)]
     together = tuple(dict.fromkeys(target for targets in own for target in targets))
     automatic = frozenset(image for image, targets in enumerate(named) if not targets)
@@ -21,9 +27,10 @@ def named_or_candidates(
 
 
 def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, ...]:
-    """The words of one image's prompt, its ``AND`` parts given, that a run is to choose from; at most ``MAX_TARGETS``.
+    """The candidates in one image's prompt, at most ``MAX_TARGETS``.
 
-    Those of the first text come first, then what prompt editing brings in.
+    ``parts``: its ``AND`` parts. The words of the first text come first, then what prompt editing
+    brings in. A word that the tokenizer does not find in its own text is left out.
     """
     words: dict[str, str] = {}
     for text in dict.fromkeys(text for part in parts for _, text in part):
@@ -33,7 +40,7 @@ def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, 
                 break
             if word.casefold() not in words:
                 tokens = tokenize(text) if tokens is None else tokens
-                # The tokenizer may cut otherwise, as within the name of a textual inversion.
+                # The tokenizer may cut elsewhere, as within the name of a textual inversion.
                 if find([tokens], tokenize(word), Target(word)).occurrences:
                     words[word.casefold()] = word
     return tuple(map(Target, words.values()))

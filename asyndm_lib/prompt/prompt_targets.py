@@ -42,7 +42,7 @@ class PromptTargets:
     named: Sequence[Set[Target]] | None = None
     automatic: Set[int] = frozenset()
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
-    """What was worked out before, by all that it depends on: most steps have the prompt of the step before."""
+    """Results by all that they depend on: at most steps the prompt is that of the step before."""
 
     def found(self, image: int, step: int) -> list[Found]:
         """Per target, where it stands in the image's prompt at ``step``."""
@@ -77,9 +77,10 @@ class PromptTargets:
         return [target for target, there in zip(self.targets, present.tolist(), strict=True) if not there]
 
     def weights(self, image: int, part: int, step: int, context: int, device: torch.device | str = "cpu") -> Tensor:
-        """``[context, T]``: multiplied with a softmax over ``context`` tokens gives each target's mean token map.
+        """Weights ``[context, T]`` of the tokens of one ``AND`` part for each target.
 
-        Summed over the ``AND`` parts of an image the weights of a present target make 1.
+        A softmax over ``context`` tokens, multiplied with them, gives each target's mean token map.
+        Summed over the parts of an image the weights of a present target make 1.
         It is the same tensor as before where nothing has changed.
         """
 
@@ -96,7 +97,7 @@ class PromptTargets:
         return self._once(("weights", *self._state(image, step), part, context, device), make)
 
     def _state(self, image: int, step: int) -> tuple[tuple[str, ...], Set[Target] | None]:
-        """All that decides where the targets stand: the texts of the parts, and the targets that are meant."""
+        """The texts of the image's parts and the targets meant for it: all that decides places."""
         texts = tuple(_active(part, step) for part in self.prompts[image])
         return texts, None if self.named is None else frozenset(self.named[image])
 

@@ -1,4 +1,4 @@
-"""Target words → positions of their tokens in the host's own tokenization of the prompt."""
+"""The search for a target's tokens in the host's own tokenization of the prompt."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .target_list import Target
 class Token:
     """One token of a prompt.
 
-    ``key``: what identifies it: the id of a text token, the name of a textual inversion.
-    ``position``: its row in the cross-attention context (77 rows a chunk, row 0 the start token).
+    ``key``: its identity: the id of a text token, or the name of a textual inversion.
+    ``position``: its row in the cross-attention context. For CLIP that has 77 rows a chunk, of
+    which row 0 is the start token.
     ``ends_word``: whether a word ends with it.
     """
 
@@ -24,20 +25,24 @@ class Token:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a target stands in one prompt: ``(part, positions)`` per occurrence, ``part`` being an ``AND`` part."""
+    """The places of a target in one prompt.
+
+    ``occurrences``: ``(part, positions)`` of each, ``part`` being the index of an ``AND`` part.
+    """
 
     occurrences: tuple[tuple[int, tuple[int, ...]], ...]
 
     def positions(self, part: int) -> tuple[int, ...]:
-        """All token positions in one ``AND`` part, occurrences together."""
+        """All token positions in one ``AND`` part, the occurrences together."""
         return tuple(p for where, positions in self.occurrences if where == part for p in positions)
 
 
 def find(parts: Sequence[Sequence[Token]], words: Sequence[Token], target: Target) -> Found:
-    """``target``, tokenized as ``words``, in a prompt given as its ``AND`` parts.
+    """The places of ``target`` in a prompt.
 
-    A match is a run of the same tokens that begins and ends where words do; the occurrences count
-    through the parts in order. No match gives a ``Found`` without occurrences.
+    ``parts``: the tokens of the prompt's ``AND`` parts. ``words``: those of the target's text.
+    An occurrence is a run of the same tokens that begins and ends where words do.
+    Occurrences count through the parts in order. There may be none.
     """
     keys = [token.key for token in words]
     matches = []

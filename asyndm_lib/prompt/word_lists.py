@@ -1,7 +1,7 @@
-"""Words of a prompt that may name a thing: all but those that, in English, never do.
+"""Word lists: which words of a prompt may name a thing, and which, in English, never do.
 
-The lists are short: they hold what stands in many prompts. A word that they lack, of whatever language, may
-name a thing; whether it has a region is then seen from its token maps.
+The lists are short: they hold what stands in many prompts. A word that they lack, of whatever
+language, may name a thing; whether it has a region is then seen from its token maps.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FUNCTION = _listed(
     painted drawn rendered inspired designed created isolated centered centred
     """
 )
-"""What holds an English sentence together, in lower case."""
+"""Words that hold an English sentence together, in lower case."""
 
 OTHERS = _listed(
     # counts and places
@@ -107,7 +107,7 @@ OTHERS = _listed(
     full-body fullbody halfbody full-length score safe nsfw sfw rating explicit version official unofficial
     """
 )
-"""What else never names a thing."""
+"""Other words that never name a thing."""
 
 BEFORE_A_THING = _listed(
     """
@@ -116,7 +116,10 @@ BEFORE_A_THING = _listed(
     square circle oval fire neon
     """
 )
-"""What names a thing by itself but describes one where another word follows: "an orange", "an orange cat"."""
+"""Words that name a thing by themselves, but describe one where another word follows.
+
+"An orange" is a thing, "an orange cat" a cat.
+"""
 
 PHRASES = re.compile(
     r"\b(?:depth of field|rule of thirds|golden hour|blue hour|clip[ -]?art|line[ -]?art|concept art|oil painting"
@@ -124,19 +127,22 @@ PHRASES = re.compile(
     r"|(?:soft|natural|volumetric|rim|studio|dramatic|ambient) lights?)\b",
     re.IGNORECASE,
 )
-"""What names no thing though its words do."""
+"""Phrases that name no thing, though their words do."""
 
 _TAG = re.compile(r"<\w+:[^<>]*>")
 _NUMBER = re.compile(r"\d+(?:[kpxsd]|mm|px|cm|st|nd|rd|th)?", re.IGNORECASE)
 _ENDS = ",;!?\n|\u060c\u061f\u3001\u3002\uff0c"
-"""What ends a phrase, beside a full stop."""
+"""Characters that end a phrase, beside a full stop."""
 
 _INSIDE = "-'\u2019"
 _JOINERS = "\u200c\u200d"
 
 
 def things(text: str) -> list[str]:
-    """The words of ``text``, a prompt without ``AND`` or prompt editing, that may name a thing: in order, each once."""
+    """The words of a text that may name a thing, in order, each once.
+
+    ``text``: a prompt, or a part of one, without ``AND`` and prompt editing.
+    """
     words = list(_words(PHRASES.sub(",", _TAG.sub(" ", text))))
     found: dict[str, str] = {}
     for at, word in enumerate(words):
@@ -157,7 +163,10 @@ def _describes(word: str, follower: str | None) -> bool:
 
 
 def _words(text: str) -> Iterator[str | None]:
-    """The words and runs of symbols such as emoji; None where a phrase ends. Bare numbers are left out."""
+    """The words of a text and its runs of symbols such as emoji; None where a phrase ends.
+
+    Bare numbers are left out.
+    """
     at = 0
     while at < len(text):
         kind, start = _kind(text, at), at

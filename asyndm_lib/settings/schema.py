@@ -1,8 +1,8 @@
-"""The settings model as a JSON schema, for programs that send settings."""
+"""A JSON schema of the settings, for programs that send them."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from .settings import Settings
@@ -14,11 +14,11 @@ ENABLED = {
     "default": True,
 }
 _KEYWORDS = {"minimum": "minimum", "maximum": "maximum", "max_length": "maxLength", "choices": "enum"}
-"""Metadata of a setting → the schema's word for it."""
+"""Names of a setting's metadata → the schema's words for them."""
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema (2020-12) of the object that names settings, ready for ``json.dumps``."""
+    """The JSON schema (2020-12) of the object that names settings, ready for ``json.dumps``."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "AsynDM",
@@ -28,7 +28,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _property(field: Any) -> dict[str, Any]:
+def _property(field: Field[Any]) -> dict[str, Any]:
     kind = {bool: "boolean", float: "number", str: "string"}[type(field.default)]
     limits = {word: field.metadata[name] for name, word in _KEYWORDS.items() if name in field.metadata}
     if "enum" in limits:

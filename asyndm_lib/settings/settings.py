@@ -1,9 +1,9 @@
-"""The one settings model: the source of the controls, the infotext, the API and the command line."""
+"""The settings: one model for the controls, the infotext, the API and the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from ..clock.curves import CURVES
@@ -20,13 +20,18 @@ def _setting(default: Any, label: str, help: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person can choose for one picture.
+    """Settings of one picture, as a person chooses them.
 
-    Every field's metadata holds ``label`` (for controls and infotext), ``help`` (one sentence) and,
-    where they apply, ``minimum``, ``maximum``, ``step``, ``choices``, ``max_length`` (characters), ``webui``
-    (of no use without a WebUI), or ``aside`` (changes no picture).
+    The order of the fields is the order of the script's arguments in saved API requests: a new one
+    goes to the end.
 
-    Raises :class:`SettingsError` or :class:`TargetError` on construction with a value out of range.
+    Every field's metadata holds ``label`` (for controls and infotext) and ``help`` (one sentence).
+    Where they apply it holds ``minimum``, ``maximum``, ``step``, ``choices``, ``max_length``
+    (characters), ``webui`` (True: of no use without a WebUI) and ``aside`` (True: changes no
+    picture).
+
+    Raises :class:`SettingsError` for a value of the wrong type or out of range, and
+    :class:`TargetError` for a target list that cannot be read.
     """
 
     targets: str = _setting(
@@ -90,7 +95,7 @@ class Settings:
     )
 
     def of_second_pass(self) -> Settings | None:
-        """What holds in hires fix's second pass; None for nothing."""
+        """The settings of hires fix's second pass; None if it goes without AsynDM."""
         if self.second_pass == "off":
             return None
         return replace(self, concavity=self.second_concavity) if self.second_pass == "own concavity" else self
@@ -102,9 +107,10 @@ class Settings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from named values, defaults for the rest.
+        """Settings from named values, with the defaults for the rest.
 
-        Raises :class:`SettingsError` that names an unknown key, a wrong type or a value out of range.
+        Raises :class:`SettingsError` that names an unknown key, a wrong type or a value out of
+        range, and :class:`TargetError` for a target list that cannot be read.
         """
         names = [f.name for f in fields(cls)]
         for key in values:
@@ -114,10 +120,10 @@ class Settings:
 
 
 EVERYWHERE = tuple(f for f in fields(Settings) if not f.metadata.get("webui"))
-"""The fields that count without a WebUI too."""
+"""Fields of the settings that count without a WebUI too."""
 
 
-def _checked(f: Any, value: Any) -> Any:
+def _checked(f: Field[Any], value: Any) -> Any:
     label, meta = f.metadata["label"], f.metadata
     if isinstance(f.default, bool):
         if not isinstance(value, bool):
