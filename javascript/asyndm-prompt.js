@@ -15,7 +15,8 @@
     const PARTNERS = {"(": ")", "[": "]"};
     const BETWEEN_PHRASES = ",:|<>@#＃";
 
-    // The target list's grammar is asyndm_lib/prompt/target_list.py's, down to what it takes for a blank and a number.
+    // The grammar of target lists and tags is that of asyndm_lib/prompt/target_list.py, down to what is a blank and
+    // what a number; tests/target_grammar.json holds both to it.
     const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
     const [ONE_BLANK, BLANKS] = [new RegExp(BLANK), new RegExp(`${BLANK}+`, "g")];
     const OCCURRENCE = new RegExp(`[#＃]${BLANK}*(\\p{Nd}+)$`, "u");
@@ -64,8 +65,9 @@
         }
     }
 
-    /** Matches of what a prompt is made of. No tag can begin behind the last ">": to look for one takes long. */
+    /** The pieces of a prompt, as matches of its pattern. */
     function* pieces(prompt) {
+        // Behind the last ">" no tag can begin; to look for one takes the square of the prompt's length.
         const lastEnd = prompt.lastIndexOf(">");
         for (let at = 0, match; ; at = match.index + match[0].length) {
             const pattern = at < lastEnd ? WITH_NETWORKS : WITHOUT_NETWORKS;
@@ -93,7 +95,7 @@
         return found;
     }
 
-    /** Where each opening bracket that is closed stands → where it is closed. An escaped one is a character as others. */
+    /** The place of each opening bracket that is closed → where it is closed. An escaped one is an ordinary character. */
     function partners(text) {
         const open = [], found = new Map();
         for (const {0: piece, index} of text.matchAll(/\\.|[()[\]]/gsu)) {
@@ -107,8 +109,9 @@
     }
 
     /**
-     * An entry's words, which occurrence of them (null: all), its own concavity (null: none), and how that was typed,
-     * ":0.5" or "". Null for an entry that cannot be read, which is no target: the server says why.
+     * An entry's words, which occurrence of them (null: all), and its own concavity (null: none).
+     * `ending` is the concavity as typed, ":0.5" or "".
+     * Null for an entry that cannot be read: it is no target, and the server says why.
      */
     function parseEntry(entry) {
         const [ending, typed] = entry.match(/:([^:()[\]]*)$/) ?? ["", null];
@@ -116,6 +119,7 @@
         if (concavity !== null && !(concavity >= 0 && concavity <= 1)) return null;
         let text = stripped(entry.slice(0, entry.length - ending.length));
         let occurrence = null;
+        // Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
         for (;;) {
             const sign = occurrence === null && text.match(OCCURRENCE);
             if (sign) {
@@ -136,13 +140,13 @@
         return text.slice(start, end);
     }
 
-    /** What is typed as a number, in digits of whatever script; NaN for all else. */
+    /** A number as Python reads it, in digits of any script; NaN for all else. */
     function number(typed) {
         const ascii = stripped(typed).replace(/\p{Nd}/gu, valueOf);
         return NUMBER.test(ascii) ? Number(ascii.replaceAll("_", "")) : NaN;
     }
 
-    /** A digit's value: each script's digits from 0 to 9 stand together, and no other digit beside them but ten more. */
+    /** A digit's value. Digits stand in rows of ten in Unicode, from 0 to 9. */
     function valueOf(digit) {
         const code = digit.codePointAt(0);
         let first = code;
@@ -150,7 +154,7 @@
         return (code - first) % 10;
     }
 
-    /** Where the words of `text` stand among a prompt's units: [{first, last}...]. Each text is looked for once. */
+    /** Where the words of `text` stand among a prompt's units: [{first, last}...]. */
     function occurrences({units, found}, text) {
         if (!found.has(text)) found.set(text, search(units, text));
         return found.get(text);

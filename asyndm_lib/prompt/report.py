@@ -10,8 +10,8 @@ from ..errors import AsynDMError
 from .prompt_targets import PromptTargets, Scheduled, Tokenize
 from .target_list import Target, parse_targets
 
-CHUNK = 77
-"""Rows of the cross-attention context in a chunk of the prompt, its start token included."""
+ROWS = 77
+"""Rows of the cross-attention context that a chunk of the prompt has, its start token included."""
 
 _WEIGHT = re.compile(r":\s*[-+.\d]+\s*(?=[)\]])")
 _WORD = re.compile(r'[^\s,;:!?()\[\]{}|\\"<>]+')
@@ -20,9 +20,7 @@ Place = tuple[int, tuple[int, ...]]
 """One occurrence of a target: its ``AND`` part and the positions of its tokens."""
 
 
-def match(
-    parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize: Tokenize
-) -> dict[str, Any]:
+def match(parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize: Tokenize) -> dict[str, Any]:
     """Where the targets stand in a prompt; the answer is ready for ``json.dumps``.
 
     ``parts``: the prompt's ``AND`` parts.
@@ -64,9 +62,7 @@ def match(
     }
 
 
-def _places(
-    parts: Sequence[Scheduled], targets: Sequence[Target], tokenize: Tokenize
-) -> list[list[Place]]:
+def _places(parts: Sequence[Scheduled], targets: Sequence[Target], tokenize: Tokenize) -> list[list[Place]]:
     """Per target its places at any step, in the prompt's order."""
     prompt = PromptTargets(targets, [parts], tokenize)
     places: list[set[Place]] = [set() for _ in targets]
@@ -77,7 +73,7 @@ def _places(
 
 
 def _occurrence(part: int, positions: Sequence[int]) -> dict[str, Any]:
-    tokens = [{"chunk": position // CHUNK, "index": position % CHUNK} for position in positions]
+    tokens = [{"chunk": position // ROWS, "index": position % ROWS} for position in positions]
     return {"part": part, "tokens": tokens}
 
 
