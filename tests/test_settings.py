@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.errors import AsynDMError, SettingsError, TargetError
-from asyndm_lib.masks.threshold import TIMINGS
+from asyndm_lib.masks.target_masks import TIMINGS
 from asyndm_lib.settings.settings import EVERYWHERE, Settings
 
 FIELDS = {f.name: f for f in fields(Settings)}
@@ -56,7 +56,7 @@ def test_every_setting_says_what_it_is():
 
 def test_the_choices_are_all_there_are():
     assert FIELDS["curve"].metadata["choices"] == CURVES == ("quadratic", "piecewise linear", "exponential")
-    assert FIELDS["mask_timing"].metadata["choices"] == TIMINGS == ("lagged", "fresh", "static")
+    assert FIELDS["mask_timing"].metadata["choices"] == tuple(TIMINGS) == ("lagged", "fresh", "static")
     assert FIELDS["second_pass"].metadata["choices"] == ("same", "off", "own concavity")
 
 
