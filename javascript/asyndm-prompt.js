@@ -119,6 +119,8 @@
         if (concavity !== null && !(concavity >= 0 && concavity <= 1)) return null;
         let text = stripped(entry.slice(0, entry.length - ending.length));
         let occurrence = null;
+        const closings = partners(text);
+        let start = 0; // where what is left of the text begins
         // Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
         for (;;) {
             const sign = occurrence === null && text.match(OCCURRENCE);
@@ -126,8 +128,10 @@
                 occurrence = Math.min(number(sign[1]), LAST_OCCURRENCE);
                 text = stripped(text.slice(0, sign.index));
             }
-            if (partners(text).get(0) !== text.length - 1) break;
-            text = stripped(text.slice(1, -1).replace(EMPHASIS, ""));
+            if (closings.get(start) !== start + text.length - 1) break;
+            const inside = text.slice(1, -1).replace(EMPHASIS, "");
+            text = stripped(inside);
+            start += 1 + inside.indexOf(text);
         }
         if (!text || occurrence === 0) return null;
         return {text: text.replace(BLANKS, " "), occurrence, concavity, ending};

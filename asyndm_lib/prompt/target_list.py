@@ -126,6 +126,7 @@ def _target(entry: str) -> Target:
         if not 0 <= concavity <= 1:
             raise TargetError(f"target {entry!r:.80}: the concavity {typed:.40} is not from 0 to 1")
         text = text[: match.start()].strip()
+    partners, start = _partners(text), 0  # what is left of the text begins at start
     while True:
         # Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
         if occurrence is None and (match := _OCCURRENCE.search(text)):
@@ -133,9 +134,11 @@ def _target(entry: str) -> Target:
             if occurrence < 1:
                 raise TargetError(f"target {entry!r:.80}: occurrences count from #1")
             text = text[: match.start()].strip()
-        if _partners(text).get(0) != len(text) - 1:
+        if partners.get(start) != start + len(text) - 1:
             break
-        text = _WEIGHT.sub("", text[1:-1]).strip()
+        inside = _WEIGHT.sub("", text[1:-1])
+        text = inside.strip()
+        start += 1 + len(inside) - len(inside.lstrip())
     if not text:
         raise TargetError(f"target {entry!r:.80} names no word")
     return Target(" ".join(text.split()), occurrence, concavity)
