@@ -1,4 +1,5 @@
-"""The command line: its options, and one line for everything that a person can get wrong."""
+"""The command line: its options, and one line of text for everything that a person can get wrong.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ BENCH_SAMPLERS = (
     "sample_dpmpp_2m_sde",
     "sample_dpmpp_3m_sde",
 )
-"""Those that need no more than sigmas and noise."""
+"""The samplers that need no more than sigmas and noise."""
 
 RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 """The committed results of an evaluation."""
@@ -35,7 +36,7 @@ class Failure(Exception):
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the defaults that there are."""
+    """Shows a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default not in (None, "", False) else action.help
@@ -47,7 +48,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 with one line on stderr for a wrong value, 130 after Ctrl-C."""
+    """Run one command and return its exit code.
+
+    The code is 0 if all went well, 2 with one line on stderr for a wrong value, and 130 after
+    Ctrl-C.
+    """
     warnings.simplefilter("ignore")  # those of the packages are meant for their developers
     try:
         options = parser().parse_args(arguments)
@@ -68,7 +73,7 @@ def _fail(message: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and options."""
+    """The parser of all commands and options."""
     top = _Parser(prog="asyndm", description="AsynDM (asynchronous denoising, arXiv 2510.04504) without a WebUI.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
@@ -86,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: argparse._SubParsersAction, name: str, **texts: str) -> argparse.ArgumentParser:
-    """One with options; ``texts``: its ``help`` and ``description``."""
+    """The parser of one command with options. ``texts`` are its ``help`` and ``description``."""
     return commands.add_parser(name, formatter_class=_Formatter, allow_abbrev=False, **texts)
 
 

@@ -2,7 +2,7 @@
 
 
 class AsynDMError(Exception):
-    """Base class. ``str(error)`` is one line that names what is wrong and what to do."""
+    """The base class. ``str(error)`` is one line that says what is wrong and what to do."""
 
 
 class SettingsError(AsynDMError):
@@ -14,4 +14,4 @@ class TargetError(AsynDMError):
 
 
 class Unsupported(AsynDMError):
-    """The host's present set-up (sampler, model, …) cannot run on a sigma map."""
+    """The host's present set-up (its sampler, model or the like) cannot run on a sigma map."""

@@ -1,1 +1,1 @@
-"""What the method costs in time and memory: ``python -m asyndm_lib bench``."""
+"""The cost of the method in time and memory: ``python -m asyndm_lib bench``."""

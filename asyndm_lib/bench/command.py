@@ -1,4 +1,4 @@
-"""``python -m asyndm_lib bench``."""
+"""The ``bench`` command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from .report import HEAD, Case, line, machine, measured, save, usual_cases
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Measure the cases that ``options`` name, print a line as soon as each is known, and write the JSON file."""
+    """Measure the cases that ``options`` name. A table line is printed as soon as a case is known,
+    and the JSON file is written after each."""
     device = device_of(options.device)
     chosen = (options.models, options.samplers, options.batch, options.length, options.targets)
     first = Case("SD 1.5" if device.type == "cuda" else "embedded", "Euler", 1, 20)

@@ -1,4 +1,4 @@
-"""A whole sampling loop, k-diffusion's own and ours, on the same model and noise."""
+"""A whole sampling loop twice, k-diffusion's own and ours, on the same model and noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = ("cat", "dog", "bird", "tree", "house", "boat", "cloud", "lamp")
 
 
 class _Denoiser(DiscreteEpsDDPMDenoiser):
-    """A UNet as k-diffusion sees it, under autocast on a GPU as the WebUIs run it."""
+    """A UNet as k-diffusion sees it. On a GPU it runs under autocast, as in the WebUIs."""
 
     def get_eps(self, x: Tensor, t: Tensor, **conditioning: Any) -> Tensor:
         with torch.autocast("cuda", torch.float16) if x.is_cuda else nullcontext():
@@ -35,9 +35,11 @@ class _Denoiser(DiscreteEpsDDPMDenoiser):
 
 
 class Loop:
-    """``plain()`` and ``asyndm()`` give the final latents of the same start.
+    """One case's two loops: ``plain()`` and ``asyndm()`` return the final latents of the same
+    start.
 
-    With everything on: masks of ``targets`` target words made anew in every step, new clocks every step, CFG.
+    Everything is on in ``asyndm()``: masks of ``targets`` target words and new clocks in every
+    step, and CFG.
     """
 
     def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
@@ -56,13 +58,13 @@ class Loop:
 
     @torch.no_grad()
     def plain(self) -> Tensor:
-        """k-diffusion's own loop."""
+        """The final latents of k-diffusion's own loop, ``[B, 4, h, w]``."""
         function = getattr(k_diffusion.sampling, self._name)
         return function(self._guided, self._x, self.sigmas, disable=True, **self._sampler_options())
 
     @torch.no_grad()
     def asyndm(self) -> Tensor:
-        """Ours."""
+        """The final latents of our loop, ``[B, 4, h, w]``."""
         denoiser = self._denoiser
         maps = (on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
         host = Host(
@@ -104,5 +106,5 @@ class Loop:
 
 
 def _tokenize(text: str) -> list[Token]:
-    """One token a word, after the start token."""
+    """The tokens of ``text``: one a word, after the start token."""
     return [Token(word, at, True) for at, word in enumerate(text.split(), start=1)]

@@ -1,4 +1,4 @@
-"""Time, memory, and calls of one way through a sampling loop."""
+"""Time, memory and operation counts of a piece of work."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _FREE = frozenset(
 """Operations that compute nothing: views, empty memory, questions."""
 
 _WAITS = frozenset(["_local_scalar_dense", "is_nonzero", "nonzero", "unique_dim", "_unique2", "equal", "masked_select"])
-"""Operations for whose result the CPU waits."""
+"""Operations whose result the CPU waits for."""
 
 
 class Operations(TorchDispatchMode):
-    """Counts PyTorch's operations inside the ``with``: each computing one is a launch on a GPU, or more.
+    """Counts PyTorch's operations inside the ``with``.
 
-    ``computing``: by name. ``waits``: those for which the CPU would wait for a GPU.
+    ``computing`` counts those that compute, by name; each is at least one launch on a GPU.
+    ``waits`` counts those for which the CPU would wait for a GPU.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Operations(TorchDispatchMode):
 
 
 def operations(loop: Loop) -> Operations:
-    """Those of one loop."""
+    """The counted operations of one call of ``work``."""
     with Operations() as counted:
         loop()
     return counted
@@ -57,7 +58,11 @@ def operations(loop: Loop) -> Operations:
 
 @dataclass(frozen=True)
 class Launches:
-    """``started``: kernels of one loop. ``waits``: the CPU's for the GPU. ``busy``: seconds in which the GPU works."""
+    """What a GPU is given in one call.
+
+    ``started``: kernels. ``waits``: how often the CPU waits for the GPU. ``busy``: seconds in which
+    the GPU works.
+    """
 
     started: int
     waits: int
@@ -65,7 +70,7 @@ class Launches:
 
 
 def launches(loop: Loop) -> Launches:
-    """What the GPU is given in one loop."""
+    """The launches of one call of ``work``. A GPU is needed."""
     from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
@@ -84,7 +89,10 @@ def launches(loop: Loop) -> Launches:
 
 @dataclass(frozen=True)
 class Cost:
-    """``seconds``: of each round. ``peak``: bytes above what is held before, at most; None on a CPU."""
+    """What a piece of work costs.
+
+    ``seconds``: of each round. ``peak``: the most bytes above what was held before; None on a CPU.
+    """
 
     seconds: list[float]
     peak: int | None
@@ -95,7 +103,10 @@ class Cost:
 
 
 def interleaved(loops: list[Loop], rounds: int, device: torch.device) -> list[Cost]:
-    """Each of ``loops`` once to warm up, then ``rounds`` times in turn, so that what else goes on meets all alike."""
+    """The cost of each of ``works``, which run in turn so that outside load meets all alike.
+
+    Each runs once to warm up, and then ``rounds`` times.
+    """
     for loop in loops:
         loop()
     measured: list[list[tuple[float, int | None]]] = [[] for _ in loops]

@@ -1,4 +1,5 @@
-"""The models that are timed: UNets of full size with random weights (speed does not depend on them)."""
+"""The models that are timed: UNets of full size. Their weights are random, since speed does not
+depend on them."""
 
 from __future__ import annotations
 
@@ -43,16 +44,17 @@ SD21 = {
 }
 SDXL = {**SD21, "attention_resolutions": [4, 2], "channel_mult": [1, 2, 4], "context_dim": 2048}
 SDXL_DEPTHS = {2: 2, 4: 10}
-"""Transformer blocks where there are so many times the channels of the first level."""
+"""How many transformer blocks a level has, by its channels as a multiple of the first level's."""
 
 SDXL_LABEL = 2816
 
 
 @dataclass(frozen=True)
 class Model:
-    """``unet``, called with ``x [N, 4, size, size]``, timesteps ``[N]``, ``context [N, 77, context]``, ``y``.
+    """A UNet and the sizes of its inputs.
 
-    ``label``: the width of ``y``; None where the UNet takes none.
+    It is called with ``x [N, 4, size, size]``, timesteps ``[N]``, ``context [N, 77, context]`` and
+    ``y [N, label]``. ``label`` is None where the UNet takes no ``y``.
     """
 
     name: str
@@ -63,10 +65,13 @@ class Model:
 
 
 class SdxlUNet(UNetModel):
-    """SDXL's UNet of ldm's parts, which know neither a depth for each level nor labels that are vectors."""
+    """SDXL's UNet, built from ldm's parts.
+
+    ldm itself knows neither a depth for each level nor labels that are vectors.
+    """
 
     def __init__(self, **size: int) -> None:
-        """``size``: what differs from SDXL's own."""
+        """``size``: ldm's parameters where they differ from SDXL's."""
         super().__init__(**{**SDXL, **size})
         for parent in list(self.modules()):
             for name, child in list(parent.named_children()):
@@ -77,7 +82,7 @@ class SdxlUNet(UNetModel):
         self.label_emb = nn.Sequential(nn.Linear(SDXL_LABEL, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor) -> Tensor:
-        """As ldm's, with ``y [N, 2816]``."""
+        """The prediction ``[N, 4, h, w]``, as ldm's UNet makes it, with a label ``y [N, 2816]``."""
         sinusoidal = timestep_embedding(timesteps, self.model_channels).to(self.dtype)
         emb = self.time_embed(sinusoidal) + self.label_emb(y)
         h, skipped = x.to(self.dtype), []
@@ -129,4 +134,5 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
     "SD 2.1 768": _random("SD 2.1 768", lambda: UNetModel(**SD21), 96, 1024),
     "SDXL": _random("SDXL", SdxlUNet, 128, 2048, SDXL_LABEL),
 }
-"""``MODELS[name](device)``; all but the embedded one in half precision."""
+"""A model's maker by its name: ``MODELS[name](device)``. All but the embedded one are in half
+precision."""

@@ -20,7 +20,7 @@ from .models import MODELS
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """One case: a row of the table."""
 
     model: str
     sampler: str
@@ -31,11 +31,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What a case costs: the plain loop's median seconds, and ours as ratios to it round by round.
+    """What a case costs.
 
-    ``ratios``: the quartiles. ``busy``: the ratio of the GPU's time at work, whatever it waits for between.
-    ``peak``: MiB of the plain loop above the weights, and ``memory`` the ratio of ours.
-    ``calls``: per step, plain and ours: kernel launches on a GPU, PyTorch's operations on a CPU. ``waits``: in a loop.
+    ``plain``: the plain loop's median seconds. ``time``: our loop's as a multiple of them.
+    ``ratios``: the quartiles of that multiple over the rounds. ``busy``: the multiple of the GPU's
+    time at work, without its waits. ``peak``: MiB that the plain loop takes above the weights.
+    ``memory``: our loop's as a multiple of them. ``calls``: per step, plain and ours, kernel
+    launches on a GPU or PyTorch operations on a CPU. ``waits``: of the CPU for the GPU in a whole
+    loop, plain and ours.
     """
 
     case: Case
@@ -50,7 +53,8 @@ class Row:
 
 
 def usual_cases(device: torch.device) -> list[Case]:
-    """Batch sizes of every model, then samplers and lengths of two at batch 1, then many targets."""
+    """The usual cases: every model's batch sizes, then samplers and lengths of two models, then
+    many targets."""
     if device.type != "cuda":
         return [Case("embedded", "Euler", batch, 20) for batch in (1, 4)]
     base = Case("SD 1.5", "Euler", 1, 20)
@@ -63,7 +67,7 @@ def usual_cases(device: torch.device) -> list[Case]:
 
 
 def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[Row]:
-    """Each case's row. ``rounds``: of both loops, in turn."""
+    """The figures of each case. Both loops run ``rounds`` times, in turn."""
     name, model = None, None
     with replaced(CrossAttention, "forward", scaled_dot_product):
         for case in cases:
@@ -98,7 +102,7 @@ def _row(case: Case, loop: Loop, rounds: int, device: torch.device) -> Row:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the figures were measured on."""
+    """The device and the versions that the figures were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
@@ -110,7 +114,7 @@ HEAD = (
 
 
 def line(row: Row) -> str:
-    """One of the table's."""
+    """The table line of one case."""
     case = row.case
     memory = "" if row.memory is None else f"{row.memory:.3f} of {row.peak:.0f} MiB"
     cells = [
@@ -131,7 +135,7 @@ def line(row: Row) -> str:
 
 
 def save(rows: list[Row], device: torch.device, path: Path) -> None:
-    """Everything measured, as JSON."""
+    """Write everything measured to ``path``, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {**machine(device), "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

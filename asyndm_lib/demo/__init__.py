@@ -1,6 +1,7 @@
-"""The command line, and the embedded model that it draws with."""
+"""The embedded model, and the ``generate`` command that draws with it."""
 
 from pathlib import Path
 
 MODEL = Path(__file__).parent / "model" / "emoji.safetensors"
-"""The embedded model; the command line's defaults of the size and the CFG scale are those it was trained for."""
+"""The embedded model. The command line's default size and CFG scale are those it was trained for.
+"""

@@ -1,7 +1,8 @@
-"""Which words does a run choose by itself where no targets are named? ``python -m asyndm_lib.demo.choosing``
+"""Measure which words a run chooses by itself where no targets are named: ``python -m
+asyndm_lib.demo.choosing``
 
-The prompts are made as the training captions are, from seeds of their own. What the choice goes by was settled on 80
-others like them.
+The prompts are made like the training captions, from seeds of their own. The rule of the choice was
+settled on 80 other prompts of the same kind.
 """
 
 from __future__ import annotations
@@ -30,21 +31,22 @@ from .training.captions import Group, compose
 from .training.concepts import BACKGROUNDS, CONCEPTS
 
 FIRST_SEED = 1_000_000_000
-"""The training's captions came from seeds below."""
+"""The first prompt's seed. All training captions came from seeds below it."""
 
 WAYS = (("Euler", 12), ("Euler", 20), ("Euler", 30), ("DPM++ 2M", 20))
-"""Samplers and their steps, two prompts each in turn."""
+"""Samplers with their steps. Two prompts each take them in turn."""
 
 UNKNOWN = ("qwertz", "serenity", "justice", "philosophy", "sadness", "zum", "mit", "swirly", "happily", "gracious")
-"""Words that name nothing the model can draw, and that no list of the core holds."""
+"""Words that name nothing the model can draw, and that stand on none of the core's lists."""
 
 BACKGROUND_WORDS = {"background", *BACKGROUNDS}
 KINDS = ("object", "colour of an object", "background", "unknown", "other")
-"""What a word is. "soccer ball" is two object words, "red heart" an object's colour and an object word."""
+"""The kinds of words. "soccer ball" is two object words; "red heart" is an object's colour and an
+object word."""
 
 
 class Prompt(NamedTuple):
-    """``words``: each with what it is; the prompt's words, each once."""
+    """A prompt with the kind of each of its words. ``seed`` is the one that made it."""
 
     text: str
     words: dict[str, str]
@@ -52,7 +54,8 @@ class Prompt(NamedTuple):
 
 
 def prompts(count: int, unknown: int) -> Iterator[Prompt]:
-    """One to four things, several of one at times, backgrounds, places, as the training had them."""
+    """Prompts as in training: one to four things, some of them several times, with backgrounds and
+    places."""
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         rng = random.Random(seed)
         things = rng.choice((1, 2, 2, 3, 4))
@@ -83,7 +86,7 @@ def prompts(count: int, unknown: int) -> Iterator[Prompt]:
 
 
 class Tally:
-    """How many words of each kind there were, and how many were chosen."""
+    """How many words of each kind there were, and how many of them were chosen."""
 
     def __init__(self) -> None:
         self._all, self._chosen = Counter(), Counter()
@@ -105,7 +108,7 @@ class Tally:
 
 
 class EveryWord(Embedded):
-    """Every word is a candidate, whatever the lists say."""
+    """A host for which every word is a candidate, whatever the lists say."""
 
     def targets(self, request: Request, settings: Settings) -> PromptTargets:
         words = dict.fromkeys(re.findall(r"\w+", request.prompt))
@@ -142,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _chosen(host: Embedded, request: Request, method: Settings) -> list[str]:
-    """What a run chooses. It is stopped where the choice is made; a static one's first pass alone makes it."""
+    """The words that a run chooses. The run is stopped where the choice is made."""
     chosen: list = []
     host.sample(request, method, lambda steps: islice(steps, EVALUATIONS), chose=chosen.extend)
     return [word for words in chosen for word in words or ()]

@@ -1,4 +1,4 @@
-"""Which device a command works on."""
+"""The device that a command works on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from ..errors import SettingsError
 
 
 def device_of(name: str | None) -> torch.device:
-    """``name``: cpu, cuda, cuda:1 …; None for the GPU where there is one. Raises :class:`SettingsError`."""
+    """The device of that name: cpu, cuda, cuda:1 and so on; for None the GPU where there is one.
+
+    Raises :class:`SettingsError` for any other name, or a GPU that is not there.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

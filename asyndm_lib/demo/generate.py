@@ -1,4 +1,4 @@
-"""The ``generate`` command: three pictures of one seed, and what AsynDM did on its way."""
+"""The ``generate`` command: three pictures of one seed, and what AsynDM did while making them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ MOMENTS = 6
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Make the pictures, write the sheet, and print its path; ``options`` are those of :mod:`cli`.
+    """Make the pictures, write the sheet, and print its path. ``options`` come from
+    :mod:`asyndm_lib.cli`.
 
-    Raises :class:`AsynDMError` for whatever is wrong with them.
+    Raises :class:`AsynDMError` for anything that is wrong with them.
     """
     settings = Settings(**{f.name: getattr(options, f.name) for f in EVERYWHERE})
     seeds = range(options.seed, options.seed + options.batch)
@@ -76,7 +77,8 @@ class Variant:
 
 
 def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) -> list[Picture]:
-    """One per seed. What AsynDM chose by itself is printed, and stands in the caption."""
+    """One picture per seed. Words that AsynDM chose by itself are printed and stand in the caption.
+    """
 
     def progress(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, desc=f"{variant.name:10}", disable=None)
@@ -94,7 +96,7 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
 
 
 def _check_writable(out: Path, images: Path | None) -> None:
-    """Before any work: make the folders and see that the sheet can be written."""
+    """Make the folders and see that the sheet can be written, before any work is done."""
     if out.suffix.lower() not in Image.registered_extensions():
         raise AsynDMError(f"--out {out}: {out.suffix or 'no ending'} is no picture format; use .png")
     try:
@@ -111,7 +113,10 @@ def _check_writable(out: Path, images: Path | None) -> None:
 
 
 def _check_targets(host: Embedded, request: Request, settings: Settings) -> None:
-    """Name the targets that are not in the prompt; raise :class:`TargetError` if none is, or none can be chosen."""
+    """Warn of targets that are not in the prompt.
+
+    Raises :class:`TargetError` if none is in it, or if none can be chosen.
+    """
     targets = host.targets(request, settings)
     if targets and not targets.targets:
         raise TargetError(f"no word of {request.prompt!r:.80} names a thing (name --targets, or add --whole-picture)")
@@ -125,7 +130,7 @@ def _check_targets(host: Embedded, request: Request, settings: Settings) -> None
 
 
 def _lines(request: Request, settings: Settings, model: str) -> list[str]:
-    """What the pictures were made with."""
+    """The lines that say what the pictures were made with."""
     named = settings.targets.strip() if parse_targets(settings.targets) else "chosen by itself"
     method = ["whole picture" if settings.whole_picture else f"targets: {named}"]
     for f in EVERYWHERE:

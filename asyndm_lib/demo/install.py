@@ -1,4 +1,5 @@
-"""Copies the embedded model to where a WebUI looks for checkpoints."""
+"""The ``install-model`` command: a copy of the embedded model where a WebUI looks for checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ NAME = "asyndm-emoji"
 
 
 def install(model: Path, webui: Path) -> Path:
-    """Copy ``model`` with its YAML and tokenizer into the ``webui`` folder; returns the new checkpoint.
+    """Copy ``model`` with its YAML and tokenizer into the ``webui`` folder, and return the new
+    checkpoint.
 
-    The copy's YAML names the tokenizer's folder absolutely, since a WebUI takes it from its own working
-    directory. A copy from before is replaced. Raises :class:`AsynDMError` naming the folder that is wrong.
+    The copy's YAML names the tokenizer's folder by its absolute path, since a WebUI reads a
+    relative one from its own working directory. An earlier copy is replaced. Raises
+    :class:`AsynDMError` that names the wrong folder.
     """
     if not (webui / "webui.py").is_file():
         raise AsynDMError(f"{webui} is not a WebUI's folder: it holds no webui.py")

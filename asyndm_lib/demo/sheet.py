@@ -1,4 +1,5 @@
-"""The sheet: pictures side by side, and under them the masks and timesteps of some steps."""
+"""The sheet of the ``generate`` command: pictures side by side, and below them the masks and
+timesteps of some steps."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ..pictures.film import Frame
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels``: uint8 ``[H, W, 3]``."""
+    """One picture and its labels. ``pixels``: uint8 ``[H, W, 3]``."""
 
     name: str
     caption: str
@@ -23,7 +24,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Block:
-    """One seed's pictures, and the steps of the last of them."""
+    """The part of the sheet for one seed: its pictures, and the steps of the last of them."""
 
     label: str
     pictures: Sequence[Picture]
@@ -31,7 +32,7 @@ class Block:
 
 
 def draw(title: str, lines: Sequence[str], blocks: Sequence[Block]) -> Image.Image:
-    """The sheet, RGB."""
+    """The whole sheet as an RGB picture."""
     canvas = Canvas()
     y = canvas.wrapped(MARGIN, title, 34)
     for line in lines:
@@ -43,7 +44,7 @@ def draw(title: str, lines: Sequence[str], blocks: Sequence[Block]) -> Image.Ima
 
 
 def _draw_block(canvas: Canvas, y: int, block: Block) -> int:
-    """Draws at ``y`` and returns where it ends."""
+    """Draw one seed's part at ``y`` and return its bottom."""
     inner = WIDTH - 2 * MARGIN
     side = (inner - 2 * GAP) // 3
     top = y

@@ -1,1 +1,2 @@
-"""Does it follow the prompt better? Methods compared on prompt sets: ``python -m asyndm_lib evaluate``."""
+"""Methods compared on prompt sets: whose pictures follow their prompts? ``python -m asyndm_lib
+evaluate``."""

@@ -18,11 +18,14 @@ from .prompt_sets import PLAIN, sets
 from .webui import WebUI
 
 ON_GPU, ON_CPU = 512, 8
-"""Pictures made at once."""
+"""How many pictures are made at once."""
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Run what ``options`` (of :mod:`demo.cli`) ask for. Raises :class:`AsynDMError` for what is wrong with them."""
+    """Do what ``options`` of :mod:`asyndm_lib.cli` ask for.
+
+    Raises :class:`AsynDMError` for anything that is wrong with them.
+    """
     if options.table:
         _print_table(options.results, options.into)
     elif options.prompts is not None or options.webui is not None:
@@ -32,7 +35,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _trained(options: argparse.Namespace) -> None:
-    """The embedded model on its prompt sets, or the one of sceneries on its own."""
+    """Evaluate the embedded model, or the model of sceneries, on its own prompt sets."""
     subject = subjects.EMBEDDED if options.scenery is None else subjects.in_sceneries(options.scenery)
     device = device_of(options.device)
     rounds = plan.SMALL if options.small else subject.rounds
@@ -65,7 +68,7 @@ def _print_table(path: Path, into: Path | None) -> None:
 
 
 def _foreign(options: argparse.Namespace) -> None:
-    """Another model, in a WebUI or on this machine; or the embedded one in a WebUI."""
+    """Evaluate another model in a WebUI or on this machine, or the embedded one in a WebUI."""
     device = device_of(options.device)
     own = options.prompts is None
     prompts = (

@@ -1,4 +1,4 @@
-"""The contact sheet: pictures of the same prompt and seed side by side, one column per method."""
+"""The contact sheet: pictures of the same prompt and seed side by side, a column per method."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from .runner import SIDE, jobs
 
 GAP = 10
 RIGHT = (24, 132, 70)
-"""Colour of what an exact picture shows."""
+"""The colour of what an exact picture shows."""
 
 
 def draw(
     sets: Sequence[PromptSet], methods: Sequence[Method], way: Way, rows: int, batches: Batches, counter: Counter
 ) -> Image.Image:
-    """``rows`` prompts of every set's report half, their first seed, on the sampler of ``way``."""
+    """The contact sheet of the first ``rows`` prompts of every set's report half, each with its
+    first seed.
+
+    The pictures are made with the sampler of ``way``.
+    """
     work = [job for job in jobs(sets, "report", [0]) if job.number < rows]
     prompts = [job.prompt for job in work]
     noise = batches.noise([job.noise for job in work], SIDE, SIDE)

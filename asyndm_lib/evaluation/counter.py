@@ -1,8 +1,8 @@
 """The counter network: which things a picture of the embedded model shows, and where.
 
-It marks the centre of every object in a grid of 8×8 pixels (as Zhou et al. 2019, "Objects as Points", with a
-centre's class and nothing else). :mod:`counter_training` trained it on rendered scenes that went through the model's
-autoencoder.
+It marks the centre of every object in a grid of 8×8 pixels, as "Objects as Points" does (Zhou et
+al. 2019), but with a centre's class and nothing else. :mod:`counter_training` trained it on
+rendered scenes that went through the model's autoencoder.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from torch import Tensor, nn
 from ..demo.training.concepts import CONCEPTS, UNSEEN
 
 WEIGHTS = Path(__file__).parent / "counter.safetensors"
-"""Of the one for the embedded model. How it did on new scenes, after training, is in the JSON file of that name."""
+"""The weights of the counter for the embedded model. The JSON file of the same name says how it did
+on new scenes."""
 
 NAMES: tuple[str, ...] = tuple(concept.name for concept in (*CONCEPTS, *UNSEEN))
-"""What it tells apart."""
+"""The names of the things that it tells apart."""
 
 CELL = 8
-"""Edge of a grid cell in pixels."""
+"""The edge of a grid cell in pixels."""
 
 APART = 2
-"""Cells within which only the surest centre counts; two objects that can be told apart are farther from each other."""
+"""How many cells around a centre hold no other: only the surest counts. Objects that can be told
+apart are farther from each other."""
 
 SURE = 0.4
-"""Least confidence of a centre."""
+"""The least confidence of a centre."""
 
 
 class Found(NamedTuple):
-    """One object: its name and its centre in pixels."""
+    """One object: its name, and its centre in pixels."""
 
     name: str
     x: float
@@ -43,12 +45,13 @@ class Found(NamedTuple):
 
 
 def tally(found: Sequence[Found]) -> Tally[str]:
-    """How many of each."""
+    """How many things of each name there are."""
     return Tally(thing.name for thing in found)
 
 
 class Counter(nn.Module):
-    """Pictures ``[n, 3, H, W]`` in [-1, 1] → logits ``[n, names, H/8, W/8]`` of a centre in each cell."""
+    """A network that finds centres: pictures ``[n, 3, H, W]`` in [-1, 1] → logits ``[n, names, H/8,
+    W/8]``."""
 
     def __init__(self, names: int = len(NAMES)):
         super().__init__()
@@ -95,7 +98,8 @@ def find(counter: Counter, pictures: Tensor) -> list[list[Found]]:
 
 
 def centres(confidence: Tensor) -> list[list[Found]]:
-    """The objects in ``confidence [n, names, h, w]``: cells that are surest among those around them."""
+    """The objects in ``confidence [n, names, h, w]``: the cells that are surest among those around
+    them."""
     best, name = confidence.max(dim=1)
     around = F.max_pool2d(best[:, None], 2 * APART + 1, stride=1, padding=APART)[:, 0]
     kept = (best == around) & (best > SURE)

@@ -1,8 +1,8 @@
 """Train the counter network and measure it: ``python -m asyndm_lib.evaluation.counter_training``
 
-Its pictures are rendered scenes of no to six objects, encoded and decoded by the embedded model's autoencoder, the
-training ones with noise on the latents, since a sampler's latents are not exact either. The sprites come from
-``python -m asyndm_lib.demo.training sprites … --unseen``.
+It learns from rendered scenes of up to six objects, encoded and decoded by the embedded model's
+autoencoder. Training scenes have noise on their latents, since a sampler's latents are not exact
+either. The sprites come from ``python -m asyndm_lib.demo.training sprites … --unseen``.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from ..demo.training.training import learning_rate
 from .counter import CELL, NAMES, WEIGHTS, Counter, find, tally
 
 MOST = 6
-"""Objects in a scene."""
+"""The most objects in a scene."""
 
 SHARES = (0.02, 0.1, 0.22, 0.22, 0.2, 0.14, 0.1)
-"""Of the scenes with 0 … 6 objects."""
+"""The shares of the scenes with 0, 1, … 6 objects."""
 
 NOISE = 0.1
-"""Most noise on a training scene's latents, which have unit spread."""
+"""The most noise on a training scene's latents, which have unit spread."""
 
 CANVAS = 256
 SPREAD = 1.0
-"""Of the bump around each centre that the network is asked for, in cells."""
+"""The spread, in cells, of the bump around each centre that the network learns."""
 
 
 def draw_layout(n: int, rng: np.random.Generator, tries: int = 48) -> Layout:
-    """Scenes of things that repeat as they may; of several placements the one with the least overlap."""
+    """Scenes in which things may repeat. Of several placements each takes the one with the least
+    overlap."""
     count = rng.choice(len(SHARES), n, p=np.array(SHARES) / sum(SHARES))
     used = np.arange(MOST)[None] < count[:, None]
     repeats = rng.random((n, MOST)) < 0.35  # the same thing as the one before
@@ -73,15 +74,17 @@ def draw_layout(n: int, rng: np.random.Generator, tries: int = 48) -> Layout:
 
 
 def centres(layout: Layout) -> Tensor:
-    """``[n, MOST, 3]``: every object's number, and its centre in pixels, x and y; the number is -1 where none is."""
+    """Every object's number and its centre in pixels, x and y: ``[n, MOST, 3]``. The number is -1
+    where none is."""
     half = np.where(layout.size >= 0, np.array(SIZES)[layout.size], 0) / 2
     return torch.from_numpy(np.stack([layout.concept, layout.x + half, layout.y + half], axis=-1)).float()
 
 
 def moved(pictures: Tensor, centre: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures ``[n, 3, H, W]`` and their centres, shifted by up to a cell and enlarged or shrunk by up to 12 %.
+    """Pictures ``[n, 3, H, W]`` and their centres, shifted by up to a cell and scaled by up to 12
+    %.
 
-    The scenes are drawn on the model's grid with its sizes; what a sampler draws keeps neither exactly.
+    Scenes are drawn on the model's grid and in its sizes; a sampler's objects keep neither exactly.
     """
     draw = torch.rand(len(pictures), 3, device=pictures.device, generator=generator) * 2 - 1
     zoom, shift = torch.exp(0.12 * draw[:, :1]), draw[:, 1:] * CELL
@@ -96,7 +99,8 @@ def moved(pictures: Tensor, centre: Tensor, generator: torch.Generator) -> tuple
 
 
 def wanted(centre: Tensor) -> Tensor:
-    """What the network should say: ``[n, names, cells, cells]``, 1 in the cell nearest to a centre and less around."""
+    """What the network should say, ``[n, names, cells, cells]``: 1 in the cell nearest to a centre,
+    less around it."""
     cells = CANVAS // CELL
     axis = torch.arange(cells, device=centre.device)
     number, at = centre[..., 0].long(), centre[..., 1:] / CELL
@@ -109,12 +113,13 @@ def wanted(centre: Tensor) -> Tensor:
 
 
 def names(layout: Layout, row: int) -> list[str]:
-    """The objects of one scene."""
+    """The names of the objects of one scene."""
     return sorted(NAMES[thing] for thing in layout.concept[row] if thing >= 0)
 
 
 def loss(logits: Tensor, target: Tensor) -> Tensor:
-    """The focal loss of "Objects as Points" (eq. 1): far from every centre all weight, near one little."""
+    """The focal loss of "Objects as Points" (eq. 1), which gives full weight far from every centre
+    and little near one."""
     confidence = logits.sigmoid()
     centre = target == 1
     at = (1 - confidence) ** 2 * F.logsigmoid(logits) * centre
@@ -123,10 +128,8 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Scenes:
-    """Draws scenes and passes them through a model's autoencoder.
-
-    ``share``: how many of them are in a scenery.
-    """
+    """Draws scenes and passes them through a model's autoencoder. ``share`` of them are in a
+    scenery."""
 
     def __init__(self, atlas: np.ndarray, model: Path, share: float, device: torch.device):
         from safetensors.torch import load_file
@@ -142,7 +145,8 @@ class Scenes:
 
     @torch.no_grad()
     def draw(self, n: int, rng: np.random.Generator, noise: float) -> tuple[Layout, Tensor]:
-        """``n`` layouts and their pictures, half precision ``[n, 3, 256, 256]``; ``noise``: most on the latents."""
+        """``n`` layouts and their pictures, half precision ``[n, 3, 256, 256]``, with up to
+        ``noise`` on the latents."""
         layout = draw_layout(n, rng)
         if self._share:
             layout.backdrop = np.where(rng.random(n) < self._share, draw_backdrops(n, rng), -1)
@@ -155,7 +159,11 @@ class Scenes:
 
 
 def measure(counter: Counter, scenes: Scenes, count: int, seed: int, device: torch.device) -> dict[str, float]:
-    """How often every object of a new scene is named and nothing else is; moved scenes too, by number of objects."""
+    """The share of new scenes in which every object is named and nothing else is, by number of
+    objects.
+
+    Moved scenes are measured too.
+    """
     rng, right, every = np.random.default_rng(seed), np.zeros(MOST + 1), np.zeros(MOST + 1)
     generator, still = torch.Generator(device).manual_seed(seed), 0
     for start in range(0, count, 64):
@@ -181,7 +189,7 @@ def measure(counter: Counter, scenes: Scenes, count: int, seed: int, device: tor
 
 
 def train(options: argparse.Namespace) -> None:
-    """Draw a pool of scenes, go over it for the given time, measure on new scenes, and write the weights."""
+    """Train on a pool of scenes for the given time, measure on new ones, and write the weights."""
     from safetensors.torch import save_file
 
     device = torch.device(options.device)

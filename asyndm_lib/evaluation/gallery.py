@@ -1,4 +1,5 @@
-"""Pictures of some prompts by some methods in a folder, and their scores: for models that the counter does not know."""
+"""Pictures of some prompts by some methods in a folder, and their scores, for models that the
+counter does not know."""
 
 from __future__ import annotations
 
@@ -28,17 +29,18 @@ METHODS = (
     Method("AsynDM", Settings(concavity=0.5)),
     Method("AsynDM fresh", Settings(concavity=0.5, mask_timing="fresh")),
 )
-"""A target's own concavity holds where the prompts' file names one."""
+"""The methods that are compared. A target keeps the concavity that the prompts' file names for it.
+"""
 
 
 class Maker(Protocol):
-    """Whatever makes a picture: :class:`webui.WebUI` or :class:`Local`."""
+    """Something that makes pictures: :class:`webui.WebUI` or :class:`LocalModel`."""
 
     def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image: ...
 
 
 class Local:
-    """A checkpoint of this machine."""
+    """A checkpoint on this machine."""
 
     def __init__(self, batches: Batches, width: int, height: int):
         self._batches, self._size = batches, (width, height)
@@ -75,7 +77,8 @@ class Gallery:
             partial.replace(path)
 
     def scores(self, scorers: dict[str, Scorer]) -> dict[str, dict[str, np.ndarray]]:
-        """By scorer and method, ``[prompts, seeds]``. What was scored before is on file beside the pictures."""
+        """The scores ``[prompts, seeds]``, by scorer and method. Known scores are on file beside
+        the pictures."""
         known_at = self.folder / "scores.json"
         known = json.loads(known_at.read_text(encoding="utf-8")) if known_at.exists() else {}
         scores = {
@@ -102,8 +105,10 @@ class Gallery:
 
 
 def table(scores: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """A line per method: the ordinary pictures' mean scores, and the others' differences from them with 95 % intervals,
-    paired by prompt and seed."""
+    """A line per method: the ordinary pictures' mean scores, and the others' differences from them.
+
+    Differences are paired by prompt and seed, with 95 % intervals.
+    """
     methods: Iterable[str] = dict.fromkeys(method for own in scores.values() for method in own)
     lines = ["  ".join([f"{'':16}", *(f"{name:>20}" for name in scores)])]
     for method in methods:

@@ -1,4 +1,4 @@
-"""What is compared: methods, and the samplers' settings that they are compared at."""
+"""What is compared: methods, and the samplers with settings that they are compared on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++")
 
 @dataclass(frozen=True)
 class Way:
-    """A sampler and its settings. ``eta``: None for the sampler's own."""
+    """A sampler and its settings. ``eta`` is None for the sampler's own."""
 
     name: str
     sampler: str
@@ -26,7 +26,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Method:
-    """AsynDM's ``settings`` (the targets are the prompt's), a ``control`` of its masks, a ``peer`` of :data:`PEERS`."""
+    """One way to make pictures.
+
+    ``settings`` are AsynDM's; the targets come from the prompt. ``control`` changes its masks.
+    ``peer`` names one of :data:`PEERS`.
+    """
 
     name: str
     settings: Settings
@@ -35,10 +39,10 @@ class Method:
 
 
 PAPER = Way("DDIM 50", "DDIM", "automatic", 50, 5.0, 1.0)
-"""The paper's setting."""
+"""The paper's sampler and settings."""
 
 DM = Method("DM", SYNCHRONOUS)
-"""The ordinary picture, to which all others are compared."""
+"""The ordinary picture, which all others are compared with."""
 
 USERS = (
     Way("DPM++ 2M Karras 20", "DPM++ 2M", "karras", 20, 7.0),
@@ -50,7 +54,7 @@ USERS = (
 
 
 def asyndm(concavity: float, timing: str = "lagged", **other: Any) -> Method:
-    """AsynDM; what differs from the paper's quadratic curve and threshold of 1 is said in the name."""
+    """AsynDM. Its name says what differs from the paper's quadratic curve and threshold of 1."""
     settings = Settings(concavity=concavity, mask_timing=timing, **other)
     said = [timing, f"k = {concavity:g}"]
     said += [value if name == "curve" else f"{name} {value:g}" for name, value in other.items()]
@@ -58,7 +62,7 @@ def asyndm(concavity: float, timing: str = "lagged", **other: Any) -> Method:
 
 
 def controlled(name: str, of: Method, **control: Any) -> Method:
-    """``of`` with other masks."""
+    """The method ``of`` with other masks."""
     return Method(name, of.settings, Control(**control))
 
 
@@ -68,7 +72,7 @@ INVERTED = controlled("mask inverted, fresh, k = 0.7", FRESH, mask="inverted")
 RANDOM = controlled("random mask, fresh, k = 0.7", FRESH, mask="random")
 
 MAIN = (DM, CONCAVE, asyndm(0.3), asyndm(0.5), LAGGED, asyndm(1.0), FRESH, INVERTED, RANDOM)
-"""The main table."""
+"""The methods of the main table."""
 
 PEERS_ALONE = tuple(Method(peer, SYNCHRONOUS, peer=peer) for peer in PEERS)
 PEERS_TOGETHER = tuple(Method(f"{peer} + AsynDM fresh, k = 0.7", FRESH.settings, peer=peer) for peer in PEERS)
@@ -89,4 +93,4 @@ VARIANTS = (
     controlled("fresh, k = 0.7, second half of the steps", FRESH, start=0.5),
     controlled("fresh, k = 0.7, maps smoothed", FRESH, smooth=True),
 )
-"""Choices within the method's freedom, compared on the tuning half."""
+"""Variants that the method leaves open, compared on the tuning half."""

@@ -1,4 +1,4 @@
-"""What an evaluation consists of."""
+"""The rounds of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .methods import (
 from .runner import Round
 
 SEEDS = 16
-"""Pictures of a prompt in the report."""
+"""How many pictures the report has of a prompt."""
 
 _USUAL = (DM, CONCAVE, FRESH)
 FULL: tuple[Round, ...] = (
@@ -43,10 +43,11 @@ SCENERY: tuple[Round, ...] = (
     Round([PAPER], _SCENERY, "report", 4, SEEDS),
     Round(USERS[::2], (*_USUAL, LAGGED), "report", 4, SEEDS),
 )
-"""Of the model whose scenes are in sceneries."""
+"""The rounds of the model whose scenes are in sceneries."""
 
 SMALL_WAY = Way("DPM++ 2M Karras 12", "DPM++ 2M", "karras", 12, 7.0)
 SMALL = (Round([SMALL_WAY], (DM, LAGGED), "report", 0, 1),)
-"""For a CPU, on a few prompts of each set; enough to see that it works, not to decide anything."""
+"""One round for a CPU, on a few prompts of each set. It shows that the evaluation works, and
+decides nothing."""
 
 SMALL_PROMPTS = 4

@@ -1,4 +1,4 @@
-"""Prompts of one's own: the JSON of AsynDM's authors, a JSON list, or plain text."""
+"""Prompts from a person's file: the JSON of AsynDM's authors, a JSON list, or plain text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .prompts import Prompt
 def read(path: Path) -> list[Prompt]:
     """The prompts of a file.
 
-    The authors' format is an object with ``item_idx``, for every prompt the numbers of its target words (counted from
-    0, parted by blanks), and ``item_k``, their concavities. Else a JSON list of prompts, or a prompt a line, with its
-    target list after a tab if it has one; without targets they are chosen from the prompt. Raises :class:`AsynDMError`.
+    The authors' format is an object with ``item_idx`` and ``item_k``. ``item_idx`` has the numbers
+    of each prompt's target words, counted from 0 and parted by blanks; ``item_k`` has their
+    concavities. Any other JSON is a list of prompts. A text file has a prompt a line, and after a
+    tab its target list if it has one. Without targets they are chosen from the prompt.
+
+    Raises :class:`AsynDMError` for a file that is none of these.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -59,7 +62,7 @@ def _of_json(path: Path, content: Any) -> list[Prompt]:
 
 
 def targets(path: Path, text: str, numbers: Sequence[int], concavities: Sequence[float | None]) -> str:
-    """The target list that the authors' numbers make: ``cat:0.7, dog#2:0.3``."""
+    """The target list that the authors' numbers make, as in ``cat:0.7, dog#2:0.3``."""
     words = [word.strip(".,;:!?\"'()") for word in text.split()]
     entries = []
     for number, concavity in zip(numbers, concavities, strict=True):

@@ -16,7 +16,7 @@ SHAPES = tuple(c for c in CONCEPTS if c.name.split()[-1] in ("heart", "square", 
 
 
 def phrase(concept: Concept, count: int) -> str:
-    """ "a cat", "an apple", "two cats"."""
+    """The words for ``count`` things of a kind: "a cat", "an apple", "two cats"."""
     if count > 1:
         return f"{NUMBERS[count]} {concept.plural}"
     vowel = concept.name[0] in "aeiou" and not concept.name.startswith("uni")
@@ -24,9 +24,10 @@ def phrase(concept: Concept, count: int) -> str:
 
 
 def compose(groups: Sequence[tuple[Concept, int]], place: str | None = None, surroundings: str | None = None) -> Prompt:
-    """The prompt that names these things, as training's captions name them; each thing is a target.
+    """The prompt that names these things, in the words of the training captions. Each thing is a
+    target.
 
-    ``surroundings``: words that end it.
+    ``surroundings`` are words at its end.
     """
     phrases = [phrase(*group) for group in groups]
     if place is not None:
@@ -40,13 +41,16 @@ def compose(groups: Sequence[tuple[Concept, int]], place: str | None = None, sur
 
 
 def things(parts: Sequence[int], rng: random.Random, pool: Sequence[Concept] = CONCEPTS) -> list[tuple[Concept, int]]:
-    """Different things of ``pool``, so many of each."""
+    """Different things of ``pool``, with the number of each from ``parts``."""
     return list(zip(rng.sample(pool, len(parts)), parts, strict=True))
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """``tuning``: prompts that choices may be made on. ``report``: those that are reported, never seen by a choice."""
+    """One set of prompts in two halves.
+
+    ``tuning``: prompts that choices may be made on. ``report``: prompts that no choice has seen.
+    """
 
     name: str
     tuning: tuple[Prompt, ...]
@@ -57,10 +61,11 @@ Maker = Callable[[random.Random], Prompt]
 
 
 def sets(kinds: Mapping[str, Sequence[Maker]], count: int = 50) -> tuple[PromptSet, ...]:
-    """The sets :data:`PLAIN` or :data:`SCENERY`, of ``count`` prompts in each half.
+    """The prompt sets of ``kinds`` (:data:`PLAIN` or :data:`SCENERY`), with ``count`` prompts in
+    each half.
 
-    The halves have the same mixture and no prompt in common. The difficulty was chosen so that the ordinary picture is
-    right in 40 to 80 % of cases.
+    The halves have the same mixture and no prompt in common. The difficulty was chosen so that the
+    ordinary picture is right in 40 to 80 % of cases.
     """
     return tuple(_set(name, makers, count) for name, makers in kinds.items())
 
@@ -84,7 +89,7 @@ def _placed(place: str) -> Maker:
 
 
 def _coloured(count: int, same: bool, scenery: bool = False) -> Maker:
-    """So many coloured shapes, of one shape or of any."""
+    """Prompts of ``count`` coloured shapes, of one shape or of any."""
 
     def make(rng: random.Random) -> Prompt:
         shape = rng.choice(("heart", "square", "circle"))
@@ -96,7 +101,7 @@ def _coloured(count: int, same: bool, scenery: bool = False) -> Maker:
 
 
 def _in_a_scenery(*parts: int, belonging: bool) -> Maker:
-    """Things that all belong there, or none of which does."""
+    """Prompts of things that all belong in a scenery, or of which none does."""
 
     def make(rng: random.Random) -> Prompt:
         scenery = rng.choice(SCENERIES)
@@ -113,7 +118,7 @@ PLAIN: dict[str, Sequence[Maker]] = {
     # Training never showed the last two kinds: five things, and two times two beside another one.
     "three or more": [_of(1, 1, 1), _of(1, 1, 1, 1), _of(3, 2), _of(2, 2, 1)],
 }
-"""Scenes on plain backgrounds, for the embedded model."""
+"""The sets of scenes on plain backgrounds, for the embedded model."""
 
 SCENERY: dict[str, Sequence[Maker]] = {
     "at home": [_in_a_scenery(*parts, belonging=True) for parts in ((1, 1, 1), (2, 2), (2, 1, 1), (1, 1, 1, 1))],
@@ -121,4 +126,4 @@ SCENERY: dict[str, Sequence[Maker]] = {
     "counts there": [_in_a_scenery(*parts, belonging=True) for parts in ((4,), (2, 2), (3, 1), (3, 2))],
     "colours there": [_coloured(*shapes, True) for shapes in ((2, True), (3, True), (3, False), (4, False))],
 }
-"""The same kinds of scenes in a scenery, in which things belong there or do not."""
+"""The same kinds of scenes in a scenery, where things belong or do not."""

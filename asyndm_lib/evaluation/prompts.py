@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from .counter import Found, tally
 
 PLACES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-"""Where the first thing lies seen from the second, as a direction on the picture."""
+"""Where the first thing lies, seen from the second, as a direction in the picture."""
 
 CLEAR = 16.0
-"""Pixels between two centres, from which a place holds."""
+"""The least distance in pixels between two centres for which a place holds."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """``text``; ``targets``: its target list; ``things``: name and number of everything that a picture should show
-    (empty where nobody can tell); ``place``: of the first thing seen from the second, a key of :data:`PLACES`."""
+    """A prompt, and what its picture has to show.
+
+    ``targets``: its target list. ``things``: name and number of everything that a picture should
+    show; empty where nobody can tell. ``place``: where the first thing lies, seen from the second,
+    as a key of :data:`PLACES`.
+    """
 
     text: str
     targets: str
@@ -42,8 +46,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Shown:
-    """``exact``: all that the prompt names, in its place, and nothing else. ``right``: how many of the wanted things.
-    ``extra``: how many others."""
+    """What a picture shows of its prompt.
+
+    ``exact``: all that the prompt names, in its place, and nothing else. ``right``: how many of the
+    wanted things. ``extra``: how many other things.
+    """
 
     exact: bool
     right: int

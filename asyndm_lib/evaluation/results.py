@@ -1,4 +1,5 @@
-"""The results file: what every method's pictures showed, beside the ordinary picture of the same prompt and seed."""
+"""The results file: what every method's pictures showed, beside the ordinary pictures of the same
+prompts and seeds."""
 
 from __future__ import annotations
 
@@ -18,16 +19,17 @@ from .statistics import Estimate, mean, paired
 _COUNTS = ("exact", "ordinary", "pairs")
 
 FILE = Path(__file__).parent / "results.json"
-"""The committed one."""
+"""The committed results file."""
 
 
 @dataclass(frozen=True)
 class Result:
     """One method on one set, by prompt, over the seeds that the ordinary pictures have too.
 
-    ``pairs``: how many these are. ``exact``, ``ordinary``: in how many all was right, with the method and without.
-    ``right``, ``extra``: things shown that were wanted, and that were not, in all pictures; ``of``: things wanted.
-    ``gained``, ``lost``: pictures that only the method got right, and only the ordinary one.
+    ``pairs``: how many such pairs of pictures each prompt has. ``exact`` and ``ordinary``: how many
+    were exact, with the method and without. ``right`` and ``extra``: how many shown things were
+    wanted and not wanted, in all pictures. ``of``: how many things were wanted. ``gained`` and
+    ``lost``: how many pictures only the method got right, and only the ordinary way.
     """
 
     way: str
@@ -45,7 +47,8 @@ class Result:
 
 
 def collect(record: Record, rounds: Iterable[Round], sets: Sequence[PromptSet]) -> list[Result]:
-    """Every method of ``rounds`` that has pictures, once per sampler, half and set."""
+    """The results of every method of ``rounds`` that has pictures, once per sampler, half and set.
+    """
     places = dict.fromkeys(
         (way.name, round_.half, method.name) for round_ in rounds for way in round_.ways for method in round_.methods
     )
@@ -74,13 +77,14 @@ def _result(record: Record, way: str, half: str, method: str, of: PromptSet) -> 
 
 
 def save(path: Path, results: Sequence[Result], about: dict[str, Any]) -> None:
-    """``about``: what they were made with, as the table's readers should know it."""
+    """Write the results. ``about`` says what they were made with, for the readers of the table."""
     lines = ",\n  ".join(json.dumps(asdict(result)) for result in results)
     path.write_text(f'{{"about": {json.dumps(about)},\n "results": [\n  {lines}\n]}}\n', encoding="utf-8")
 
 
 def load(path: Path = FILE) -> tuple[list[Result], dict[str, Any]]:
-    """What :func:`save` wrote. Raises :class:`AsynDMError` for any other file."""
+    """The results and ``about`` that :func:`save` wrote. Raises :class:`AsynDMError` for any other
+    file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [Result(**entry) for entry in content["results"]], content["about"]
@@ -89,18 +93,20 @@ def load(path: Path = FILE) -> tuple[list[Result], dict[str, Any]]:
 
 
 def share(results: Sequence[Result]) -> Estimate:
-    """The share of exact pictures, all prompts alike."""
+    """The share of exact pictures. All prompts count alike."""
     return mean([exact / pairs for result in results for exact, pairs in zip(result.exact, result.pairs, strict=True)])
 
 
 def difference(results: Sequence[Result]) -> Estimate:
-    """How much larger that share is than the ordinary pictures', paired by prompt and seed."""
+    """How much larger the share of exact pictures is than the ordinary ones', paired by prompt and
+    seed."""
     joined = [[value for result in results for value in getattr(result, name)] for name in _COUNTS]
     return paired(*joined)
 
 
 def across_ways(results: Sequence[Result]) -> Estimate:
-    """:func:`difference`, a prompt's pictures on several samplers taken together, as they are not independent."""
+    """:func:`difference` with a prompt's pictures on several samplers taken together, since they
+    are not independent."""
     together = []
     for name in dict.fromkeys(result.set for result in results):
         own = [result for result in results if result.set == name]

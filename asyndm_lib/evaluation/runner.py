@@ -1,4 +1,5 @@
-"""Makes and scores the pictures of an evaluation, in rounds; what is done is on file and never done again."""
+"""The work of an evaluation, in rounds: pictures are made and scored. What is done is on file and
+never done again."""
 
 from __future__ import annotations
 
@@ -18,12 +19,15 @@ from .prompt_sets import PromptSet
 from .prompts import Prompt, Shown
 
 SIDE = 256
-"""Edge of a picture; the embedded model's."""
+"""The edge of a picture in pixels, the embedded model's."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """``methods`` on the samplers of ``ways``, on one half of every set, seeds from ``first`` to before ``last``."""
+    """One part of the work: ``methods`` on the samplers of ``ways``, on one half of every set.
+
+    The seeds go from ``first`` to before ``last``.
+    """
 
     ways: Sequence[Way]
     methods: Sequence[Method]
@@ -34,7 +38,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make. ``number``: of its prompt in its half of the set."""
+    """One picture to make. ``number`` is the place of its prompt in its half of the set."""
 
     set: str
     half: str
@@ -44,15 +48,16 @@ class Job:
 
     @property
     def noise(self) -> int:
-        """Its random numbers' seed: no two pictures of a method share one."""
+        """The seed of its random numbers. No two pictures of a method share one."""
         place = sum(ord(letter) << (5 * at) for at, letter in enumerate(self.set)) % 1000
         return (place * 2 + (self.half == "report")) * 1_000_000 + self.number * 1000 + self.seed
 
 
 class Record:
-    """What every picture of every method showed: one line of JSON per method, sampler, prompt and run of seeds.
+    """A file of what every picture of every method showed.
 
-    ``machines``: what they were made on.
+    It has one line of JSON per method, sampler, prompt and run of seeds. ``machines`` are those
+    that made the pictures.
     """
 
     def __init__(self, path: Path):
@@ -77,14 +82,15 @@ class Record:
             seeds[seed] = Shown(bool(exact), right, extra)
 
     def shown(self, way: str, method: str, set_name: str, half: str, number: int) -> dict[int, Shown]:
-        """What is known of one prompt's pictures, by seed."""
+        """What one prompt's pictures showed, by seed, as far as is known."""
         return self._shown.get((way, method, set_name, half, number), {})
 
     def has(self, way: Way, method: Method, job: Job) -> bool:
         return job.seed in self.shown(way.name, method.name, job.set, job.half, job.number)
 
     def add(self, way: Way, method: Method, jobs: Sequence[Job], shown: Sequence[Shown], on: str) -> None:
-        """Take in the pictures of some jobs, made on the machine ``on``, and write them down."""
+        """Record what some jobs' pictures showed, made on the machine ``on``, and write it to the
+        file."""
         entries: dict[tuple, dict] = {}
         for job, one in zip(jobs, shown, strict=True):
             place = {"set": job.set, "half": job.half, "prompt": job.number}
@@ -102,7 +108,8 @@ class Record:
 
 
 def jobs(sets: Sequence[PromptSet], half: str, seeds: Iterable[int]) -> list[Job]:
-    """The pictures of a round, the sets' prompts in turn, so that any part of them holds all sets alike."""
+    """The pictures of a round. The sets' prompts take turns, so that any part of the list holds all
+    sets alike."""
     seeds = list(seeds)
     prompts = [[(one.name, n, prompt) for n, prompt in enumerate(getattr(one, half))] for one in sets]
     return [
@@ -122,7 +129,8 @@ def run(
     batch: int,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make what ``record`` lacks, ``batch`` pictures at a time, until all is done or ``enough()``."""
+    """Make what ``record`` lacks, ``batch`` pictures at a time, until all is done or ``enough()``.
+    """
     work = [
         (part, way, method)
         for round_ in rounds

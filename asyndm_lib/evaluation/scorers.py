@@ -1,4 +1,5 @@
-"""How well a picture shows its prompt: by the counter network, and by packages that the user may have."""
+"""Scores of how well a picture shows its prompt, by the counter network and by packages that the
+user may have."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ CLIP = "openai/clip-vit-large-patch14"
 
 
 def available(device: torch.device, exact: bool) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """The scorers that work here by their names, and for the others what they lack.
+    """The scorers that work here, by name, and what the others lack.
 
-    ``exact``: whether the pictures are the embedded model's, of prompts that say what to count.
+    ``exact`` is true for pictures of the embedded model and prompts that say what to count.
     """
     makers: dict[str, Callable[[torch.device], Scorer]] = {"CLIPScore": _clip, "ImageReward": _image_reward}
     scorers, missing = ({"exact": _exact(device)} if exact else {}), {}
@@ -44,7 +45,8 @@ def _exact(device: torch.device) -> Scorer:
 
 
 def _clip(device: torch.device) -> Scorer:
-    """The cosine between picture and prompt (Hessel et al. 2021, without the factor of 2.5, as the paper has it)."""
+    """CLIPScore: the cosine between picture and prompt (Hessel et al. 2021). Like the paper it
+    leaves out the factor of 2.5."""
     from transformers import CLIPModel, CLIPProcessor
 
     model = CLIPModel.from_pretrained(CLIP, local_files_only=True).eval().to(device)

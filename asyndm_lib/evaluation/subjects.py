@@ -17,10 +17,11 @@ from .runner import Round
 
 @dataclass(frozen=True)
 class Subject:
-    """``name``: the model's. ``model``: its checkpoint. ``counter``: the counter's weights.
+    """A model to evaluate.
 
-    ``kinds``: the prompt sets' makers by their names. ``rounds``: the pictures to make. ``results``: the name of the
-    file of their results.
+    ``model``: its checkpoint. ``counter``: the counter's weights. ``kinds``: the makers of its
+    prompt sets, by name. ``rounds``: the pictures to make. ``results``: the name of the results
+    file.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Subject:
     results: str
 
     def about(self, machines: Iterable[str]) -> dict[str, Any]:
-        """What a table's readers should know of it; ``machines``: what the pictures were made on."""
+        """What a table's readers should know. ``machines`` are those that made the pictures."""
         accuracy = json.loads(self.counter.with_suffix(".json").read_text(encoding="utf-8"))
         return {
             "model": self.name,
@@ -44,7 +45,8 @@ EMBEDDED = Subject(MODEL.name, MODEL, counter.WEIGHTS, prompt_sets.PLAIN, plan.F
 
 
 def in_sceneries(folder: Path) -> Subject:
-    """A model of scenes in sceneries, in ``folder`` (``demo/training/README.md`` tells how to train it).
+    """The model of scenes in sceneries in ``folder``. ``demo/training/README.md`` tells how to
+    train it.
 
     Raises :class:`AsynDMError` if a part is missing.
     """

@@ -19,7 +19,10 @@ def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
 
 
 def insert(readme: Path, tables: str, name: str) -> None:
-    """Put the tables into a file between the marks of that name. Raises :class:`AsynDMError` if it has none."""
+    """Put the tables into a file between the marks of that name.
+
+    Raises :class:`AsynDMError` if the file has no such marks.
+    """
     begin, end = marks(name)
     text = readme.read_text(encoding="utf-8")
     if begin not in text or end not in text:
@@ -29,7 +32,8 @@ def insert(readme: Path, tables: str, name: str) -> None:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The lines between which the tables of a results file stand, ``name`` being its name without the suffix."""
+    """The two lines that enclose the tables of a results file. ``name`` is its name without the
+    suffix."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
@@ -56,7 +60,8 @@ def _sets(results: Sequence[Result]) -> str:
 
 
 def _ways(results: Sequence[Result]) -> str:
-    """All sets together: a row per method, a column per sampler setting that is not the paper's."""
+    """All sets together on other samplers than the paper's: a row per method, a column per sampler.
+    """
     here = [result for result in results if result.way != PAPER.name]
     names = list(dict.fromkeys(result.way for result in here))
     rows = []
@@ -68,7 +73,7 @@ def _ways(results: Sequence[Result]) -> str:
 
 
 def _variants(results: Sequence[Result]) -> str:
-    """The tuning half, all sets together."""
+    """All sets together on the tuning half: a row per variant."""
     here = [result for result in results if result.half == "tuning"]
     rows = [[method, _cell(method, own), str(pictures(own))] for method, own in _by(here, "method")]
     return _table([f"tuning prompts, {PAPER.name}", "all sets", "pictures"], rows)
@@ -102,7 +107,7 @@ def signed(estimate: Estimate) -> str:
 
 
 def signed_value(estimate: Estimate) -> str:
-    """A difference that is no share."""
+    """The text of a difference that is not a share."""
     return f"{estimate.mean:+.4f} ± {estimate.half:.4f}"
 
 

@@ -18,7 +18,7 @@ from .methods import Method, Way
 from .prompts import Prompt
 
 SECONDS = 600
-"""A picture may take so long."""
+"""How many seconds a picture may take."""
 
 
 class WebUI:
@@ -37,14 +37,21 @@ class WebUI:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def check(self) -> str:
-        """The name of its model. Raises :class:`AsynDMError` if it does not answer or has no AsynDM."""
+        """The name of the WebUI's model.
+
+        Raises :class:`AsynDMError` if the WebUI does not answer or has no AsynDM.
+        """
         scripts = self._call("/sdapi/v1/scripts")["txt2img"]
         if "asyndm" not in [name.lower() for name in scripts]:
             raise AsynDMError(f"the WebUI at {self._url} has no AsynDM: install this extension in it and restart it")
         return str(self._call("/sdapi/v1/options").get("sd_model_checkpoint"))
 
     def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image:
-        """Raises :class:`AsynDMError` with what the WebUI said if it made none, or made it without AsynDM."""
+        """The picture that the WebUI makes.
+
+        Raises :class:`AsynDMError` with what the WebUI said if it made none, or made it without
+        AsynDM.
+        """
         request = {
             "prompt": prompt.text,
             "seed": seed,
@@ -77,7 +84,7 @@ class WebUI:
 
 
 def _arguments(prompt: Prompt, method: Method) -> dict[str, Any]:
-    """AsynDM's settings for the API: those that are not the default."""
+    """AsynDM's settings for the API: those that differ from the default."""
     settings = method.settings
     if settings == SYNCHRONOUS:
         return {"enabled": False}

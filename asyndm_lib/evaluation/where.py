@@ -1,6 +1,7 @@
-"""Where do the masks lie, and how far do the pixels lag? ``python -m asyndm_lib.evaluation.where``
+"""Measure where the masks lie and how far the pixels lag: ``python -m asyndm_lib.evaluation.where``
 
-By AsynDM on prompts of the report halves; an object's place is where the counter finds it in the finished picture.
+AsynDM runs on prompts of the report halves. An object's place is where the counter finds it in the
+finished picture.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .runner import SIDE, jobs
 from .subjects import EMBEDDED, in_sceneries
 
 PARTS = 4
-"""The run is told of in so many parts, or in as many as it has steps."""
+"""How many parts of the run are reported, or as many as the run has steps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,5 @@
-"""How the method's pictures are drawn: a page of fixed width, text in any script, maps and masks in colour."""
+"""Drawing for the method's pictures: a page of fixed width, text in any script, maps and masks in
+colour."""
 
 from __future__ import annotations
 
@@ -12,24 +13,25 @@ MARGIN, GAP, NARROW = 36, 24, 12
 WIDTH = 1280
 PAPER, INK, FAINT, RULE = (255, 255, 255), (28, 30, 36), (112, 116, 126), (224, 226, 231)
 EDGE = (226, 59, 46)
-"""Colour of a mask's outline."""
+"""The colour of a mask's outline."""
 
 COLOURS = np.array(
     [(253, 231, 37), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84)], dtype=np.float64
 )
-"""The timestep scale from clean to noise: light to dark, told apart without colour vision too (viridis)."""
+"""The colours of the timestep scale from clean to noise. They go from light to dark and can be told
+apart without colour vision (viridis)."""
 
 HEAT = np.array([(20, 11, 52), (132, 32, 107), (229, 92, 48), (246, 215, 70), (252, 255, 164)], dtype=np.float64)
-"""The scale of a token map from none to most: dark to light (inferno)."""
+"""The colours of a token map from none to most, dark to light (inferno)."""
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Fonts = Callable[[int], Font]
-"""Size → font."""
+"""A font for each size."""
 
 
 @functools.cache
 def default_font(size: int) -> Font:
-    """Pillow's own, which is always there."""
+    """Pillow's own font, which is always there."""
     try:
         return ImageFont.load_default(size)
     except (TypeError, OSError):  # Pillow before 10.1, or without FreeType: one small bitmap font
@@ -37,7 +39,7 @@ def default_font(size: int) -> Font:
 
 
 class Canvas:
-    """A page of fixed width that is cut to length in the end."""
+    """A page of fixed width that is cut to its length at the end."""
 
     def __init__(self, fonts: Fonts = default_font) -> None:
         self._fonts = fonts
@@ -55,7 +57,7 @@ class Canvas:
             self._image, self._draw = longer, ImageDraw.Draw(longer)
 
     def text(self, x: int, y: int, text: str, size: int, colour: tuple[int, int, int] = INK) -> int:
-        """One line with its top at ``y``; returns its bottom."""
+        """Write one line with its top at ``y``, and return its bottom."""
         self._reserve(y + 2 * size)
         font = self._fonts(size)
         text = printable(text, font)
@@ -66,7 +68,7 @@ class Canvas:
         return y + round(size * 1.25)
 
     def wrapped(self, y: int, text: str, size: int, colour: tuple[int, int, int] = INK) -> int:
-        """Up to three lines over the whole width; returns the bottom."""
+        """Write up to three lines over the whole width, and return the bottom."""
         width, words = WIDTH - 2 * MARGIN, text.split()
         for left in (2, 1, 0):
             line = " ".join(words)
@@ -79,7 +81,7 @@ class Canvas:
         return y
 
     def fit(self, text: str, size: int, width: int) -> str:
-        """``text``, cut where it is wider than ``width``."""
+        """``text``, cut off where it is wider than ``width``."""
         if self._length(text, size) <= width:
             return text
         text = text[: 4 * width // max(size // 4, 1)]
@@ -93,7 +95,7 @@ class Canvas:
         return length if isinstance(font, ImageFont.FreeTypeFont) else length * size / BITMAP_SIZE
 
     def paste(self, x: int, y: int, pixels: Image.Image) -> int:
-        """Returns the bottom."""
+        """Put a picture with its top left corner at ``x`` and ``y``, and return its bottom."""
         self._reserve(y + pixels.height)
         self._image.paste(pixels, (x, y))
         return y + pixels.height
@@ -103,7 +105,7 @@ class Canvas:
         self._draw.line((MARGIN, y, WIDTH - MARGIN, y), fill=RULE)
 
     def legend(self, y: int, most: float) -> int:
-        """The colour scale of the timesteps from 0 to ``most``; returns the bottom."""
+        """Draw the colour scale of the timesteps from 0 to ``most``, and return its bottom."""
         x = self._length("clean  0 ", 17) + MARGIN + 8
         self.text(MARGIN, y, "clean  0", 17, FAINT)
         scale = Image.fromarray(coloured(np.linspace(0, 1, 420)[None].repeat(18, axis=0)))
@@ -112,11 +114,11 @@ class Canvas:
 
 
 BITMAP_SIZE = 12
-"""The size that Pillow's bitmap font has."""
+"""The size of Pillow's bitmap font."""
 
 
 def _enlarged_text(text: str, font: Font, size: int) -> Image.Image:
-    """Its coverage, from 0 to 255."""
+    """The coverage of ``text``, from 0 to 255, at ``size``."""
     small = Image.new("L", (max(1, round(font.getlength(text))), BITMAP_SIZE))
     ImageDraw.Draw(small).text((0, 0), text, fill=255, font=font)
     scale = size / BITMAP_SIZE
@@ -124,7 +126,8 @@ def _enlarged_text(text: str, font: Font, size: int) -> Image.Image:
 
 
 def printable(text: str, font: Font) -> str:
-    """What ``font`` has no sign for as escapes, ``\\u732b``; broken and control characters too."""
+    """``text`` with escapes such as ``\\u732b`` for broken and control characters, and where
+    ``font`` has no sign."""
     return "".join(c if " " <= c <= "~" or _has(font, c) else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -139,7 +142,7 @@ def _has(font: Font, char: str) -> bool:
 
 
 def scaled(pixels: np.ndarray, width: int) -> Image.Image:
-    """A picture at another width, smooth."""
+    """A picture at another width, interpolated."""
     return Image.fromarray(pixels).resize((width, _height(pixels, width)), Image.LANCZOS)
 
 
@@ -153,14 +156,14 @@ def _height(pixels: np.ndarray, width: int) -> int:
 
 
 def coloured(share: np.ndarray, colours: np.ndarray = COLOURS) -> np.ndarray:
-    """Shares of the scale, 0 … 1 ``[h, w]`` → uint8 ``[h, w, 3]``."""
+    """The colours, uint8 ``[h, w, 3]``, of values on the scale, 0 to 1 ``[h, w]``."""
     at = np.clip(share, 0, 1) * (len(colours) - 1)
     channels = [np.interp(at, np.arange(len(colours)), colours[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def masked(pixels: np.ndarray, mask: np.ndarray, width: int) -> Image.Image:
-    """The picture with what is outside the mask dimmed to grey, and the mask outlined."""
+    """The picture with everything outside the mask dimmed to grey, and the mask outlined."""
     small = np.asarray(scaled(pixels, width)).astype(np.float64)
     inside = _resized(mask, small)
     grey = 0.3 * small.mean(axis=-1, keepdims=True) + 0.7 * 110
@@ -170,14 +173,15 @@ def masked(pixels: np.ndarray, mask: np.ndarray, width: int) -> Image.Image:
 
 
 def outlined(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture, uint8 ``[H, W, 3]``, as it is but for the mask's outline."""
+    """The picture, uint8 ``[H, W, 3]``, with the mask's outline and no other change."""
     out = pixels.copy()
     out[outline(_resized(mask, pixels))] = EDGE
     return out
 
 
 def heated(pixels: np.ndarray, share: np.ndarray, width: int) -> Image.Image:
-    """The picture, grey and dimmed, under a token map: shares of its maximum, 0 … 1 ``[h, w]``."""
+    """The picture, grey and dimmed, under a token map. ``share`` is the map over its maximum, 0 to
+    1 ``[h, w]``."""
     small = np.asarray(scaled(pixels, width)).astype(np.float64)
     grey = 0.45 * small.mean(axis=-1, keepdims=True)
     image = Image.fromarray(np.clip(share * 255, 0, 255).round().astype(np.uint8))
@@ -196,6 +200,6 @@ def outline(inside: np.ndarray) -> np.ndarray:
 
 
 def _resized(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """bool ``[h, w]`` at the size of a picture."""
+    """The mask ``[h, w]`` at the size of a picture, bool."""
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(image.resize((like.shape[1], like.shape[0]), Image.NEAREST)) > 0

@@ -1,4 +1,5 @@
-"""What a run did, kept small: an observer of :class:`run.Run`, for pictures of the method at work."""
+"""What a run did, kept small. A :class:`Film` observes a run, for pictures of the method at work.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ from ..run.step import Seen
 
 @dataclass(frozen=True)
 class Frame:
-    """One step of one image: the host's sigma, the timestep of every latent pixel ``[h, w]``, and which were related.
+    """One step of one image.
 
-    ``i``: its number out of ``total``, from 0. ``mask``: bool ``[h, w]``.
+    ``i``: its number, from 0, of ``total``. ``sigma``: the host's. ``timesteps``: of every latent
+    pixel, ``[h, w]``. ``mask``: which pixels lagged, bool ``[h, w]``.
     """
 
     i: int
@@ -34,7 +36,8 @@ class Frame:
 
 @dataclass(frozen=True)
 class Heat:
-    """Where a target was found: its token map in multiples of its mean, ``[h, w]`` at the maps' own size."""
+    """Where a target was found: its token map ``times`` in multiples of its mean, ``[h, w]`` at the
+    maps' own size."""
 
     name: str
     times: np.ndarray
@@ -42,7 +45,8 @@ class Heat:
 
 @dataclass(frozen=True)
 class Reel:
-    """One image's frames, the last mask that decided anything with its step, and the targets of its prompt."""
+    """What is kept of one image: its frames, its last mask and that mask's step, and the targets of
+    its prompt."""
 
     frames: Sequence[Frame]
     mask: np.ndarray
@@ -51,21 +55,21 @@ class Reel:
 
 
 class Film:
-    """Keeps some evenly spaced steps on the CPU, the first one among them and not the end, and mean token maps.
+    """Keeps some evenly spaced steps on the CPU, the first among them but not the last, and the
+    mean token maps.
 
-    Maps are divided by their mean before they are added up: the mask threshold is in that unit.
+    Maps are divided by their mean before they are added up, since the mask threshold is in that
+    unit.
     """
 
     def __init__(self, targets: Sequence[str], most: int):
-        """``targets``: their names, in the order of the maps; empty if these are not wanted.
-
-        ``most``: how many steps are kept.
-        """
+        """``targets`` are their names in the order of the maps, empty if no maps are wanted.
+        ``most`` is how many steps are kept."""
         self._targets, self._most = targets, most
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew, with another run."""
+        """Forget everything, for another run."""
         self._steps: list[tuple[int, int, float, Tensor, Tensor]] = []
         self._last: tuple[int, Tensor] | None = None
         self._sum = self._count = self._chosen = None
@@ -92,14 +96,16 @@ class Film:
             self._sum, self._count = self._sum + resize(times, *self._sum.shape[-2:]), self._count + there
 
     def chose(self, chosen: Chosen) -> None:
-        """At the run's end: per image the targets that it chose by itself. What it tried and left is not shown."""
+        """Take the targets that a run chose by itself, per image. Those it tried and left are not
+        shown."""
         self._chosen = chosen
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def reel(self, image: int) -> Reel:
-        """One image's part, on the CPU. Nothing may have been seen: then ``len(film)`` is 0, and this fails."""
+        """What was kept of one image, on the CPU. It fails if nothing was seen, that is if
+        ``len(film)`` is 0."""
         frames = [
             Frame(i, total, sigma, timesteps[image].numpy(), related[image].numpy())
             for i, total, sigma, timesteps, related in self._steps

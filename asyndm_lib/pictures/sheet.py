@@ -31,14 +31,14 @@ TARGETS = 11
 """How many targets' token maps are shown."""
 
 LARGE, SMALL = (284, 340), (190, 250)
-"""Widest and highest: the picture under a mask or a token map, and a frame of the film strip."""
+"""The widest and highest picture: under a mask or a token map, and as a frame of the film strip."""
 LABEL = {LARGE: 19, SMALL: 16}
 NARROWEST = {LARGE: 190, SMALL: 132}
-"""Room for the labels under a narrow picture."""
+"""The room that a narrow picture leaves for its labels."""
 
 
 def draw(picture: Image.Image, reel: Reel, lines: Sequence[str], fonts: Fonts = default_font) -> Image.Image:
-    """The sheet, RGB. ``lines``: what the picture was made with."""
+    """The sheet as an RGB picture. ``lines`` say what the picture was made with."""
     pixels = np.asarray(picture.convert("RGB"))
     canvas = Canvas(fonts)
     y = canvas.text(MARGIN, MARGIN, TITLE, 34)
@@ -53,7 +53,7 @@ def draw(picture: Image.Image, reel: Reel, lines: Sequence[str], fonts: Fonts = 
 
 
 def _large(canvas: Canvas, y: int, pixels: np.ndarray, reel: Reel) -> int:
-    """The mask and the token maps; returns where they end."""
+    """Draw the mask and the token maps, and return their bottom."""
     shown = reel.heats[:TARGETS]
     width, columns = _cell(pixels, LARGE)
     of = reel.frames[0].total
@@ -86,7 +86,7 @@ def _film(canvas: Canvas, y: int, frames: Sequence[Frame], pixels: np.ndarray) -
 
 
 def _cell(pixels: np.ndarray, most: tuple[int, int]) -> tuple[int, int]:
-    """The width of a picture in a cell, and how many cells a row has."""
+    """The width of a picture in a cell, and the number of cells in a row."""
     height, width = pixels.shape[:2]
     fitting = max(1, min(most[0], round(most[1] * width / height)))
     return fitting, (WIDTH - 2 * MARGIN + _gap(most)) // (max(fitting, NARROWEST[most]) + _gap(most))
@@ -99,7 +99,7 @@ def _gap(most: tuple[int, int]) -> int:
 def _grid(
     canvas: Canvas, y: int, cells: Sequence[tuple[Image.Image | str, ...]], most: tuple[int, int], columns: int
 ) -> int:
-    """Rows of pictures with their labels; returns where they end."""
+    """Draw rows of pictures with their labels, and return the bottom."""
     size, gap = LABEL[most], _gap(most)
     room = (WIDTH - 2 * MARGIN + gap) // columns - gap
     for row in _rows(cells, columns):

@@ -1,1 +1,2 @@
-"""Other ways to make a picture follow its prompt, each from its paper: what AsynDM's paper compares itself with."""
+"""Other methods that make a picture follow its prompt, each from its paper. AsynDM's paper compares
+itself with them."""

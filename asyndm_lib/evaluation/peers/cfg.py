@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 
 class Guidance:
-    """``copies``: of the batch that the UNet is called with, whether each has the prompt; the first has it, the second
-    not. ``read``: whether the token maps of a copy count. ``scale`` may be changed between steps."""
+    """Classifier-free guidance of strength ``scale``, which may be changed between steps.
+
+    The UNet is called with a copy of the batch per entry of ``copies``, which says whether that
+    copy has the prompt. The first copy has it, the second has not. ``read`` says whether a copy's
+    token maps count.
+    """
 
     copies: tuple[bool, ...] = (True, False)
     read: tuple[bool, ...] = (True, False)
@@ -20,10 +24,11 @@ class Guidance:
 
     @contextmanager
     def attached(self, unet: nn.Module) -> Iterator[None]:
-        """Entered around a run; plain guidance needs nothing of the UNet."""
+        """Attach what the guidance needs to the UNet, for the time of a run. Plain guidance needs
+        nothing."""
         yield
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The model's outputs for the copies, ``[B, C, H, W]`` each → the guided one."""
+        """The guided output, from the model's outputs for the copies, ``[B, C, H, W]`` each."""
         conditional, unconditional = outputs
         return unconditional + self.scale * (conditional - unconditional)

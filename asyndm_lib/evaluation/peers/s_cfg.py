@@ -1,10 +1,13 @@
 """S-CFG, semantic-aware guidance (Shen et al., CVPR 2024, arXiv 2404.05384).
 
-At every step the latent is cut into one region per token, by the cross-attention maps, which the self-attention maps
-complete; then the guidance of each region is scaled so that its mean strength ``‖e_c - e_u‖`` is that of the
-foreground. What the paper leaves open is as in the authors' program: the two finest levels with attention below the
-latent's own size count alike; the foreground is where, in the unconditional copy, the start token does not
-win against all other tokens together; factors are held within 0.8 and 3 (and the scale within 15) and smoothed.
+At every step the latent is cut into one region per token by its cross-attention maps, which the
+self-attention maps complete. Then each region's guidance is scaled so that its mean strength ``‖e_c
+- e_u‖`` is that of the foreground.
+
+What the paper leaves open follows the authors' program. The two finest levels with attention below
+the latent's own size count alike. The foreground is where the start token does not win against all
+other tokens together, in the unconditional copy. Factors are held within 0.8 and 3, the scale
+within 15, and the factors are smoothed.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from torch import Tensor, nn
 from .cfg import Guidance
 
 POWERS = 4
-"""``R``: the mean of so many powers of the self-attention map completes a cross-attention map (the paper's eq. 7)."""
+"""``R``: how many powers of the self-attention map are averaged to complete a cross-attention map
+(the paper's eq. 7)."""
 
 LEAST, MOST, CEILING = 0.8, 3.0, 15.0
 SPREAD = 0.5
-"""Of the smoothing by 3 by 3, in cells."""
+"""The spread, in cells, of the 3×3 smoothing."""
 
 
 class SemanticGuidance(Guidance):
@@ -36,7 +40,7 @@ class SemanticGuidance(Guidance):
 
     @contextmanager
     def attached(self, unet: nn.Module) -> Iterator[None]:
-        """The hooks are on the UNet's attention projections inside the ``with`` only."""
+        """Hook the UNet's attention projections inside the ``with``."""
         with self._maps.attached(unet):
             yield
 
@@ -48,7 +52,8 @@ class SemanticGuidance(Guidance):
 
 
 class _Maps:
-    """Records the attention maps of one call of a UNet: per layer the self- and the cross-attention's, head means."""
+    """Records the attention maps of one call of a UNet: per layer the self- and the
+    cross-attention's, mean over heads."""
 
     def __init__(self) -> None:
         self._layers: list[dict[str, Tensor]] = []
@@ -69,7 +74,8 @@ class _Maps:
         self._queries.clear()
 
     def take(self) -> list[dict[str, Tensor]]:
-        """The layers recorded since the last time: ``attn1 [2B, n, n]`` and ``attn2 [2B, n, tokens]`` each."""
+        """The layers recorded since the last call of this: ``attn1 [2B, n, n]`` and ``attn2 [2B, n,
+        tokens]`` each."""
         layers, self._layers = self._layers, []
         return layers
 
@@ -91,9 +97,10 @@ class _Maps:
 
 
 def cut(layers: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Per pixel of the finest level, of every picture: its token, int64 ``[B, h, w]``, and whether it is foreground.
+    """The token of every pixel of the finest level, int64 ``[B, h, w]``, and whether the pixel is
+    foreground.
 
-    ``layers``: square maps, the conditional copies first.
+    ``layers`` hold square maps, the conditional copies first.
     """
     sizes = sorted({layer["attn1"].shape[1] for layer in layers}, reverse=True)[:2]
     side, count = math.isqrt(sizes[0]), 0
@@ -113,7 +120,8 @@ def cut(layers: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def factors(delta: Tensor, regions: Tensor, foreground: Tensor, scale: float) -> Tensor:
-    """What the guidance ``scale`` is multiplied with at each pixel, ``[B, 1, H, W]``; ``delta [B, C, H, W]``."""
+    """The factor of the guidance ``scale`` at each pixel, ``[B, 1, H, W]``, for a guidance ``delta
+    [B, C, H, W]``."""
     size = delta.shape[-2:]
     regions = F.interpolate(regions[:, None].float(), size, mode="nearest").long().flatten(1)
     foreground = F.interpolate(foreground[:, None].float(), size, mode="nearest").flatten(1)
@@ -130,7 +138,7 @@ def factors(delta: Tensor, regions: Tensor, foreground: Tensor, scale: float) ->
 
 
 def smoothed(maps: Tensor) -> Tensor:
-    """``[B, T, h, w]`` by a 3×3 Gaussian."""
+    """``maps [B, T, h, w]``, smoothed by a 3×3 Gaussian."""
     line = torch.exp(-torch.tensor([1.0, 0.0, 1.0], device=maps.device) / (2 * SPREAD**2))
     kernel = line[:, None] * line
     b, t = maps.shape[:2]
@@ -139,7 +147,7 @@ def smoothed(maps: Tensor) -> Tensor:
 
 
 def _completed(own: Tensor, cross: Tensor) -> Tensor:
-    """``mean of S^r for r = 1 … R`` times the cross-attention map ``[2B, n, tokens]``."""
+    """The mean of ``S^r`` for r = 1 … R, times the cross-attention map ``[2B, n, tokens]``."""
     total, part = 0, cross
     for _ in range(POWERS):
         part = own @ part

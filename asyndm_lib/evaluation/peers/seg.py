@@ -1,8 +1,8 @@
 """Smoothed Energy Guidance (Hong, NeurIPS 2024, arXiv 2408.00760).
 
-Away from a prediction whose self-attention has its queries blurred: ``e + γ·(e - e_blurred)``. As in the paper's main
-experiments the blur is without limit, so that every query becomes their mean, in the middle block, with γ = 3; with
-CFG both differences add up (the paper's eq. 13).
+Guidance leads away from a prediction whose self-attention has blurred queries: ``e + γ·(e -
+e_blurred)``. As in the paper's main experiments the blur has no limit, so every query of the middle
+block becomes their mean, and γ = 3. With CFG both differences add up (the paper's eq. 13).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ SCALE = 3.0
 
 
 class SmoothedGuidance(Guidance):
-    """A third copy of the batch has the prompt and blurred queries."""
+    """CFG with a third copy of the batch, which has the prompt and blurred queries."""
 
     copies = (True, False, True)
     read = (True, False, False)
 
     @contextmanager
     def attached(self, unet: nn.Module) -> Iterator[None]:
-        """The hooks are on the middle block's self-attention inside the ``with`` only."""
+        """Hook the middle block's self-attention inside the ``with``."""
         with ExitStack() as stack:
             for module in unet.middle_block.modules():
                 if hasattr(module, "attn1"):
@@ -38,7 +38,7 @@ class SmoothedGuidance(Guidance):
 
 
 def _blur(module: nn.Module, args: tuple, queries: Tensor) -> Tensor:
-    """``[3B, pixels, C]``: the last third's queries become their mean."""
+    """Queries ``[3B, pixels, C]`` in which the last third has become its mean."""
     third = len(queries) // 3
     queries = queries.clone()
     queries[2 * third :] = queries[2 * third :].mean(dim=1, keepdim=True)

@@ -1,8 +1,9 @@
 """Z-Sampling, zigzag diffusion sampling (Bai et al., ICLR 2025, arXiv 2412.10891).
 
-Every step but the last goes down with strong guidance, up again with none, and down once more: the difference of
-the two guidances leaves the prompt's meaning in the latent (the paper's algorithm 1, with γ2 = 0). Up and down are DDIM
-without noise; where the sampler adds noise, the last way down of a step does. Three evaluations a step.
+Every step but the last goes down with strong guidance, up again with none, and down once more. The
+difference between the two guidances leaves the prompt's meaning in the latent (the paper's
+algorithm 1, with γ2 = 0). Up and down are DDIM without noise. Where the sampler adds noise, a
+step's last way down does. A step takes three evaluations.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ INVERSION = 0.0
 
 
 def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tensor:
-    """As :func:`samplers.ddim.ddim`; ``guidance``: what the host's predictions are made with."""
+    """DDIM with a zigzag in every step. ``guidance`` is what the host's predictions are made with.
+    """
     strong = guidance.scale
     for step in run:
         eps = step.predict(x)
@@ -48,7 +50,8 @@ def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tens
 
 
 def _move(step: Step, x: Tensor, eps: Tensor, a: PixelMap, to: PixelMap) -> Tensor:
-    """DDIM without noise from ``a`` to ``to``, in either direction."""
+    """The latent after one move of DDIM without noise, from ``a`` to ``to``, in either direction.
+    """
     denoised = step.per_pixel(partial(denoised_of, x, eps), a)
     return step.per_pixel(lambda a_to: a_to.sqrt() * denoised + (1 - a_to).sqrt() * eps, to)
 

@@ -1,4 +1,4 @@
-"""ldm's attention by PyTorch's fused kernel, as the WebUIs have it."""
+"""ldm's attention through PyTorch's fused kernel, which the WebUIs use too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
 
 
 def scaled_dot_product(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
-    """In the place of ``CrossAttention.forward``; the projections are called as ever."""
+    """A replacement of ``CrossAttention.forward``. It calls the projections as the original does.
+    """
     context = x if context is None else context
     projected = self.to_q(x), self.to_k(context), self.to_v(context)
     q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)

@@ -1,7 +1,7 @@
-"""Stable Diffusion 1 and 2 checkpoints in ldm format, built of the ``ldm`` package's own parts.
+"""Stable Diffusion 1 and 2 checkpoints in ldm format, built from the ``ldm`` package's own parts.
 
-A checkpoint is a file of weights and a YAML that names the classes they belong to. The names are looked
-up in a short list here; nothing that a YAML says is imported or run.
+A checkpoint is a file of weights and a YAML that names the classes they belong to. The names are
+looked up in a short list here. Nothing that a YAML says is imported or run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ OPEN_CLIP = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
 
 
 class Autoencoder(nn.Module):
-    """The half of ``AutoencoderKL`` that text-to-image needs; the names are those of its weights."""
+    """The half of ``AutoencoderKL`` that text-to-image needs. Its parts have the names of its
+    weights."""
 
     def __init__(self, embed_dim: int, ddconfig: Mapping[str, Any]):
         super().__init__()
@@ -42,7 +43,7 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(embed_dim, ddconfig["z_channels"], 1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z [B, C, h, w]`` → pictures ``[B, 3, H, W]``, about -1 … 1."""
+        """Pictures ``[B, 3, H, W]``, about -1 to 1, of the latents ``z [B, C, h, w]``."""
         return self.decoder(self.post_quant_conv(z))
 
 
@@ -50,9 +51,9 @@ class Autoencoder(nn.Module):
 class Checkpoint:
     """A loaded model.
 
-    ``name``: of its file. ``parameterization``: "eps" or "v", what the UNet predicts. ``alphas_cumprod``: ``[T]``.
-    ``scale``: of a latent against the autoencoder's. ``shrink``: the picture's side over the latent's.
-    ``multiple``: what a picture's sides must be divisible by.
+    ``name``: the file's. ``parameterization``: what the UNet predicts, "eps" or "v".
+    ``alphas_cumprod``: ``[T]``. ``scale``: a latent's factor against the autoencoder's. ``shrink``:
+    the picture's side over the latent's. ``multiple``: what a picture's sides must be divisible by.
     """
 
     name: str
@@ -69,9 +70,10 @@ class Checkpoint:
 
 
 def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
-    """Load ``path`` (.safetensors or .ckpt) with its YAML ``config``, by default the one of the same name beside it.
+    """Load the checkpoint ``path`` (.safetensors or .ckpt) in single precision.
 
-    The parts are in single precision. Raises :class:`Unsupported`, naming the file and what is wrong with it.
+    ``config`` is its YAML, by default the one of the same name beside it. Raises
+    :class:`Unsupported` that names the file and what is wrong with it.
     """
     config = config or path.with_suffix(".yaml")
     if not path.is_file():
@@ -121,7 +123,7 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
 
 
 class _Section:
-    """A part of a YAML: ``target`` and ``params``, read with errors that name the file and the place."""
+    """A part of a YAML, with ``target`` and ``params``. Errors name the file and the place."""
 
     def __init__(self, file: Path, params: Mapping[str, Any], place: str = ""):
         self._file, self._params, self._place = file, params, place
@@ -152,7 +154,7 @@ class _Section:
         return value
 
     def build(self, kind: type[nn.Module], names: Iterable[str] | None = None, **fixed: Any) -> nn.Module:
-        """``kind`` of the parameters (of those named, or of all) and ``fixed``, on the CPU."""
+        """A ``kind`` on the CPU, made from the named parameters (by default all) and ``fixed``."""
         parameters = {name: self.get(name) for name in names or self._params} | fixed
         try:
             with redirect_stdout(io.StringIO()):  # ldm's parts print their sizes
@@ -177,7 +179,7 @@ def _text_encoder(model: _Section, config: Path) -> TextEncoder:
 
 
 def _alphas_cumprod(model: _Section) -> Tensor:
-    """ldm's "linear" schedule, ``[T]``: evenly spaced square roots of betas."""
+    """ldm's "linear" schedule ``[T]``, in which the square roots of the betas are evenly spaced."""
     if model.get("beta_schedule", "linear") != "linear":
         raise model.wrong("beta_schedule", model.get("beta_schedule"), "it must be linear")
     start, end = model.number("linear_start", 1e-4), model.number("linear_end", 2e-2)
@@ -216,7 +218,7 @@ def _loader(part: nn.Module) -> Callable[[dict[str, Tensor]], list[str]]:
 
 
 def _fill(load: Callable[[dict[str, Tensor]], list[str]], weights: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Give a part its weights, those under ``prefix``; returns the full names of the missing ones."""
+    """Give a part the weights under ``prefix``, and return the full names of the missing ones."""
     try:
         missing = load({name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)})
     except RuntimeError as error:

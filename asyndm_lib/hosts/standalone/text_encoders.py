@@ -1,7 +1,8 @@
-"""The text encoders of Stable Diffusion 1 and 2: words → tokens, and tokens → the cross-attention context.
+"""The text encoders of Stable Diffusion 1 and 2: words → tokens → the cross-attention context.
 
-A prompt is taken literally: brackets and weights of the WebUIs are plain text. It is cut into chunks of
-75 tokens, each between a start and an end token; the chunks' contexts stand one after another.
+A prompt is taken literally: brackets and weights of the WebUIs are plain text. It is cut into
+chunks of 75 tokens, each between a start and an end token. The chunks' contexts stand one after
+another.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ from ...prompt.token_search import Token
 
 CHUNK = 75
 ROWS = CHUNK + 2
-"""Rows of the context that a chunk takes."""
+"""How many rows of the context a chunk takes."""
 MAX_CHUNKS = 10
-"""A prompt of more is refused: the picture would follow no part of it."""
+"""The most chunks of a prompt. A longer one is refused, since the picture would follow no part of
+it."""
 
 
 class TextEncoder(Protocol):
-    """One of this module's encoders, as loaded by :mod:`ldm_checkpoint`."""
+    """What the encoders of this module have in common. ``padding`` is the token that fills a chunk.
+    """
 
     start: int
     end: int
     padding: int
 
     def ids(self, text: str) -> list[int]:
-        """The text's tokens, without start and end."""
+        """The tokens of ``text``, without start and end."""
 
     def ends_word(self, token: int) -> bool:
-        """Whether a word ends with ``token``."""
+        """Whether ``token`` ends a word."""
 
     def context(self, ids: Tensor) -> Tensor:
-        """Rows of 77 tokens, int64 ``[n, 77]`` → ``[n, 77, C]``."""
+        """The contexts ``[n, 77, C]`` of rows of 77 tokens, int64 ``[n, 77]``."""
 
 
 def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
@@ -49,7 +52,8 @@ def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | str) -> Tensor:
-    """The cross-attention context of ``texts``, ``[n, 77·chunks, C]``; short texts are filled with empty chunks.
+    """The cross-attention context of ``texts``, ``[n, 77·chunks, C]``. Short texts are filled with
+    empty chunks.
 
     Raises :class:`Unsupported` for a text of more than ``MAX_CHUNKS`` chunks.
     """
@@ -71,11 +75,12 @@ def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | st
 
 
 class Clip(nn.Module):
-    """OpenAI's CLIP (``FrozenCLIPEmbedder``, Stable Diffusion 1), by transformers."""
+    """OpenAI's CLIP, by transformers: ``FrozenCLIPEmbedder`` of Stable Diffusion 1."""
 
     def __init__(self, version: str, beside: Path):
-        """``version``: a folder with the model's ``config.json`` and its tokenizer, absolute or relative to the folder
-        ``beside``, or the name of a model of the Hugging Face hub that is already on this machine.
+        """``version`` is a folder with the model's ``config.json`` and tokenizer, absolute or
+        relative to ``beside``. It may also be the name of a Hugging Face model that is already on
+        this machine.
 
         Raises :class:`Unsupported` if there is none.
         """
@@ -108,7 +113,8 @@ class Clip(nn.Module):
         return self.transformer(input_ids=ids).last_hidden_state
 
     def load(self, weights: dict[str, Tensor]) -> list[str]:
-        """Take the weights ``transformer.text_model.…``; returns the names that are missing."""
+        """Take the weights ``transformer.text_model.…``, and return the names of the missing ones.
+        """
         own = self.transformer.state_dict()
         prefix = "transformer."
         if not any(name.startswith("text_model.") for name in own):
@@ -120,10 +126,11 @@ class Clip(nn.Module):
 
 
 class OpenClip(nn.Module):
-    """OpenCLIP's text tower (``FrozenOpenCLIPEmbedder``, Stable Diffusion 2), by open_clip."""
+    """OpenCLIP's text tower, by open_clip: ``FrozenOpenCLIPEmbedder`` of Stable Diffusion 2."""
 
     def __init__(self, arch: str, layer: str):
-        """``layer``: "last" or "penultimate", the transformer layer whose output makes the context.
+        """``layer``, "last" or "penultimate", is the transformer layer whose output makes the
+        context.
 
         Raises :class:`Unsupported` if open_clip is not installed or does not know ``arch``.
         """
@@ -165,7 +172,7 @@ class OpenClip(nn.Module):
         return tower.ln_final(x if batch_first else x.transpose(0, 1))
 
     def load(self, weights: dict[str, Tensor]) -> list[str]:
-        """Take the weights ``model.…``; returns the names that are missing."""
+        """Take the weights ``model.…``, and return the names of the missing ones."""
         found = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
         missing = self.model.load_state_dict(
             {name: value for name, value in found.items() if name in self.model.state_dict()}, strict=False
