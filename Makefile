@@ -1,4 +1,5 @@
 # `make demo` and `make test` set up .venv by themselves, with $(PYTHON) 3.10 or later.
+# A comment after a target's name is its line of `make help`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,17 +10,21 @@ SHEET := out/sheet.png
 # The models are small: on an idle machine more threads gain little, beside other work they cost several times the time.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo bench test clean
+.PHONY: help demo bench test clean
 
-demo: $(VENV)/demo.stamp
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F ': ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/demo.stamp ## make pictures of one prompt with and without AsynDM, on a sheet in out/
 	$(BIN)/python -m asyndm_lib generate "a cat and a basketball" --targets cat,basketball \
 		--sampler "DPM++ 2M" --steps 30 --seed 1 --out $(SHEET)
 
-bench: $(VENV)/demo.stamp
+bench: $(VENV)/demo.stamp ## measure what AsynDM costs in time and memory
 	$(BIN)/python -m asyndm_lib bench
 
-test: $(VENV)/test.stamp
+test: $(VENV)/test.stamp ## run the linter, the type check and all tests (with ASYNDM_WEBUI=FOLDER on that WebUI too)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -ra
 	@if command -v node > /dev/null; then node --test tests/javascript/; \
 	else echo "The tests of the page's JavaScript were skipped: node is not installed"; fi
@@ -29,7 +34,7 @@ ifdef ASYNDM_WEBUI
 test: $(VENV)/host.stamp
 endif
 
-clean:
+clean: ## remove .venv and out/
 	rm -rf $(VENV) out
 
 # The stamps are older than a requirements file that has changed.

@@ -13,7 +13,7 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
-from asyndm_lib.bench.report import HEAD, Case, Row, line, measured, save
+from asyndm_lib.bench.report import HEAD, Case, Figures, line, measured, save
 from asyndm_lib.hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from asyndm_lib.models import unet as unet_parts
 from asyndm_lib.models.parts.patching import replaced
@@ -106,7 +106,7 @@ def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, t
 def test_the_readmes_table_is_the_committed_measurement():
     root = Path(__file__).parents[1]
     rows = json.loads((root / "docs" / "bench-h100.json").read_text())["rows"]
-    lines = [line(Row(**{**row, "case": Case(**row["case"])})) for row in rows]
+    lines = [line(Figures(**{**row, "case": Case(**row["case"])})) for row in rows]
     assert len(lines) > 5
     assert "\n".join([HEAD, *lines]) in (root / "README.md").read_text(encoding="utf-8")
 

@@ -14,7 +14,7 @@ from stand_ins import hooks_on
 
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.evaluation import contact_sheet, engine, runner, where
-from asyndm_lib.evaluation.counter import Counter
+from asyndm_lib.evaluation.counter import CounterNetwork
 from asyndm_lib.evaluation.engine import Batches, Noise
 from asyndm_lib.evaluation.methods import DM, FRESH, INVERTED, LAGGED, PEERS, RANDOM, Method, Way, controlled
 from asyndm_lib.evaluation.peers.cfg import Guidance
@@ -172,7 +172,7 @@ SMALL = sets(PLAIN, 2)
 
 def run(stand, path, enough=lambda: False):
     record = Record(path)
-    runner.run(ROUNDS, SMALL, stand, Counter(), record, 5, enough)
+    runner.run(ROUNDS, SMALL, stand, CounterNetwork(), record, 5, enough)
     return record
 
 
@@ -212,7 +212,7 @@ def test_results_pair_what_both_have(tmp_path):
 
 def test_the_contact_sheet_has_every_method_beside_the_other(batches, monkeypatch):
     monkeypatch.setattr(contact_sheet, "SIDE", 64)
-    sheet = contact_sheet.draw(SMALL[:2], (DM, FRESH), DDIM, 1, batches, Counter())
+    sheet = contact_sheet.draw(SMALL[:2], (DM, FRESH), DDIM, 1, batches, CounterNetwork())
     pixels = np.asarray(sheet)
     assert sheet.width == contact_sheet.WIDTH
     assert (pixels[200:400, 100:500] != 255).any()

@@ -209,7 +209,7 @@ def test_scfg_reads_the_unets_maps():
     unet, guidance = tiny_unet(attention_resolutions=[2, 1]), SemanticGuidance(5.0)
     x, t, context = random(4, 4, 16, 16), torch.full((4,), 500.0), random(4, 7, 8)
     plain, before = unet(x, t, context=context), hooks_on(unet)
-    maps = s_cfg._Maps()
+    maps = s_cfg._AttentionMaps()
     with maps.attached(unet):
         unet(x, t, context=context)
         layers = maps.take()

@@ -66,10 +66,10 @@ class Loop:
     def asyndm(self) -> Tensor:
         """The final latents of our loop, ``[B, 4, h, w]``."""
         denoiser = self._denoiser
-        maps = (on(denoiser.log_sigmas, map) for map in (denoiser.sigma_to_t, denoiser.t_to_sigma))
+        conversions = (on(denoiser.log_sigmas, one) for one in (denoiser.sigma_to_t, denoiser.t_to_sigma))
         host = Host(
             model=self._denoiser.inner_model,
-            descents=[Descent(Schedule(self.sigmas[:-1], *maps), list(self.sigmas))],
+            descents=[Descent(Schedule(self.sigmas[:-1], *conversions), list(self.sigmas))],
             predict=lambda x, sigma: self._guided(x, sigma * x.new_ones(len(x))),
             step=lambda: 0,
             unconditional=lambda: self._x,
@@ -94,13 +94,13 @@ class Loop:
         return {**self._options, "noise_sampler": noise}
 
     def _guided(self, x: Tensor, sigma: Tensor) -> Tensor:
-        both, levels = torch.cat([x, x]), torch.cat([sigma, sigma])
+        both, sigmas = torch.cat([x, x]), torch.cat([sigma, sigma])
         if self._run is None:
-            out = self._denoiser(both, levels, **self._conditioning)
+            out = self._denoiser(both, sigmas, **self._conditioning)
         else:
             rows = [(image, part) for part in (0, None) for image in range(self._batch)]
             with self._run.rows(rows) as here, scalings(self._denoiser, here):
-                out = self._denoiser(both, levels, **self._conditioning)
+                out = self._denoiser(both, sigmas, **self._conditioning)
         conditional, unconditional = out.chunk(2)
         return unconditional + (conditional - unconditional) * CFG
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Loop = Callable[[], object]
+Work = Callable[[], object]
 
 _FREE = frozenset(
     (
@@ -49,10 +49,10 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operations(loop: Loop) -> Operations:
+def operations(work: Work) -> Operations:
     """The counted operations of one call of ``work``."""
     with Operations() as counted:
-        loop()
+        work()
     return counted
 
 
@@ -69,13 +69,13 @@ class Launches:
     busy: float
 
 
-def launches(loop: Loop) -> Launches:
+def launches(work: Work) -> Launches:
     """The launches of one call of ``work``. A GPU is needed."""
     from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        loop()
+        work()
     # The events as they come: the profiler's own tables of them take minutes.
     events = profiled.profiler.kineto_results.events()
     names = [event.name() for event in events]
@@ -102,18 +102,18 @@ class Cost:
         return statistics.median(self.seconds)
 
 
-def interleaved(loops: list[Loop], rounds: int, device: torch.device) -> list[Cost]:
+def interleaved(works: list[Work], rounds: int, device: torch.device) -> list[Cost]:
     """The cost of each of ``works``, which run in turn so that outside load meets all alike.
 
     Each runs once to warm up, and then ``rounds`` times.
     """
-    for loop in loops:
-        loop()
-    measured: list[list[tuple[float, int | None]]] = [[] for _ in loops]
+    for work in works:
+        work()
+    measured: list[list[tuple[float, int | None]]] = [[] for _ in works]
     for number in range(rounds):
         # Whoever goes first has it a little cooler.
-        for at in range(len(loops)) if number % 2 == 0 else reversed(range(len(loops))):
-            measured[at].append(_once(loops[at], device))
+        for at in range(len(works)) if number % 2 == 0 else reversed(range(len(works))):
+            measured[at].append(_once(works[at], device))
     return [Cost([seconds for seconds, _ in runs], _most(peak for _, peak in runs)) for runs in measured]
 
 
@@ -122,14 +122,14 @@ def _most(peaks: Any) -> int | None:
     return max(known, default=None)
 
 
-def _once(loop: Loop, device: torch.device) -> tuple[float, int | None]:
+def _once(work: Work, device: torch.device) -> tuple[float, int | None]:
     if device.type != "cuda":
         start = time.perf_counter()
-        loop()
+        work()
         return time.perf_counter() - start, None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before, start = torch.cuda.memory_allocated(), time.perf_counter()
-    loop()
+    work()
     torch.cuda.synchronize()
     return time.perf_counter() - start, torch.cuda.max_memory_allocated() - before

@@ -30,7 +30,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class Figures:
     """What a case costs.
 
     ``plain``: the plain loop's median seconds. ``time``: our loop's as a multiple of them.
@@ -66,7 +66,7 @@ def usual_cases(device: torch.device) -> list[Case]:
     return sorted(cases, key=lambda case: list(MODELS).index(case.model))
 
 
-def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[Row]:
+def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[Figures]:
     """The figures of each case. Both loops run ``rounds`` times, in turn."""
     name, model = None, None
     with replaced(CrossAttention, "forward", scaled_dot_product):
@@ -74,10 +74,11 @@ def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[R
             if case.model != name:
                 model = None  # gone before the next one comes
                 name, model = case.model, MODELS[case.model](device)
-            yield _row(case, Loop(model, case.sampler, case.batch, case.steps, device, case.targets), rounds, device)
+            loop = Loop(model, case.sampler, case.batch, case.steps, device, case.targets)
+            yield _figures(case, loop, rounds, device)
 
 
-def _row(case: Case, loop: Loop, rounds: int, device: torch.device) -> Row:
+def _figures(case: Case, loop: Loop, rounds: int, device: torch.device) -> Figures:
     plain, ours = interleaved([loop.plain, loop.asyndm], rounds, device)
     ratios = sorted(b / a for a, b in zip(plain.seconds, ours.seconds, strict=True))
     quartiles = torch.tensor(ratios, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
@@ -88,7 +89,7 @@ def _row(case: Case, loop: Loop, rounds: int, device: torch.device) -> Row:
     else:
         counted = [operations(way) for way in ways]
         counts = [(o.computing.total(), o.waits.total()) for o in counted]
-    return Row(
+    return Figures(
         case=case,
         plain=plain.median,
         time=quartiles[1],
@@ -113,7 +114,7 @@ HEAD = (
 )
 
 
-def line(row: Row) -> str:
+def line(row: Figures) -> str:
     """The table line of one case."""
     case = row.case
     memory = "" if row.memory is None else f"{row.memory:.3f} of {row.peak:.0f} MiB"
@@ -134,7 +135,7 @@ def line(row: Row) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def save(rows: list[Row], device: torch.device, path: Path) -> None:
+def save(rows: list[Figures], device: torch.device, path: Path) -> None:
     """Write everything measured to ``path``, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {**machine(device), "rows": [asdict(row) for row in rows]}

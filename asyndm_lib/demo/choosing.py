@@ -45,7 +45,7 @@ KINDS = ("object", "colour of an object", "background", "unknown", "other")
 object word."""
 
 
-class Prompt(NamedTuple):
+class LabelledPrompt(NamedTuple):
     """A prompt with the kind of each of its words. ``seed`` is the one that made it."""
 
     text: str
@@ -53,7 +53,7 @@ class Prompt(NamedTuple):
     seed: int
 
 
-def prompts(count: int, unknown: int) -> Iterator[Prompt]:
+def prompts(count: int, unknown: int) -> Iterator[LabelledPrompt]:
     """Prompts as in training: one to four things, some of them several times, with backgrounds and
     places."""
     for seed in range(FIRST_SEED, FIRST_SEED + count):
@@ -82,7 +82,7 @@ def prompts(count: int, unknown: int) -> Iterator[Prompt]:
             words.insert(at, (word, -1))
             kinds[word] = "unknown"
         text = " ".join(word for word, _ in words).replace(" ,", ",").replace(" .", ".")
-        yield Prompt(text, kinds, seed)
+        yield LabelledPrompt(text, kinds, seed)
 
 
 class Tally:
@@ -120,7 +120,8 @@ class EveryWord(Embedded):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the shares: as the extension chooses, by its word lists alone, and by the token maps alone."""
+    """Print the shares: as the extension chooses, by its word lists alone, and by the token maps
+    alone."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--prompts", type=int, default=200, help="how many")
     parser.add_argument("--unknown", type=int, default=0, help="at most so many unknown words are put into each")

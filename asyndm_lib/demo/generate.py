@@ -18,7 +18,7 @@ from ..pictures.film import Film
 from ..prompt.target_list import parse_targets
 from ..settings.settings import EVERYWHERE, Settings
 from .device import device_of
-from .sheet import Block, Picture, draw
+from .sheet import Picture, SeedSection, draw
 
 MOMENTS = 6
 """How many steps the sheet shows."""
@@ -52,15 +52,15 @@ def generate(options: argparse.Namespace) -> None:
         film.clear()  # the sheet shows the last one's
         made.append(_pictures(host, request, variant, film))
 
-    blocks = []
+    sections = []
     for n, seed in enumerate(seeds):
-        blocks.append(Block(f"seed {seed}", [pictures[n] for pictures in made], film.reel(n).frames))
-    picture = draw(options.prompt, _lines(request, settings, checkpoint.name), blocks)
+        sections.append(SeedSection(f"seed {seed}", [pictures[n] for pictures in made], film.reel(n).frames))
+    picture = draw(options.prompt, _lines(request, settings, checkpoint.name), sections)
     try:
         picture.save(options.out)
-        for block in blocks:
-            for one in block.pictures if options.images else ():
-                name = f"{block.label} {one.name}.png".replace(" ", "-").lower()
+        for section in sections:
+            for one in section.pictures if options.images else ():
+                name = f"{section.label} {one.name}.png".replace(" ", "-").lower()
                 Image.fromarray(one.pixels).save(options.images / name)
     except (OSError, ValueError) as error:
         raise AsynDMError(f"the pictures cannot be written: {error}") from error

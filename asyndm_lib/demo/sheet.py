@@ -23,7 +23,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Block:
+class SeedSection:
     """The part of the sheet for one seed: its pictures, and the steps of the last of them."""
 
     label: str
@@ -31,41 +31,41 @@ class Block:
     moments: Sequence[Frame]
 
 
-def draw(title: str, lines: Sequence[str], blocks: Sequence[Block]) -> Image.Image:
+def draw(title: str, lines: Sequence[str], sections: Sequence[SeedSection]) -> Image.Image:
     """The whole sheet as an RGB picture."""
     canvas = Canvas()
     y = canvas.wrapped(MARGIN, title, 34)
     for line in lines:
         y = canvas.wrapped(y + 4, line, 19, FAINT)
-    for block in blocks:
+    for section in sections:
         canvas.rule(y + 18)
-        y = _draw_block(canvas, y + 36, block) + 6
+        y = _draw_section(canvas, y + 36, section) + 6
     return canvas.finish(y + MARGIN)
 
 
-def _draw_block(canvas: Canvas, y: int, block: Block) -> int:
+def _draw_section(canvas: Canvas, y: int, section: SeedSection) -> int:
     """Draw one seed's part at ``y`` and return its bottom."""
     inner = WIDTH - 2 * MARGIN
     side = (inner - 2 * GAP) // 3
     top = y
-    for n, picture in enumerate(block.pictures):
+    for n, picture in enumerate(section.pictures):
         x = MARGIN + n * (side + GAP)
         canvas.text(x, top, picture.name, 25)
-        canvas.text(x, top + 32, canvas.fit(f"{block.label} · {picture.caption}", 18, side), 18, FAINT)
+        canvas.text(x, top + 32, canvas.fit(f"{section.label} · {picture.caption}", 18, side), 18, FAINT)
         y = canvas.paste(x, top + 62, scaled(picture.pixels, side))
-    width = (inner - (len(block.moments) - 1) * NARROW) // max(len(block.moments), 6)
-    last = block.pictures[-1]
+    width = (inner - (len(section.moments) - 1) * NARROW) // max(len(section.moments), 6)
+    last = section.pictures[-1]
     y = canvas.text(MARGIN, y + 22, f"{last.name}: mask of the step, over the final picture", 20) + 8
     top = y
-    for n, moment in enumerate(block.moments):
+    for n, moment in enumerate(section.moments):
         x = MARGIN + n * (width + NARROW)
         y = canvas.paste(x, top, masked(last.pixels, moment.mask, width))
         whole = ": all" if moment.mask.all() else "" if moment.mask.any() else ": none"
         canvas.text(x, y + 4, moment.label + whole, 17)
     y = canvas.text(MARGIN, y + 42, f"{last.name}: timestep of every latent pixel", 20) + 8
-    most = max(moment.timesteps.max() for moment in block.moments)
+    most = max(moment.timesteps.max() for moment in section.moments)
     top = y
-    for n, moment in enumerate(block.moments):
+    for n, moment in enumerate(section.moments):
         x = MARGIN + n * (width + NARROW)
         y = canvas.paste(x, top, enlarged(coloured(moment.timesteps / most), width))
         low, high = moment.timesteps.min(), moment.timesteps.max()

@@ -79,14 +79,14 @@ def _foreign(options: argparse.Namespace) -> None:
     prompts = prompts[: options.count] if options.count else prompts
     way = Way(options.sampler, options.sampler, options.schedule, options.steps, options.cfg, options.eta)
     width, height = options.width, options.height
-    maker: gallery.Maker
+    maker: gallery.PictureMaker
     if options.webui is not None:
         maker = WebUI(options.webui, width, height)
         print(f"model: {maker.check()}")
     else:
         batches = Batches(load(options.checkpoint, options.config, device))
         batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
-        maker = gallery.Local(batches, width, height)
+        maker = gallery.LocalModel(batches, width, height)
     known, missing = scorers.available(device, exact=own)
     for name, why in missing.items():
         print(f"no {name}: {why}")

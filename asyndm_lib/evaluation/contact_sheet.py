@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..pictures.drawing import FAINT, MARGIN, WIDTH, Canvas, scaled
 from . import counter as counting
-from .counter import Counter
+from .counter import CounterNetwork
 from .engine import Batches
 from .methods import Method, Way
 from .prompt_sets import PromptSet
@@ -22,7 +22,7 @@ RIGHT = (24, 132, 70)
 
 
 def draw(
-    sets: Sequence[PromptSet], methods: Sequence[Method], way: Way, rows: int, batches: Batches, counter: Counter
+    sets: Sequence[PromptSet], methods: Sequence[Method], way: Way, rows: int, batches: Batches, counter: CounterNetwork
 ) -> Image.Image:
     """The contact sheet of the first ``rows`` prompts of every set's report half, each with its
     first seed.

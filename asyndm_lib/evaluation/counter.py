@@ -7,7 +7,7 @@ rendered scenes that went through the model's autoencoder.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,12 +44,12 @@ class Found(NamedTuple):
     y: float
 
 
-def tally(found: Sequence[Found]) -> Tally[str]:
+def tally(found: Sequence[Found]) -> Counter[str]:
     """How many things of each name there are."""
-    return Tally(thing.name for thing in found)
+    return Counter(thing.name for thing in found)
 
 
-class Counter(nn.Module):
+class CounterNetwork(nn.Module):
     """A network that finds centres: pictures ``[n, 3, H, W]`` in [-1, 1] → logits ``[n, names, H/8,
     W/8]``."""
 
@@ -82,17 +82,17 @@ class _Residual(nn.Module):
         return x + self.layers(x)
 
 
-def load(device: torch.device, path: Path = WEIGHTS) -> Counter:
+def load(device: torch.device, path: Path = WEIGHTS) -> CounterNetwork:
     """The trained network. Raises :class:`FileNotFoundError` if its weights are not there."""
     from safetensors.torch import load_file
 
-    counter = Counter()
+    counter = CounterNetwork()
     counter.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return counter.requires_grad_(False).eval().to(device)
 
 
 @torch.no_grad()
-def find(counter: Counter, pictures: Tensor) -> list[list[Found]]:
+def find(counter: CounterNetwork, pictures: Tensor) -> list[list[Found]]:
     """The objects of every picture ``[n, 3, H, W]`` in [-1, 1]."""
     return centres(counter(pictures).float().sigmoid())
 

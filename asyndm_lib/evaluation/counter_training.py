@@ -23,10 +23,10 @@ from ..demo.training import scenery, sprites
 from ..demo.training.concepts import BACKGROUNDS, UNNAMED_BACKGROUNDS
 from ..demo.training.export import PREFIXES
 from ..demo.training.networks import Autoencoder, read_config
-from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter, draw_backdrops
+from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter, draw_backdrops, overlaps
 from ..demo.training.sprites import SIZES
 from ..demo.training.training import learning_rate
-from .counter import CELL, NAMES, WEIGHTS, Counter, find, tally
+from .counter import CELL, NAMES, WEIGHTS, CounterNetwork, find, tally
 
 MOST = 6
 """The most objects in a scene."""
@@ -58,12 +58,7 @@ def draw_layout(n: int, rng: np.random.Generator, tries: int = 48) -> Layout:
     edge = np.where(used, np.array(SIZES)[size], 0)
     room = np.maximum(CANVAS - edge, 0)[:, None]
     x, y = ((rng.random((n, tries, MOST)) * (room // GRID + 1)).astype(np.int32) * GRID for _ in range(2))
-    overlap = np.zeros((n, tries))
-    for a in range(MOST):
-        for b in range(a):
-            reach = (edge[:, a] + edge[:, b]) / 2 * (used[:, a] & used[:, b])
-            shift = [p[..., a] + edge[:, None, a] / 2 - p[..., b] - edge[:, None, b] / 2 for p in (x, y)]
-            overlap += np.maximum(reach[:, None] - np.maximum(np.abs(shift[0]), np.abs(shift[1])), 0) ** 2
+    overlap = sum(depth**2 for depth in overlaps(edge, used, x, y))
     best, rows = overlap.argmin(1), np.arange(n)
     palette = np.array([*BACKGROUNDS.values(), *UNNAMED_BACKGROUNDS])
     colour = palette[rng.integers(0, len(palette), n)] + rng.integers(-12, 13, (n, 3))
@@ -158,7 +153,7 @@ class Scenes:
             return layout, self._vae.decode(mean + draw * spread / self._scale).clamp(-1, 1).half()
 
 
-def measure(counter: Counter, scenes: Scenes, count: int, seed: int, device: torch.device) -> dict[str, float]:
+def measure(counter: CounterNetwork, scenes: Scenes, count: int, seed: int, device: torch.device) -> dict[str, float]:
     """The share of new scenes in which every object is named and nothing else is, by number of
     objects.
 
@@ -203,7 +198,7 @@ def train(options: argparse.Namespace) -> None:
     generator = torch.Generator(device).manual_seed(options.seed)
     print(f"{len(pictures)} scenes after {time.monotonic() - start:.0f} s", flush=True)
 
-    counter = Counter().to(device, memory_format=torch.channels_last)
+    counter = CounterNetwork().to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(counter.parameters(), weight_decay=1e-3)
     start, step, spent = time.monotonic(), 0, 0.0
     while spent < options.seconds:

@@ -33,13 +33,13 @@ METHODS = (
 """
 
 
-class Maker(Protocol):
+class PictureMaker(Protocol):
     """Something that makes pictures: :class:`webui.WebUI` or :class:`LocalModel`."""
 
     def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image: ...
 
 
-class Local:
+class LocalModel:
     """A checkpoint on this machine."""
 
     def __init__(self, batches: Batches, width: int, height: int):
@@ -65,7 +65,7 @@ class Gallery:
         name = re.sub(r"[^a-z0-9]+", "-", method.name.lower())
         return self.folder / name / f"{number:04d}-{seed}.png"
 
-    def fill(self, maker: Maker, way: Way) -> None:
+    def fill(self, maker: PictureMaker, way: Way) -> None:
         """Make the pictures that are not there yet."""
         for number, prompt, method, seed in tqdm(self._all(), unit="picture", disable=None):
             path = self.path(method, number, seed)

@@ -57,10 +57,10 @@ class PromptSet:
     report: tuple[Prompt, ...]
 
 
-Maker = Callable[[random.Random], Prompt]
+PromptMaker = Callable[[random.Random], Prompt]
 
 
-def sets(kinds: Mapping[str, Sequence[Maker]], count: int = 50) -> tuple[PromptSet, ...]:
+def sets(kinds: Mapping[str, Sequence[PromptMaker]], count: int = 50) -> tuple[PromptSet, ...]:
     """The prompt sets of ``kinds`` (:data:`PLAIN` or :data:`SCENERY`), with ``count`` prompts in
     each half.
 
@@ -70,7 +70,7 @@ def sets(kinds: Mapping[str, Sequence[Maker]], count: int = 50) -> tuple[PromptS
     return tuple(_set(name, makers, count) for name, makers in kinds.items())
 
 
-def _set(name: str, makers: Sequence[Maker], count: int) -> PromptSet:
+def _set(name: str, makers: Sequence[PromptMaker], count: int) -> PromptSet:
     rng, prompts = random.Random(name), []
     for number in range(2 * count):
         prompt = makers[number // 2 % len(makers)](rng)
@@ -80,15 +80,15 @@ def _set(name: str, makers: Sequence[Maker], count: int) -> PromptSet:
     return PromptSet(name, tuple(prompts[::2]), tuple(prompts[1::2]))
 
 
-def _of(*parts: int) -> Maker:
+def _of(*parts: int) -> PromptMaker:
     return lambda rng: compose(things(parts, rng))
 
 
-def _placed(place: str) -> Maker:
+def _placed(place: str) -> PromptMaker:
     return lambda rng: compose(things((1, 1), rng), place)
 
 
-def _coloured(count: int, same: bool, scenery: bool = False) -> Maker:
+def _coloured(count: int, same: bool, scenery: bool = False) -> PromptMaker:
     """Prompts of ``count`` coloured shapes, of one shape or of any."""
 
     def make(rng: random.Random) -> Prompt:
@@ -100,7 +100,7 @@ def _coloured(count: int, same: bool, scenery: bool = False) -> Maker:
     return make
 
 
-def _in_a_scenery(*parts: int, belonging: bool) -> Maker:
+def _in_a_scenery(*parts: int, belonging: bool) -> PromptMaker:
     """Prompts of things that all belong in a scenery, or of which none does."""
 
     def make(rng: random.Random) -> Prompt:
@@ -111,7 +111,7 @@ def _in_a_scenery(*parts: int, belonging: bool) -> Maker:
     return make
 
 
-PLAIN: dict[str, Sequence[Maker]] = {
+PLAIN: dict[str, Sequence[PromptMaker]] = {
     "two objects": [_placed(place) for place in PLACES],
     "counts": [_of(4), _of(2, 1), _of(3, 1), _of(2, 2)],
     "colours": [_coloured(2, True), _coloured(3, True), _coloured(3, False), _coloured(4, False)],
@@ -120,7 +120,7 @@ PLAIN: dict[str, Sequence[Maker]] = {
 }
 """The sets of scenes on plain backgrounds, for the embedded model."""
 
-SCENERY: dict[str, Sequence[Maker]] = {
+SCENERY: dict[str, Sequence[PromptMaker]] = {
     "at home": [_in_a_scenery(*parts, belonging=True) for parts in ((1, 1, 1), (2, 2), (2, 1, 1), (1, 1, 1, 1))],
     "out of place": [_in_a_scenery(*parts, belonging=False) for parts in ((1, 1, 1), (2, 1), (2, 1, 1), (1, 1, 1, 1))],
     "counts there": [_in_a_scenery(*parts, belonging=True) for parts in ((4,), (2, 2), (3, 1), (3, 2))],

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from . import counter as counting
-from .counter import Counter
+from .counter import CounterNetwork
 from .engine import Batches, Noise
 from .methods import Method, Way
 from .prompt_sets import PromptSet
@@ -124,7 +124,7 @@ def run(
     rounds: Sequence[Round],
     sets: Sequence[PromptSet],
     batches: Batches,
-    counter: Counter,
+    counter: CounterNetwork,
     record: Record,
     batch: int,
     enough: Callable[[], bool] = lambda: False,

@@ -1,4 +1,5 @@
-"""What is evaluated: a model, the network that counts the things in its pictures, and prompts that it understands."""
+"""What is evaluated: a model, the network that counts the things in its pictures, and prompts that
+it understands."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 from ..demo import MODEL
 from ..errors import AsynDMError
 from . import counter, plan, prompt_sets
-from .prompt_sets import Maker
+from .prompt_sets import PromptMaker
 from .runner import Round
 
 
@@ -27,7 +28,7 @@ class Subject:
     name: str
     model: Path
     counter: Path
-    kinds: Mapping[str, Sequence[Maker]]
+    kinds: Mapping[str, Sequence[PromptMaker]]
     rounds: Sequence[Round]
     results: str
 

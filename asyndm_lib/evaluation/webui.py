@@ -25,7 +25,8 @@ class WebUI:
     """A WebUI with this extension, started with ``--api``."""
 
     def __init__(self, url: str, width: int, height: int):
-        """``url``: ``http://127.0.0.1:7860``, with ``user:password@`` before the host if it asks for one."""
+        """``url``: ``http://127.0.0.1:7860``, with ``user:password@`` before the host if it asks
+        for one."""
         scheme, _, rest = url.rstrip("/").rpartition("://")
         login, _, host = rest.rpartition("@")
         self._url = f"{scheme or 'http'}://{host}"

@@ -28,8 +28,8 @@ PARTS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print for every part of the run: how much of the picture is related, how many of the objects' centres are, and by
-    how many timesteps pixels lag, in the mean and at most."""
+    """Print for every part of the run: how much of the picture is related, how many of the objects'
+    centres are, and by how many timesteps pixels lag, in the mean and at most."""
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--prompts", type=int, default=4, help="of every set")
     parser.add_argument("--steps", type=int, default=PAPER.steps, help="of the paper's sampler")

@@ -122,7 +122,7 @@ def _enlarged_text(text: str, font: Font, size: int) -> Image.Image:
     small = Image.new("L", (max(1, round(font.getlength(text))), BITMAP_SIZE))
     ImageDraw.Draw(small).text((0, 0), text, fill=255, font=font)
     scale = size / BITMAP_SIZE
-    return small.resize((max(1, round(small.width * scale)), round(small.height * scale)), Image.BILINEAR)
+    return small.resize((max(1, round(small.width * scale)), round(small.height * scale)), Image.Resampling.BILINEAR)
 
 
 def printable(text: str, font: Font) -> str:
@@ -143,12 +143,12 @@ def _has(font: Font, char: str) -> bool:
 
 def scaled(pixels: np.ndarray, width: int) -> Image.Image:
     """A picture at another width, interpolated."""
-    return Image.fromarray(pixels).resize((width, _height(pixels, width)), Image.LANCZOS)
+    return Image.fromarray(pixels).resize((width, _height(pixels, width)), Image.Resampling.LANCZOS)
 
 
 def enlarged(pixels: np.ndarray, width: int) -> Image.Image:
     """A map at another width, pixel by pixel."""
-    return Image.fromarray(pixels).resize((width, _height(pixels, width)), Image.NEAREST)
+    return Image.fromarray(pixels).resize((width, _height(pixels, width)), Image.Resampling.NEAREST)
 
 
 def _height(pixels: np.ndarray, width: int) -> int:
@@ -185,7 +185,7 @@ def heated(pixels: np.ndarray, share: np.ndarray, width: int) -> Image.Image:
     small = np.asarray(scaled(pixels, width)).astype(np.float64)
     grey = 0.45 * small.mean(axis=-1, keepdims=True)
     image = Image.fromarray(np.clip(share * 255, 0, 255).round().astype(np.uint8))
-    share = np.asarray(image.resize((width, small.shape[0]), Image.NEAREST)).astype(np.float64) / 255
+    share = np.asarray(image.resize((width, small.shape[0]), Image.Resampling.NEAREST)).astype(np.float64) / 255
     weight = 0.85 * np.sqrt(share)[..., None]
     out = (1 - weight) * grey + weight * coloured(share, HEAT)
     return Image.fromarray(out.round().astype(np.uint8))
@@ -202,4 +202,4 @@ def outline(inside: np.ndarray) -> np.ndarray:
 def _resized(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
     """The mask ``[h, w]`` at the size of a picture, bool."""
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.resize((like.shape[1], like.shape[0]), Image.NEAREST)) > 0
+    return np.asarray(image.resize((like.shape[1], like.shape[0]), Image.Resampling.NEAREST)) > 0

@@ -72,7 +72,8 @@ class Film:
         """Forget everything, for another run."""
         self._steps: list[tuple[int, int, float, Tensor, Tensor]] = []
         self._last: tuple[int, Tensor] | None = None
-        self._sum = self._count = self._chosen = None
+        self._maps: tuple[Tensor, Tensor] | None = None  # their sum, and in how many steps each was there
+        self._chosen: Chosen | None = None
 
     def __call__(self, seen: Seen) -> None:
         if seen.mask is not None:
@@ -90,10 +91,12 @@ class Film:
         mean = maps.mean(dim=(-2, -1), keepdim=True)
         there = mean > 0
         times = torch.where(there, maps / torch.where(there, mean, 1), 0)
-        if self._sum is None:
-            self._sum, self._count = times, there.int()
-        else:  # a refiner's maps may have another size
-            self._sum, self._count = self._sum + resize(times, *self._sum.shape[-2:]), self._count + there
+        if self._maps is None:
+            self._maps = times, there.int()
+        else:
+            total, count = self._maps
+            # A refiner's maps may have another size.
+            self._maps = total + resize(times, *total.shape[-2:]), count + there
 
     def chose(self, chosen: Chosen) -> None:
         """Take the targets that a run chose by itself, per image. Those it tried and left are not
@@ -118,10 +121,11 @@ class Film:
         return Reel(frames, mask, step, self._heats(image))
 
     def _heats(self, image: int) -> list[Heat]:
-        if self._sum is None:
+        if self._maps is None:
             return []
-        count = self._count[image].cpu()
-        times = (self._sum[image].cpu() / count.clamp(min=1)).float().numpy()
+        total, counts = self._maps
+        count = counts[image].cpu()
+        times = (total[image].cpu() / count.clamp(min=1)).float().numpy()
         chosen = self._chosen and self._chosen[image]
         entries = zip(self._targets, times, count.flatten().tolist(), strict=True)
-        return [Heat(name, map) for name, map, seen in entries if seen and (chosen is None or name in chosen)]
+        return [Heat(name, own) for name, own, seen in entries if seen and (chosen is None or name in chosen)]

@@ -76,11 +76,11 @@ def _film(canvas: Canvas, y: int, frames: Sequence[Frame], pixels: np.ndarray) -
     most = max(frame.timesteps.max() for frame in frames)
     cells = []
     for frame in frames:
-        map = np.asarray(enlarged(coloured(frame.timesteps / most), width))
+        tile = np.asarray(enlarged(coloured(frame.timesteps / most), width))
         low, high = frame.timesteps.min(), frame.timesteps.max()
         span = f"{low:.0f} to {high:.0f}" if round(low) < round(high) else f"{low:.0f}"
         whole = ": all" if frame.mask.all() else "" if frame.mask.any() else ": none"
-        image = Image.fromarray(outlined(map, frame.mask))
+        image = Image.fromarray(outlined(tile, frame.mask))
         cells.append((image, frame.label + whole, span, f"sigma {frame.sigma:.3g}"))
     return canvas.legend(_grid(canvas, y, cells, SMALL, columns) + 4, most)
 

@@ -1,0 +1,1 @@
+"""The samplers on a map of noise levels, one file per sampler."""

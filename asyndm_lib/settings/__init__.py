@@ -1,0 +1,1 @@
+"""The settings of the method: their names, ranges and defaults, as presets and as a JSON schema."""

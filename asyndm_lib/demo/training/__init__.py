@@ -1,5 +1,5 @@
-"""How the embedded model was trained: scenes of emoji, autoencoder, denoiser, export, evaluation.
+"""The training of the embedded model: scenes of emoji, autoencoder, denoiser, export, evaluation.
 
-``python -m asyndm_lib.demo.training --help`` lists the stages; README.md beside this file walks through them. The
-extension itself imports nothing from here.
+``python -m asyndm_lib.demo.training --help`` lists the stages; README.md beside this file walks
+through them. The extension itself imports nothing from here.
 """

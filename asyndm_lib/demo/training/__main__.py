@@ -13,7 +13,7 @@ MODEL = Path(__file__).resolve().parent.parent / "model"
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """One option for every field of a settings class."""
+    """Add one option to ``parser`` for every field of a settings class."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         kind = hints[field.name]

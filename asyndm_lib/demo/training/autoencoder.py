@@ -1,4 +1,5 @@
-"""Stage 1: train the autoencoder on scenes; later: go on with the decoder alone, the latents staying as they are."""
+"""Stage 1: train the autoencoder on scenes, or later its decoder alone, which leaves the latents as
+they are."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ import torch.nn.functional as F
 
 from . import scenery, scenes, sprites
 from .networks import Autoencoder, read_config
-from .training import Average, Clock, contact_sheet, learning_rate, load_weights, save_weights
+from .training import Average, StageTimer, contact_sheet, learning_rate, load_weights, save_weights
 
 
 @dataclass
 class Settings:
-    """What a run of the autoencoder's training takes."""
+    """The options of the autoencoder's training."""
 
     sprites: Path
     config: Path
@@ -38,9 +39,11 @@ class Settings:
 
 
 def reconstruction_loss(made: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """L1 and squared error on pixels, L1 on horizontal and vertical differences and on a coarser picture; and L1 alone.
+    """The loss on pictures, and the L1 error alone.
 
-    The differences ask for edges, the squared error punishes small spots that are far off.
+    The loss is the L1 and squared error of pixels, and the L1 error of horizontal and vertical
+    differences and of a coarser picture. The differences ask for edges; the squared error punishes
+    small spots that are far off.
     """
     error = made - real
     l1 = error.abs().mean()
@@ -84,9 +87,9 @@ def train(settings: Settings) -> None:
         return loss + settings.kl * kl, l1
 
     step = torch.compile(loss_of, dynamic=False) if settings.compile else loss_of
-    clock = Clock(settings.seconds, settings.iterations)
+    timer = StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
-    while clock.progress < 1:
+    while timer.progress < 1:
         crowded = round(settings.batch * settings.detail)
         layouts = [scenes.draw_detail(crowded, rng), scenes.draw_layout(settings.batch - crowded, rng, tries=4)]
         for layout in layouts:
@@ -94,7 +97,7 @@ def train(settings: Settings) -> None:
         real = torch.cat([painter.paint(layout)[0] for layout in layouts])
         real = real.contiguous(memory_format=torch.channels_last)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings.rate, clock.count, clock.progress, 0.4)
+            group["lr"] = learning_rate(settings.rate, timer.count, timer.progress, 0.4)
         with torch.autocast(device.type, torch.bfloat16):
             loss, l1 = step(real)
         optimiser.zero_grad(set_to_none=True)
@@ -103,20 +106,20 @@ def train(settings: Settings) -> None:
         optimiser.step()
         average.update()
         seen.append(l1.detach())
-        clock.count += 1
-        if clock.count % 250 == 0:
-            print(f"vae {clock.count} {clock.elapsed:.0f} s l1 {torch.stack(seen).mean():.4f}", flush=True)
+        timer.count += 1
+        if timer.count % 250 == 0:
+            print(f"vae {timer.count} {timer.elapsed:.0f} s l1 {torch.stack(seen).mean():.4f}", flush=True)
             seen.clear()
     average.swap()
     scale = measure(vae, painter, settings, rng)
     if settings.resume and settings.decoder_only:
         scale = 1 / spread
     save_weights({"vae": vae}, settings.output, scale_factor=torch.as_tensor(scale, dtype=torch.float32))
-    print(f"vae done: {clock.count} iterations, {clock.elapsed:.0f} s", flush=True)
+    print(f"vae done: {timer.count} iterations, {timer.elapsed:.0f} s", flush=True)
 
 
 def before(layout: scenes.Layout, share: float, rng: np.random.Generator) -> None:
-    """Put ``share`` of the scenes before a scenery."""
+    """Put a ``share`` of the scenes in front of a scenery."""
     if share:
         inside = rng.random(len(layout.concept)) < share
         layout.backdrop = np.where(inside, scenes.draw_backdrops(len(inside), rng), -1)
@@ -124,7 +127,8 @@ def before(layout: scenes.Layout, share: float, rng: np.random.Generator) -> Non
 
 @torch.no_grad()
 def measure(vae: Autoencoder, painter: scenes.Painter, settings: Settings, rng: np.random.Generator) -> float:
-    """Print the mean L1 error on new scenes, write the contact sheet, return 1 / standard deviation of the latents."""
+    """Print the mean L1 error on new scenes, write the contact sheet, and return 1 / the latents'
+    standard deviation."""
     count, errors, latents, shown = 8, [], [], []
     for _ in range(8 if settings.device == "cuda" else 1):
         layout = scenes.draw_layout(32 if settings.device == "cuda" else count, rng)

@@ -28,7 +28,8 @@ _SIDES = {"left": ("on the left", "on the right"), "right": ("on the right", "on
 
 
 class Group(NamedTuple):
-    """All objects of one concept in a scene; ``index`` is the group's place among the scene's masks."""
+    """All objects of one concept in a scene. ``index`` is the group's place among the scene's
+    masks."""
 
     concept: int
     count: int
@@ -36,7 +37,10 @@ class Group(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """The caption's text, its token ids and, per token, the group it names (-1: none); no start or end tokens."""
+    """A caption, without start and end tokens.
+
+    ``ids``: its tokens. ``groups``: the group that each token names, -1 for none.
+    """
 
     text: str
     ids: list[int]
@@ -44,7 +48,7 @@ class Caption(NamedTuple):
 
 
 def noun_phrase(group: Group, rng: random.Random) -> list[tuple[str, int]]:
-    """Words for one group, as ``(word, group or -1)``."""
+    """The words for one group, each with the group's index, or -1 where it names nothing."""
     concept = CONCEPTS[group.concept]
     if group.count > 1:
         head = rng.choice(_NUMBERS[group.count])
@@ -61,11 +65,12 @@ def _plain(text: str) -> list[tuple[str, int]]:
     return [(word, -1) for word in text.replace(",", " , ").split()]
 
 
-def compose(groups: list[Group], background: str | None, relation: str | None, rng: random.Random,
+def compose(groups: list[Group], background: str | None, direction: str | None, rng: random.Random,
             surroundings: str | None = None) -> list[tuple[str, int]]:
-    """Words of a caption; ``relation``: where the first group lies seen from the second, if that may be said.
+    """The words of a caption, each with the index of the group that it names, or -1.
 
-    ``surroundings``: words that end it, in place of a ``background``'s colour.
+    ``direction`` is where the first group lies, seen from the second; None if that is not to be
+    said. ``surroundings`` are words at the end, in place of a ``background``'s colour.
     """
     order = list(groups)
     words: list[tuple[str, int]] = []
@@ -73,13 +78,13 @@ def compose(groups: list[Group], background: str | None, relation: str | None, r
         words += _plain(rng.choice(_PREFIXES))
     if len(order) == 2:
         first, second = order
-        if relation is not None and rng.random() < 0.4:
+        if direction is not None and rng.random() < 0.4:
             if rng.random() < 0.2:
-                near, far = _SIDES[relation]
+                near, far = _SIDES[direction]
                 words += noun_phrase(first, rng) + _plain(near) + _plain("and")
                 words += noun_phrase(second, rng) + _plain(far)
             else:
-                words += noun_phrase(first, rng) + _plain(rng.choice(_BETWEEN[relation])) + noun_phrase(second, rng)
+                words += noun_phrase(first, rng) + _plain(rng.choice(_BETWEEN[direction])) + noun_phrase(second, rng)
         else:
             if rng.random() < 0.5:
                 first, second = second, first
@@ -104,7 +109,7 @@ def compose(groups: list[Group], background: str | None, relation: str | None, r
 
 
 def tokenise(words: list[tuple[str, int]], encode: WordEncoder) -> Caption:
-    """Token ids of a caption's words, each with the group its word names."""
+    """The token ids of a caption's words, each with the group that its word names."""
     ids: list[int] = []
     groups: list[int] = []
     for word, group in words:

@@ -1,4 +1,5 @@
-"""The things the embedded model can draw: name, icon of the Fluent Emoji set (flat style), plural."""
+"""The things the embedded model can draw: name, icon of the Fluent Emoji set (flat style), plural.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import NamedTuple
 
 
 class Concept(NamedTuple):
-    """One thing: the words that name it, the icon that shows it, the words for several of it."""
+    """One thing: the words that name it, the icon that shows it, and the words for several of it.
+    """
 
     name: str
     icon: str

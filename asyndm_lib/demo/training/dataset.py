@@ -1,4 +1,5 @@
-"""Stage 2: draw scenes and keep what the denoiser is trained on: latents, masks, captions."""
+"""Stage 2: draw scenes and keep what the denoiser is trained on, which is latents, masks and
+captions."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ CHUNK = 256  # pictures encoded at a time
 
 @dataclass
 class Settings:
-    """What drawing the data takes."""
+    """The options of drawing the data."""
 
     sprites: Path
     autoencoder: Path
@@ -51,7 +52,7 @@ class Data:
 
 @torch.no_grad()
 def run(settings: Settings) -> None:
-    """Draw the scenes, encode their pictures, write their captions."""
+    """Draw the scenes, encode their pictures, and write their captions."""
     device = torch.device(settings.device)
     encode = WordEncoder(settings.tokenizer)
     vae = Autoencoder(read_config(settings.config)["first_stage_config"]["params"])

@@ -1,11 +1,13 @@
-"""Stage 3: train UNet and text encoder together on the latents of scenes, noun maps pulled onto their objects.
+"""Stage 3: train UNet and text encoder together on the latents of scenes, with noun maps pulled
+onto their objects.
 
-Three things make the token maps localise, as those of large models do:
+Three things make the token maps localise as those of large models do:
 
 * the text encoder has one layer, so that a word's meaning stays at its token;
-* from the end-of-text token on, each caption's context is that of another caption, so that nothing can be learnt
-  from those positions;
-* an extra loss asks that a noun's map be ``ratio`` times as high inside its object as outside, and no more.
+* from the end-of-text token on, each caption's context is that of another caption, so that
+  nothing can be learnt from those positions;
+* an extra loss asks that a noun's map be ``ratio`` times as high inside its object as outside,
+  and no more.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .captions import MAX_TOKENS
 from .dataset import Data
 from .networks import TIMESTEPS, Autoencoder, TextEncoder, alphas_cumprod, build_unet, read_config, unet_with_maps
 from .scenes import SLOTS
-from .training import Average, Clock, contact_sheet, learning_rate, load_weights, save_weights
+from .training import Average, StageTimer, contact_sheet, learning_rate, load_weights, save_weights
 from .vocabulary import CONTEXT_LENGTH, WordEncoder
 
 SAMPLES = ("a cat and a basketball", "two roses and a bus", "a fox left of a gift", "a red heart and a blue square",
@@ -34,7 +36,7 @@ SAMPLES = ("a cat and a basketball", "two roses and a bus", "a fox left of a gif
 
 @dataclass
 class Settings:
-    """What a run of the denoiser's training takes."""
+    """The options of the denoiser's training."""
 
     data: Path
     output: Path
@@ -58,12 +60,12 @@ class Settings:
 
 
 def full_ids(ids: torch.Tensor, encode: WordEncoder) -> torch.Tensor:
-    """Caption tokens with start token and padding, ``[n, 77]``."""
+    """The caption tokens with start token and padding, ``[n, 77]``."""
     return F.pad(F.pad(ids, (1, 0), value=encode.bos), (0, CONTEXT_LENGTH - 1 - ids.shape[1]), value=encode.eos)
 
 
 def mute_padding(context: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """From each caption's end on, put the next caption's context from its own end on."""
+    """The context in which each caption's rows from its end on are those of the next caption."""
     place = torch.arange(CONTEXT_LENGTH, device=context.device)[None]
     own_end = lengths[:, None] + 1
     other_end = own_end.roll(1, 0)
@@ -73,10 +75,11 @@ def mute_padding(context: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 def map_loss(maps: torch.Tensor, masks: torch.Tensor, groups: torch.Tensor, weight: torch.Tensor,
              ratio: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far noun maps fall short of being ``ratio`` times as high inside their objects as outside.
+    """How far noun maps fall short of being ``ratio`` times as high inside their objects as
+    outside.
 
-    ``maps`` ``[n, pixels, tokens]``, ``masks`` ``[n, groups, pixels]`` in [0, 1], ``groups`` ``[n, tokens]``,
-    ``weight`` ``[n]``. Also returns the mean logarithm of the ratio.
+    The second value is the mean logarithm of that ratio. ``maps [n, pixels, tokens]``, ``masks [n,
+    groups, pixels]`` in [0, 1], ``groups [n, tokens]``, ``weight [n]``.
     """
     area = masks.sum(-1, keepdim=True)
     inside = torch.bmm(masks, maps)  # [n, groups, tokens]
@@ -146,22 +149,22 @@ def train(settings: Settings) -> None:
         time.sleep(0.5)
     data = Data.load(settings.data, device)
     average = Average(both, 0.999)
-    clock = Clock(settings.seconds, settings.iterations)
+    timer = StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
-    while clock.progress < 1:
+    while timer.progress < 1:
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings.rate, clock.count, clock.progress, settings.decay_from)
+            group["lr"] = learning_rate(settings.rate, timer.count, timer.progress, settings.decay_from)
         seen.append(iterate(draw_batch(data, settings, encode)))
         average.update()
-        clock.count += 1
-        if clock.count % 250 == 0:
+        timer.count += 1
+        if timer.count % 250 == 0:
             mse, pull, log_ratio = torch.stack(seen).mean(0).tolist()
-            print(f"unet {clock.count} {clock.elapsed:.0f} s loss {mse:.4f} map loss {pull:.3f} "
+            print(f"unet {timer.count} {timer.elapsed:.0f} s loss {mse:.4f} map loss {pull:.3f} "
                   f"inside/outside {math.exp(log_ratio):.2f}", flush=True)
             seen.clear()
     average.swap()
     save_weights({"unet": unet, "text": text}, settings.output)
-    print(f"unet done: {clock.count} iterations, {clock.elapsed:.0f} s", flush=True)
+    print(f"unet done: {timer.count} iterations, {timer.elapsed:.0f} s", flush=True)
     if settings.sheet and settings.autoencoder:
         vae = Autoencoder(config["first_stage_config"]["params"])
         scale = float(load_weights({"vae": vae}, settings.autoencoder)["scale_factor"])
@@ -174,7 +177,7 @@ def train(settings: Settings) -> None:
 
 
 def read_text_config(tokenizer: Path) -> dict:
-    """``config.json`` of the tokenizer folder."""
+    """The ``config.json`` of the tokenizer's folder."""
     import json
 
     return json.loads((Path(tokenizer) / "config.json").read_text(encoding="utf-8"))
@@ -188,7 +191,7 @@ def empty_batch(n: int, encode: WordEncoder, device: torch.device) -> tuple[torc
 
 
 def draw_batch(data: Data, settings: Settings, encode: WordEncoder) -> tuple[torch.Tensor, ...]:
-    """Random scenes; some captions are dropped for classifier-free guidance."""
+    """A batch of random scenes. Some captions are dropped for classifier-free guidance."""
     device = data.latents.device
     rows = torch.randint(0, len(data.latents), (settings.batch,), device=device)
     dropped = torch.rand(settings.batch, device=device) < settings.caption_dropout

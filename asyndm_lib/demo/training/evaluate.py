@@ -1,8 +1,10 @@
-"""Stage 6: does the exported model draw what two-object prompts name, and do its token maps localise?
+"""Stage 6: measure whether the model draws what two-object prompts name, and whether its token maps
+localise.
 
-Objects are found in the pictures without a trained classifier: pixels that differ from the border's median colour are
-joined into connected regions, and each region is compared with every emoji, both scaled to the same square. A region
-that resembles none is cut at its narrow places, in case two objects touch.
+Objects are found in the pictures without a trained classifier. Pixels that differ from the border's
+median colour are joined into connected regions, and each region is compared with every emoji, both
+scaled to the same square. A region that resembles none is cut at its narrow places, in case two
+objects touch.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ POOR = 0.1  # a region this far from every emoji may be two objects that touch
 
 @dataclass
 class Settings:
-    """What an evaluation takes."""
+    """The options of an evaluation."""
 
     sprites: Path
     model: Path
@@ -47,7 +49,7 @@ class Settings:
 
 @dataclass
 class SampleSettings:
-    """What making pictures takes."""
+    """The options of making pictures."""
 
     prompt: str  # several: separated by |
     output: Path
@@ -82,7 +84,7 @@ class Finder:
         self.stack = torch.stack(self.thumbs)
 
     def __call__(self, picture: torch.Tensor) -> list[Region]:
-        """Regions of one picture ``[3, h, w]`` in [-1, 1]."""
+        """The regions of one picture ``[3, h, w]`` in [-1, 1]."""
         image = ((picture.float() + 1) / 2).cpu()
         array = image.permute(1, 2, 0).numpy()
         border = np.concatenate([array[:4].reshape(-1, 3), array[-4:].reshape(-1, 3), array[:, :4].reshape(-1, 3),
@@ -114,7 +116,8 @@ class Finder:
 
 
 def _pieces(areas: np.ndarray, mask: np.ndarray, grow: bool = False) -> list[np.ndarray]:
-    """Parts of ``mask`` in each connected area; ``grow``: every pixel of the mask goes to the nearest area."""
+    """The parts of ``mask`` in each connected area. With ``grow`` every pixel of the mask goes to
+    the nearest area."""
     labels, count = ndimage.label(areas)
     if grow and count:
         nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
@@ -128,7 +131,8 @@ def _thumb(crop: torch.Tensor) -> torch.Tensor:
 
 
 def two_object_prompts(count: int, seed: int) -> list[tuple[str, int, int]]:
-    """Prompts that name two different things, half of them with a background colour; and the two concepts."""
+    """Prompts that name two different things, and these two concepts. Half of them have a
+    background colour."""
     rng = random.Random(seed)
     result = []
     for index in range(count):
@@ -141,7 +145,8 @@ def two_object_prompts(count: int, seed: int) -> list[tuple[str, int, int]]:
 
 
 def measure_maps(result: Result, row: int, prompt: str, targets: dict[int, np.ndarray], encode) -> dict[int, dict]:
-    """Per target, averaged over the steps from a third on: inside/outside ratio, where the map is highest."""
+    """The ratio of inside to outside and where the map is highest, per target, over the steps from
+    a third on."""
     first = len(result.maps) // 3
     edge = result.maps[0].shape[1]
     cells = {concept: F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), edge)[0]
@@ -163,7 +168,7 @@ def measure_maps(result: Result, row: int, prompt: str, targets: dict[int, np.nd
 
 
 def run(settings: Settings) -> None:
-    """Generate, find, measure, print."""
+    """Make pictures, find the objects, measure, and print."""
     model = load_model(settings.model, settings.device)
     finder = Finder(sprites.load(settings.sprites))
     prompts = two_object_prompts(settings.prompts, settings.seed)
@@ -207,7 +212,7 @@ def run(settings: Settings) -> None:
 
 
 def sample(settings: SampleSettings) -> None:
-    """Write a contact sheet of ``count`` pictures for each prompt, a prompt a row."""
+    """Write a contact sheet with a row for each prompt, of ``count`` pictures."""
     model = load_model(settings.model, settings.device)
     prompts = [prompt.strip() for prompt in settings.prompt.split("|") for _ in range(settings.count)]
     result = generate(model, prompts, steps=settings.steps, guidance=settings.guidance, seed=settings.seed)

@@ -1,4 +1,5 @@
-"""Stage 5: put the trained parts together as one Stable Diffusion 1 checkpoint, and read such a checkpoint."""
+"""Stage 5: put the trained parts together as one Stable Diffusion 1 checkpoint, or take such a
+checkpoint apart."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Settings:
 
 
 def run(settings: Settings) -> None:
-    """Write ``emoji.safetensors`` (half precision), the scale factor in ``emoji.yaml``, and ``names.txt``."""
+    """Write ``emoji.safetensors`` (half precision), the scale factor in ``emoji.yaml``, and
+    ``names.txt``."""
     from safetensors.torch import load_file, save_file
 
     parts = {**load_file(settings.autoencoder), **load_file(settings.denoiser)}

@@ -1,5 +1,8 @@
-"""The model's parts in Stable Diffusion 1 format: ldm's UNet and autoencoder, a CLIP text model, and forward passes
-for training that return the cross-attention maps."""
+"""The model's parts in Stable Diffusion 1 format: ldm's UNet and autoencoder, and a CLIP text
+model.
+
+For training there are forward passes that return the cross-attention maps.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ TIMESTEPS = 1000
 
 
 def alphas_cumprod(linear_start: float = 0.00085, linear_end: float = 0.0120) -> torch.Tensor:
-    """Stable Diffusion's noise schedule: cumulative product of alpha for timesteps 0 to 999."""
+    """Stable Diffusion's noise schedule: the cumulative product of alpha at timesteps 0 to 999."""
     betas = torch.linspace(linear_start**0.5, linear_end**0.5, TIMESTEPS, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0).float()
 
 
 def read_config(path: Path) -> dict:
-    """``model.params`` of an ldm YAML file."""
+    """The part ``model.params`` of an ldm YAML file."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["params"]
 
 
@@ -41,12 +44,12 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(channels, dd["z_channels"], 1)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance of the latents."""
+        """The mean and the logarithm of the variance of the latents."""
         mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, 1)
         return mean, logvar.clamp(-30, 20)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Pictures in about [-1, 1]."""
+        """The pictures of latents ``z``, in about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))
 
 
@@ -70,7 +73,7 @@ class TextLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Causal self-attention, then the feed-forward part."""
+        """The hidden states after causal self-attention and the feed-forward part."""
         h = self.layer_norm1(x)
         q, k, v = (_split(self.self_attn[name](h), self.heads) for name in ("q_proj", "k_proj", "v_proj"))
         x = x + self.self_attn["out_proj"](_join(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
@@ -79,7 +82,7 @@ class TextLayer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text model with transformers' parameter names (below ``text_model.``); returns the last hidden state."""
+    """CLIP's text model, with transformers' parameter names (below ``text_model.``)."""
 
     def __init__(self, config: dict):
         super().__init__()
@@ -95,7 +98,7 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embeddings["position_embedding"].weight, std=0.02)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids ``[n, 77]`` to ``[n, 77, width]``."""
+        """The last hidden state ``[n, 77, width]`` of the token ids ``[n, 77]``."""
         x = self.embeddings["token_embedding"](ids) + self.embeddings["position_embedding"].weight[: ids.shape[1]]
         for layer in self.encoder["layers"]:
             x = layer(x)
@@ -111,7 +114,10 @@ def _join(x: torch.Tensor) -> torch.Tensor:
 
 
 def _transformer(module: nn.Module, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """ldm's ``SpatialTransformer`` of depth 1; and its cross-attention map, mean over heads ``[n, pixels, tokens]``."""
+    """The output of ldm's ``SpatialTransformer`` of depth 1, and its cross-attention map.
+
+    The map is the mean over heads, ``[n, pixels, tokens]``.
+    """
     _n, _, height, width = x.shape
     block = module.transformer_blocks[0]
     h = module.proj_in(module.norm(x)).flatten(2).transpose(1, 2)
@@ -142,7 +148,8 @@ def _stage(stage: nn.Module, h: torch.Tensor, emb: torch.Tensor, context: torch.
 
 def unet_with_maps(unet: nn.Module, x: torch.Tensor, timesteps: torch.Tensor,
                    context: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """The UNet's prediction and, by width of the attention levels, mean attention maps ``[n, pixels, tokens]``."""
+    """The UNet's prediction, and mean attention maps ``[n, pixels, tokens]`` by the width of their
+    levels."""
     half = unet.model_channels // 2
     frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(10000) / half))
     angle = timesteps[:, None].float() * frequency[None]

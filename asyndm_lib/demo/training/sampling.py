@@ -1,4 +1,5 @@
-"""A plain Euler sampler with classifier-free guidance for the trained parts, which keeps every step's token maps."""
+"""A plain Euler sampler with classifier-free guidance for the trained parts. It keeps every step's
+token maps."""
 
 from __future__ import annotations
 
@@ -27,19 +28,20 @@ class Model:
 
 @dataclass
 class Result:
-    """Pictures in [-1, 1] and the conditional token maps, one tensor ``[n, h, w, tokens]`` per step (if kept)."""
+    """Pictures in [-1, 1], and the conditional token maps if they are kept: one ``[n, h, w,
+    tokens]`` per step."""
 
     pictures: torch.Tensor
     maps: list[torch.Tensor]
 
 
 def tokenise_prompt(prompt: str, encode: WordEncoder) -> list[tuple[str, tuple[int, ...]]]:
-    """Words of a plain prompt (letters, digits, single punctuation marks) with their tokens."""
+    """The words of a plain prompt (letters, digits, single punctuation marks) with their tokens."""
     return [(word, encode(word)) for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", prompt.lower())]
 
 
 def prompt_ids(prompts: list[str], encode: WordEncoder, device: torch.device | str) -> torch.Tensor:
-    """Token ids ``[n, 77]`` with start, end and padding."""
+    """The token ids ``[n, 77]`` of prompts, with start, end and padding."""
     ids = torch.full((len(prompts), CONTEXT_LENGTH), encode.eos)
     ids[:, 0] = encode.bos
     for row, prompt in enumerate(prompts):
@@ -49,7 +51,7 @@ def prompt_ids(prompts: list[str], encode: WordEncoder, device: torch.device | s
 
 
 def word_positions(prompt: str, phrase: str, encode: WordEncoder) -> list[int]:
-    """Places among the 77 tokens of every occurrence of a word or phrase."""
+    """Where every occurrence of a word or phrase stands among the 77 tokens."""
     words = tokenise_prompt(prompt, encode)
     wanted = phrase.lower().split()
     starts = np.cumsum([1] + [len(tokens) for _, tokens in words])
@@ -63,7 +65,10 @@ def word_positions(prompt: str, phrase: str, encode: WordEncoder) -> list[int]:
 @torch.no_grad()
 def generate(model: Model, prompts: list[str], *, steps: int = 30, guidance: float = 4.5, seed: int = 0, edge: int = 32,
              keep_maps: bool = False) -> Result:
-    """Euler steps over timesteps evenly spaced from 999 to 0, then to no noise; noise is drawn on the CPU."""
+    """The pictures of Euler steps over timesteps evenly spaced from 999 to 0, and then to no noise.
+
+    Noise is drawn on the CPU, so that a seed gives the same picture on every device.
+    """
     device = next(model.unet.parameters()).device
     alphas = alphas_cumprod().double()
     table = ((1 - alphas) / alphas).sqrt()
@@ -89,10 +94,10 @@ def generate(model: Model, prompts: list[str], *, steps: int = 30, guidance: flo
 
 
 def token_map(maps: torch.Tensor, row: int, places: list[int]) -> torch.Tensor:
-    """A word's map: mean over its tokens."""
+    """A word's map: the mean over its tokens."""
     return maps[row][..., places].mean(-1)
 
 
 def enlarge(map_: torch.Tensor, edge: int) -> torch.Tensor:
-    """Nearest up-sampling of a map ``[h, w]``."""
+    """A map ``[h, w]`` enlarged to ``[edge, edge]``, each pixel repeated."""
     return F.interpolate(map_[None, None], (edge, edge), mode="nearest")[0, 0]

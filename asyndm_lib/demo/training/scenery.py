@@ -1,6 +1,7 @@
 """Sceneries: drawn surroundings that captions name, each with the things that belong there.
 
-For scenes with something to look at besides the objects, on which the comparison of methods trains a model of its own.
+They make scenes with something to look at besides the objects. The comparison of methods trains a
+model of its own on them.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from .concepts import CONCEPTS
 
 EDGE = 256
 VARIANTS = 48
-"""Drawings of every scenery."""
+"""How many drawings there are of every scenery."""
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Scenery:
-    """``phrases``: what captions call it. ``things``: names of the concepts that belong there.
+    """Surroundings of one kind.
 
+    ``phrases``: what captions call it. ``things``: names of the concepts that belong there.
     ``draw(rng)``: one drawing, RGB, :data:`EDGE` pixels square.
     """
 
@@ -34,13 +36,14 @@ class Scenery:
 
     @cached_property
     def concepts(self) -> np.ndarray:
-        """``things`` as numbers of :data:`CONCEPTS`."""
+        """The numbers of ``things`` in :data:`CONCEPTS`."""
         names = [concept.name for concept in CONCEPTS]
         return np.array([names.index(thing) for thing in self.things])
 
 
 def backdrops(seed: int = 0) -> np.ndarray:
-    """All drawings, ``uint8 [sceneries · VARIANTS, EDGE, EDGE, 3]``, those of one scenery together."""
+    """All drawings, ``uint8 [sceneries · VARIANTS, EDGE, EDGE, 3]``, with those of one scenery
+    together."""
     rng = np.random.default_rng(seed)
     return np.stack([np.asarray(scenery.draw(rng)) for scenery in SCENERIES for _ in range(VARIANTS)])
 
@@ -188,7 +191,7 @@ def _gradient(top: Colour, bottom: Colour) -> Image.Image:
 
 
 def _sky(rng: np.random.Generator, colour: Colour) -> Image.Image:
-    """With two clouds."""
+    """A sky of that colour with two clouds."""
     picture = _gradient(_shade(rng, colour), tuple(min(part + 36, 255) for part in colour))
     draw = ImageDraw.Draw(picture)
     for _ in range(2):

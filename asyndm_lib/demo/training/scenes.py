@@ -1,8 +1,10 @@
-"""Scenes of one to four emoji on plain backgrounds or in sceneries: layout, picture, masks, caption. On any device."""
+"""Scenes of one to four emoji on plain backgrounds or in sceneries: layout, picture, masks and
+caption."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -33,7 +35,8 @@ LOOSE = 4
 
 @dataclass
 class Layout:
-    """What a batch of scenes shows. ``group`` and ``size`` are -1 in unused slots; positions are top-left corners."""
+    """What a batch of scenes shows. Positions are top-left corners. ``group`` and ``size`` are -1
+    in unused slots."""
 
     concept: np.ndarray  # [n, SLOTS]
     group: np.ndarray  # [n, SLOTS]
@@ -52,8 +55,8 @@ class Layout:
             found.append(Group(int(self.concept[row][slots][0]), int(slots.sum()), index))
         return found
 
-    def relation(self, row: int) -> str | None:
-        """Where the first of two single objects lies seen from the second, if that is clear."""
+    def direction(self, row: int) -> str | None:
+        """Where the first of two single objects lies, seen from the second, if that is clear."""
         if (self.group[row] >= 0).sum() != 2 or self.group[row].max() != 1:
             return None
         half = np.array([SIZES[size] / 2 for size in self.size[row, :2]])
@@ -71,9 +74,10 @@ class Layout:
 
 
 def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int = 24, soft: float = 0.1) -> Layout:
-    """Random scenes; of several placements of a scene's objects the one with the least overlap is taken.
+    """Random scenes. Of several placements of a scene's objects the one with the least overlap is
+    taken.
 
-    ``soft``: share of the scenes with an unnamed background whose background is a gradient of two colours.
+    ``soft`` is the share of gradients of two colours among the backgrounds that no caption names.
     """
     shares = np.array([share for _, share in PARTITIONS])
     kinds = rng.choice(len(PARTITIONS), n, p=shares / shares.sum())
@@ -91,12 +95,7 @@ def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int 
     edge = np.where(used, np.array(SIZES)[size], 0)
     room = np.maximum(canvas - edge, 0)[:, None]
     x, y = ((rng.random((n, tries, SLOTS)) * (room // GRID + 1)).astype(np.int32) * GRID for _ in range(2))
-    overlap = np.zeros((n, tries))
-    for a in range(SLOTS):
-        for b in range(a):
-            reach = (edge[:, a] + edge[:, b]) / 2 * (used[:, a] & used[:, b])
-            shift = [p[..., a] + edge[:, None, a] / 2 - p[..., b] - edge[:, None, b] / 2 for p in (x, y)]
-            overlap += np.maximum(reach[:, None] - np.maximum(np.abs(shift[0]), np.abs(shift[1])), 0)
+    overlap = sum(overlaps(edge, used, x, y))
     best = overlap.argmin(1)
     rows = np.arange(n)
     named = rng.random(n) < 0.55
@@ -109,8 +108,20 @@ def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int 
     return Layout(concept, group, size, x[rows, best], y[rows, best], colour, background)
 
 
+def overlaps(edge: np.ndarray, used: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+    """How deeply objects overlap, in pixels ``[n, tries]``, for one pair of slots after another.
+
+    ``edge`` and ``used`` ``[n, slots]``; ``x`` and ``y`` ``[n, tries, slots]`` are the top-left corners.
+    """
+    for a in range(edge.shape[1]):
+        for b in range(a):
+            reach = (edge[:, a] + edge[:, b]) / 2 * (used[:, a] & used[:, b])
+            shift = [p[..., a] + edge[:, None, a] / 2 - p[..., b] - edge[:, None, b] / 2 for p in (x, y)]
+            yield np.maximum(reach[:, None] - np.maximum(np.abs(shift[0]), np.abs(shift[1])), 0)
+
+
 def draw_in_sceneries(n: int, rng: np.random.Generator) -> Layout:
-    """Scenes in sceneries, most of them of things that belong there."""
+    """Scenes in sceneries. Most of them show things that belong there."""
     layout = draw_layout(n, rng, tries=LOOSE, soft=0.0)
     layout.backdrop, layout.background = draw_backdrops(n, rng), np.full(n, -1)
     for row in np.flatnonzero(rng.random(n) < BELONGING):
@@ -120,7 +131,7 @@ def draw_in_sceneries(n: int, rng: np.random.Generator) -> Layout:
 
 
 def draw_backdrops(n: int, rng: np.random.Generator) -> np.ndarray:
-    """``[n]``, any of :func:`scenery.backdrops`."""
+    """Random indices into :func:`scenery.backdrops`, ``[n]``."""
     return rng.integers(0, len(SCENERIES) * VARIANTS, n)
 
 
@@ -133,7 +144,8 @@ def joined(*layouts: Layout) -> Layout:
 
 
 def draw_detail(n: int, rng: np.random.Generator, canvas: int = 256) -> Layout:
-    """Pictures full of objects, overlapping and cut off, on any colour: more to learn from, for the autoencoder."""
+    """Pictures full of objects, overlapping and cut off, on any colour. They teach the autoencoder
+    more than scenes."""
     layout = draw_layout(n, rng, canvas, tries=1)
     used = np.arange(SLOTS)[None] < rng.integers(3, SLOTS + 1, n)[:, None]
     layout.concept = np.where(used, rng.integers(0, len(CONCEPTS), (n, SLOTS)), -1)
@@ -151,7 +163,7 @@ class Painter:
     """Paints layouts from the sprites of :func:`sprites.load`."""
 
     def __init__(self, atlas: np.ndarray, device: torch.device | str, backdrops: np.ndarray | None = None):
-        """``backdrops``: of :func:`scenery.backdrops`, if layouts have any."""
+        """``backdrops`` are those of :func:`scenery.backdrops`, if layouts have any."""
         self.backdrops = None if backdrops is None else torch.from_numpy(backdrops).to(device).permute(0, 3, 1, 2)
         self.device = torch.device(device)
         self.edge = atlas.shape[2]
@@ -159,7 +171,8 @@ class Painter:
 
     @torch.no_grad()
     def paint(self, layout: Layout, canvas: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures ``[n, 3, canvas, canvas]`` in [-1, 1] and the visible share of every slot's object per pixel."""
+        """Pictures ``[n, 3, canvas, canvas]`` in [-1, 1] and the visible share of every slot's
+        object per pixel."""
         device, edge = self.device, self.edge
         n = len(layout.concept)
         colour = torch.from_numpy(layout.colour).to(device, torch.float32)
@@ -193,7 +206,8 @@ class Painter:
         return picture / 127.5 - 1, alphas
 
     def masks(self, layout: Layout, alphas: torch.Tensor, edge: int = 16) -> torch.Tensor:
-        """Share of every cell of an ``edge`` × ``edge`` grid that each group covers: ``[n, SLOTS, edge, edge]``."""
+        """The share of every cell that each group covers, ``[n, SLOTS, edge, edge]``, on a grid of
+        ``edge`` × ``edge``."""
         cells = F.adaptive_avg_pool2d(alphas, edge)
         group = torch.from_numpy(layout.group).to(alphas.device)
         member = F.one_hot(group.clamp(min=0), SLOTS) * (group >= 0).unsqueeze(-1)  # [n, slot, group]
@@ -207,6 +221,6 @@ def captions(layout: Layout, encode: WordEncoder, rng: random.Random) -> list[Ca
     for row in range(len(layout.concept)):
         named = layout.background[row]
         background = names[named] if named >= 0 else None
-        words = compose(layout.groups(row), background, layout.relation(row), rng, layout.surroundings(row, rng))
+        words = compose(layout.groups(row), background, layout.direction(row), rng, layout.surroundings(row, rng))
         result.append(tokenise(words, encode))
     return result

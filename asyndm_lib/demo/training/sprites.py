@@ -1,9 +1,8 @@
 """Rasterise the emoji pictures of every concept, at every size a scene uses, into one array file.
 
-The source is the npm package ``@iconify-json/fluent-emoji-flat`` (Microsoft's Fluent Emoji, flat style, MIT):
-``npm pack @iconify-json/fluent-emoji-flat && tar xzf iconify-json-fluent-emoji-flat-*.tgz`` gives
-``package/icons.json``.
-Needs ``resvg_py``.
+The source is the npm package ``@iconify-json/fluent-emoji-flat`` (Microsoft's Fluent Emoji, flat
+style, MIT). Its ``package/icons.json`` comes from ``npm pack @iconify-json/fluent-emoji-flat && tar
+xzf iconify-json-fluent-emoji-flat-*.tgz``. ``resvg_py`` is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SIZES: tuple[int, ...] = tuple(range(64, 145, 16))
 
 
 def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:
-    """Picture of one icon as ``uint8 [size, size, 4]`` with straight alpha."""
+    """The picture of one icon, ``uint8 [size, size, 4]`` with straight alpha."""
     import resvg_py
 
     entry = icons["icons"].get(icon) or icons["icons"][icons["aliases"][icon]["parent"]]
@@ -34,7 +33,8 @@ def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:
 
 
 def build(icons_json: Path, target: Path, concepts: Sequence[Concept] = CONCEPTS) -> None:
-    """Write ``target`` (npz): per size an array ``[concepts, size, size, 4]`` with premultiplied alpha."""
+    """Write ``target`` (npz), which has an array ``[concepts, size, size, 4]`` with premultiplied
+    alpha per size."""
     icons = json.loads(icons_json.read_text(encoding="utf-8"))
     arrays = {}
     for size in SIZES:
@@ -46,7 +46,8 @@ def build(icons_json: Path, target: Path, concepts: Sequence[Concept] = CONCEPTS
 
 
 def load(path: Path) -> np.ndarray:
-    """All sprites as ``uint8 [concepts, sizes, edge, edge, 4]``, top-left aligned, premultiplied."""
+    """All sprites, ``uint8 [concepts, sizes, edge, edge, 4]``, aligned at the top left, with
+    premultiplied alpha."""
     edge = SIZES[-1]
     with np.load(path) as data:
         atlas = np.zeros((len(data[f"s{edge}"]), len(SIZES), edge, edge, 4), np.uint8)

@@ -1,4 +1,5 @@
-"""Small helpers that the training stages share: clock, learning rate, averaged weights, pictures on disk."""
+"""Helpers that the training stages share: end of a stage, learning rate, averaged weights, pictures
+on disk."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from PIL import Image
 from torch import nn
 
 
-class Clock:
-    """Progress of a stage that ends after a number of seconds or of iterations, whichever is given."""
+class StageTimer:
+    """The progress of a stage that ends after some seconds or some iterations, whichever is given.
+    """
 
     def __init__(self, seconds: float | None, iterations: int | None):
         if not seconds and not iterations:
@@ -33,13 +35,17 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        """Share of the stage that is done; 1 or more: it has ended."""
+        """The share of the stage that is done. At 1 or more the stage has ended."""
         done = self.elapsed / self.seconds if self.seconds else 0.0
         return max(done, self.count / self.iterations if self.iterations else 0.0)
 
 
 def learning_rate(peak: float, count: int, progress: float, decay_from: float, warmup: int = 200) -> float:
-    """Linear warm-up, a plateau, and from ``decay_from`` of the stage on a cosine down to 1% (1: no decay)."""
+    """The learning rate: a linear warm-up, a plateau, and from ``decay_from`` of the stage on a
+    cosine down to 1 %.
+
+    There is no decay if ``decay_from`` is 1.
+    """
     rate = peak * min(1.0, (count + 1) / warmup)
     if progress > decay_from:
         part = min(1.0, (progress - decay_from) / max(1e-6, 1 - decay_from))
@@ -48,7 +54,7 @@ def learning_rate(peak: float, count: int, progress: float, decay_from: float, w
 
 
 class Average:
-    """Exponential moving average of parameters."""
+    """An exponential moving average of parameters."""
 
     def __init__(self, modules: nn.Module, decay: float = 0.999):
         self.live = list(modules.parameters())
@@ -73,7 +79,8 @@ class Average:
 
 
 def save_weights(modules: dict[str, nn.Module], path: Path, **extra: torch.Tensor) -> None:
-    """Half-precision state dicts of several modules, keys prefixed with ``name.``, in one safetensors file."""
+    """Write the half-precision state dicts of several modules in one safetensors file, keys
+    prefixed with ``name.``."""
     from safetensors.torch import save_file
 
     tensors = {f"{name}.{key}": value.detach().to("cpu", torch.float16).contiguous()
@@ -85,7 +92,7 @@ def save_weights(modules: dict[str, nn.Module], path: Path, **extra: torch.Tenso
 
 
 def load_weights(modules: dict[str, nn.Module], path: Path) -> dict[str, torch.Tensor]:
-    """Fill modules from a file of :func:`save_weights`; the whole file's tensors are returned."""
+    """Fill modules from a file of :func:`save_weights`, and return all tensors of the file."""
     from safetensors.torch import load_file
 
     tensors = load_file(path)

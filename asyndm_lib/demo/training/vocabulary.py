@@ -1,7 +1,7 @@
 """A small vocabulary in CLIP's format, and a plain byte-pair encoder for single words.
 
-The merges of CLIP's byte-pair encoding are ordered by frequency, so its first few thousand are a valid encoding of
-their own: every text still tokenises, rare words only into more pieces.
+The merges of CLIP's byte-pair encoding are ordered by frequency, so the first few thousand are a
+valid encoding of their own. Every text still has tokens; rare words only take more of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def byte_symbols() -> list[str]:
 
 
 def write_tokenizer(merges_file: Path, folder: Path, merges: int, text_config: dict) -> None:
-    """Write a tokenizer folder of CLIP's first ``merges`` merges, with the text model's ``config.json``."""
+    """Write a tokenizer folder with CLIP's first ``merges`` merges, and the text model's
+    ``config.json``."""
     lines = merges_file.read_text(encoding="utf-8").split("\n")[1 : merges + 1]
     symbols = byte_symbols()
     tokens = symbols + [symbol + "</w>" for symbol in symbols] + ["".join(line.split()) for line in lines] + [BOS, EOS]
@@ -52,7 +53,8 @@ def write_tokenizer(merges_file: Path, folder: Path, merges: int, text_config: d
 
 
 class WordEncoder:
-    """Token ids of single lower-case words and punctuation marks, as CLIP's tokenizer gives them."""
+    """An encoder of single lower-case words and punctuation marks, with the token ids of CLIP's
+    tokenizer."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)

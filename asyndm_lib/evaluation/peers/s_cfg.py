@@ -28,7 +28,7 @@ POWERS = 4
 
 LEAST, MOST, CEILING = 0.8, 3.0, 15.0
 SPREAD = 0.5
-"""The spread, in cells, of the 3×3 smoothing."""
+"""The spread, in cells, of the smoothing by 3 by 3."""
 
 
 class SemanticGuidance(Guidance):
@@ -36,7 +36,7 @@ class SemanticGuidance(Guidance):
 
     def __init__(self, scale: float):
         super().__init__(scale)
-        self._maps = _Maps()
+        self._maps = _AttentionMaps()
 
     @contextmanager
     def attached(self, unet: nn.Module) -> Iterator[None]:
@@ -51,7 +51,7 @@ class SemanticGuidance(Guidance):
         return unconditional + self.scale * factors(delta, regions, foreground, self.scale) * delta
 
 
-class _Maps:
+class _AttentionMaps:
     """Records the attention maps of one call of a UNet: per layer the self- and the
     cross-attention's, mean over heads."""
 

@@ -18,7 +18,7 @@ from ...errors import Unsupported
 from ...prompt.token_search import Token
 
 CHUNK = 75
-ROWS = CHUNK + 2
+CHUNK_ROWS = CHUNK + 2
 """How many rows of the context a chunk takes."""
 MAX_CHUNKS = 10
 """The most chunks of a prompt. A longer one is refused, since the picture would follow no part of
@@ -46,7 +46,7 @@ class TextEncoder(Protocol):
 def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
     """The tokens of ``text`` where they stand in the context."""
     return [
-        Token(key, at // CHUNK * ROWS + 1 + at % CHUNK, encoder.ends_word(key))
+        Token(key, at // CHUNK * CHUNK_ROWS + 1 + at % CHUNK, encoder.ends_word(key))
         for at, key in enumerate(encoder.ids(text))
     ]
 
@@ -71,7 +71,7 @@ def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | st
             rows.append([encoder.start, *row, encoder.end, *[encoder.padding] * (CHUNK - len(row))])
     with torch.no_grad():
         context = encoder.context(torch.tensor(rows, device=device))
-    return context.float().reshape(len(texts), chunks * ROWS, -1)
+    return context.float().reshape(len(texts), chunks * CHUNK_ROWS, -1)
 
 
 class Clip(nn.Module):

@@ -1,0 +1,1 @@
+"""The samplers that only Forge Neo has."""
