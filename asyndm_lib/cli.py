@@ -1,5 +1,5 @@
-"""The command line: its options, and one line of text for everything that a person can get wrong.
-"""
+"""The command line: its options, and one line of text for everything that a person can get
+wrong."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def _generate(options: argparse.Namespace) -> None:
         from .demo.generate import generate
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # a torchvision that does not match torch fails so on import, for one
+    except Exception as error:  # such as a torchvision that does not match torch
         raise Failure(f"ldm and k-diffusion cannot be imported here: {type(error).__name__}: {error}") from error
     generate(options)
 

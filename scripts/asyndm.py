@@ -1,4 +1,7 @@
-"""The WebUI's entry point: it only wires. Its file name is an identity that other extensions use; keep it."""
+"""The WebUI's entry point, which only wires.
+
+Its file name is an identity that other extensions use: keep it.
+"""
 
 import functools
 
@@ -8,7 +11,8 @@ from modules import script_callbacks
 from asyndm_lib import hosts
 from asyndm_lib.interface import accordion, api, gallery, marking, options, preparation, xyz
 
-# Chosen here, not at the first use: the WebUI has this folder on its path only while it loads this file.
+# Chosen here, not at the first use: the WebUI has this folder on its path only while it loads
+# this file.
 host = hosts.webui()
 marking.register()
 xyz.add()  # without a page its lists are made before on_before_ui

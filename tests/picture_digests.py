@@ -1,10 +1,12 @@
-"""MD5 sums of the embedded model's pictures, to show that a change of the code changes no picture by a bit.
+"""MD5 sums of the embedded model's pictures, to show that a change of the code changes no picture
+by a bit.
 
     python tests/picture_digests.py record FILE        # before the change
     python tests/picture_digests.py compare FILE       # after it; exit code 1 if any picture differs
 
-The pictures are every sampler × curve × mask timing, then the other settings and shapes. Sums are comparable on
-one machine with one PyTorch and one number of threads. ``--only PART`` takes those whose name holds ``PART``.
+The pictures are every sampler × curve × mask timing, then the other settings and shapes. Sums are
+comparable on one machine with one PyTorch and one number of threads. ``--only PART`` takes those
+whose name holds ``PART``.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ ON = Settings(targets="cat, basketball", concavity=0.6)
 
 
 def cases() -> Iterator[tuple[str, Request, Settings]]:
-    """Each with a name of its own."""
+    """The cases, each with a name of its own."""
     for label, curve, timing in itertools.product(LABELS, CURVES, TIMINGS):
         settings = replace(ON, curve=curve, mask_timing=timing)
         yield f"{label} {curve} {timing}", replace(REQUEST, sampler=label), settings
@@ -77,7 +79,7 @@ def cases() -> Iterator[tuple[str, Request, Settings]]:
 
 
 def sums(only: str) -> dict[str, str]:
-    """Name → MD5 of the latents' bytes and of the decoded pixels."""
+    """The MD5 of the latents' bytes and of the decoded pixels, by the case's name."""
     host = Embedded(load(MODEL, None, torch.device("cpu")))
     found = {}
     for name, request, settings in cases():

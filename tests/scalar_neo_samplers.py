@@ -1,7 +1,8 @@
 """Forge Neo's samplers on one sequence of sigmas, written from their papers.
 
-``model(x, sigma)`` is the guided prediction, ``noise(x)`` the next random numbers, ``unconditional(x, prediction)`` its
-unconditional part. ``flow``: the model is one of ``x = (1 - sigma) picture + sigma noise``.
+``model(x, sigma)`` is the guided prediction, ``unconditional(x, prediction)`` its unconditional
+part, and ``noise(x)`` the next random numbers. ``flow`` is for models of ``x = (1 - sigma) picture
++ sigma noise``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Noise = Callable[[Tensor], Tensor]
 
 
 def in_signal_scale(model: Model, x: Tensor, sigmas: Tensor, sample: Callable, flow: bool) -> Tensor:
-    """``sample(model, x, sigmas)`` of a model without a signal's scale, on ``x`` divided by its own."""
+    """``sample(model, x, sigmas)`` of a model without a signal's scale, on ``x`` divided by its
+    own."""
     if not flow:
         return sample(model, x, sigmas)
 
@@ -36,7 +38,8 @@ def _ancestral(sigma: Tensor, to: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 
 
 def _flow_ancestral(x: Tensor, picture: Tensor, noise: Tensor, sigma: Tensor, to: Tensor, eta: float) -> Tensor:
-    """Down by ``eta`` times more than to ``to``; then picture and noise as they are at ``to``."""
+    """The state after a step down by ``eta`` times more than to ``to``, with picture and noise then
+    brought to ``to``."""
     down = to + eta * to * (to / sigma - 1)
     there = picture + (x - picture) * down / sigma
     scale = (1 - to) / (1 - down)
@@ -44,7 +47,7 @@ def _flow_ancestral(x: Tensor, picture: Tensor, noise: Tensor, sigma: Tensor, to
 
 
 def euler_ancestral(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 1.0) -> Tensor:
-    """k-diffusion's, but that no noise is added where a step down ends at 0."""
+    """k-diffusion's Euler ancestral, but no noise is added where a step down ends at 0."""
     for sigma, to in pairwise(sigmas):
         picture = model(x, sigma)
         down, up = _ancestral(sigma, to, eta) if eta else (to, 0)
@@ -61,7 +64,7 @@ def euler_ancestral_flow(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, 
 
 
 def dpmpp_2s_ancestral_rf(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 1.0) -> Tensor:
-    """Half the step in log SNR, whose prediction then makes the whole one."""
+    """A step takes half its way in log SNR; the prediction there makes the whole step."""
     for sigma, to in pairwise(sigmas):
         picture = model(x, sigma)
         if to == 0:
@@ -85,7 +88,8 @@ def lcm_flow(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
 
 def er_sde(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, flow: bool = False, s_noise: float = 1.0) -> Tensor:
-    """Cui et al. (2023), algorithm 3, on ``x`` over its signal; the integrals as sums from the left over 200 points."""
+    """The algorithm 3 of Cui et al. (2023), on ``x`` over its signal. Integrals are sums from the
+    left over 200 points."""
 
     def scale(level: float) -> float:
         return level * (math.exp(level**0.3) + 10)
@@ -117,7 +121,7 @@ def er_sde(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, flow: bool = F
 
 
 def res_multistep(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """Zhang et al. (2023), eq. 12 with the point before the step for its second one."""
+    """The eq. 12 of Zhang et al. (2023), with the point before the step as its second one."""
     pictures: list[Tensor] = []
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
         pictures.append(model(x, sigma))
@@ -155,7 +159,8 @@ def kohaku_lonyu_yog(
 def euler_ancestral_cfgpp(
     model: Model, x: Tensor, sigmas: Tensor, noise: Noise, unconditional: Callable, eta: float = 1.0, flow: bool = False
 ) -> Tensor:
-    """Chung et al. (2024), algorithm 2: to the guided picture, and away from it by the unconditional noise."""
+    """The algorithm 2 of Chung et al. (2024): to the guided picture, and away from it by the
+    unconditional noise."""
     for sigma, to in pairwise(sigmas):
         picture = model(x, sigma)
         if to == 0:
@@ -184,7 +189,8 @@ def dpmpp_2m_cfgpp(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, uncond
 
 
 def unipc(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, variant: str = "bh1") -> Tensor:
-    """Zhao et al. (2023), of the third order and lower in the end, on ``x`` in variance-preserving scale."""
+    """UniPC of Zhao et al. (2023), of the third order and lower in the end, in variance-preserving
+    scale."""
 
     def noise_in(x: Tensor, sigma: Tensor) -> Tensor:
         scaled = x * (1 + sigma**2).sqrt()

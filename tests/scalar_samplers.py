@@ -1,4 +1,5 @@
-"""The WebUI's own samplers on one sequence of sigmas, written from their papers: what k-diffusion does not have.
+"""The WebUI's own samplers on one sequence of sigmas, written from their papers: what k-diffusion
+does not have.
 
 ``model(x, sigma)`` is the guided prediction, ``noise(x)`` the next random numbers.
 """
@@ -52,7 +53,8 @@ def heunpp2(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Tensor:
-    """Carzit's Heun++; ``ahead``: the levels that it then believed the second next to be."""
+    """Heun++ as Carzit wrote it. ``ahead`` holds the levels that it then believed the second next
+    to be."""
     n = len(sigmas) - 1
     ahead = sigmas[2:-1] if ahead is None else ahead
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
@@ -80,7 +82,7 @@ _ADAMS_BASHFORTH = {1: (1.0,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12), 4
 
 
 def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """Zhang & Chen (2023), eq. 40 on."""
+    """The iPNDM of Zhang and Chen (2023), eq. 40 on."""
     past: list[Tensor] = []
     for sigma, to in pairwise(sigmas):
         past = [(x - model(x, sigma)) / sigma, *past[:3]]
@@ -89,7 +91,8 @@ def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
 
 def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """As diff-sampler has it: by differences of the slopes; the oldest one has a weight of that code's own."""
+    """The iPNDM-v of diff-sampler, by differences of the slopes. The oldest has a weight of that
+    code's own."""
     past: list[Tensor] = []
     s = sigmas
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
@@ -118,7 +121,8 @@ def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
 
 def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """Zhang & Chen (2023), eq. 14 and 15 (tAB) of order 2, in the time of EDM's VP process (Karras et al. 2022)."""
+    """The DEIS of Zhang and Chen (2023), eq. 14 and 15 (tAB) of order 2, in the time of EDM's VP
+    process (Karras et al. 2022)."""
     low, high, start = np.log(0.002**2 + 1), np.log(80.0**2 + 1), 1e-3
     beta_d = 2 * (low / start - high) / (start - 1)
     beta_min = high - 0.5 * beta_d
@@ -146,7 +150,8 @@ def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
 
 def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """Ho et al. (2020), algorithm 2, from any level to any other; ``x`` is the picture and its noise."""
+    """The DDPM of Ho et al. (2020), algorithm 2, from any level to any other. ``x`` is the picture
+    and its noise."""
     for sigma, to in pairwise(sigmas):
         a, a_next = 1 / (1 + sigma**2), 1 / (1 + to**2)
         alpha = a / a_next
@@ -161,7 +166,8 @@ def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 def ddim(
     model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 0.0, unconditional: Callable | None = None
 ) -> Tensor:
-    """Song et al. (2021), eq. 12; with ``unconditional`` CFG++ (Chung et al. 2024, algorithm 2)."""
+    """The DDIM of Song et al. (2021), eq. 12. With ``unconditional`` it is CFG++ (Chung et al.
+    2024, algorithm 2)."""
     alphas = 1 / (1 + sigmas**2)
     for sigma, a, a_next in zip(sigmas[:-1], alphas[:-1], alphas[1:], strict=True):
         eps = model(x, sigma)
@@ -173,7 +179,7 @@ def ddim(
 
 
 def plms(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """Liu et al. (2022), eq. 11 and 12; the first step is a second-order one."""
+    """The PLMS of Liu et al. (2022), eq. 11 and 12. The first step is a second-order one."""
     alphas = 1 / (1 + sigmas**2)
 
     def transfer(x: Tensor, eps: Tensor, i: int) -> Tensor:
@@ -205,7 +211,7 @@ def unipc(
     variant: str = "bh1",
     lower_order_final: bool = True,
 ) -> Tensor:
-    """Zhao et al. (2023), algorithms 5 to 8 (data prediction)."""
+    """The UniPC of Zhao et al. (2023), algorithms 5 to 8 (data prediction)."""
     n = len(sigmas) - 1
     sigma = sigmas.double().numpy()
     scale = 1 / np.sqrt(1 + sigma**2)

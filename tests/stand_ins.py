@@ -23,7 +23,7 @@ from asyndm_lib.settings.settings import Settings
 
 
 def alphas_cumprod(dtype: torch.dtype = torch.float64) -> Tensor:
-    """Stable Diffusion's: "scaled linear" betas."""
+    """The ``alphas_cumprod`` of Stable Diffusion, from "scaled linear" betas."""
     betas = torch.linspace(0.00085**0.5, 0.0120**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(dim=0).to(dtype)
 
@@ -57,7 +57,8 @@ class Attention(nn.Module):
 
 
 class AttendingUNet(nn.Module):
-    """Has the parts that the method looks for, and attends at random, or as ``attend`` says."""
+    """A UNet with the parts that the method looks for. It attends at random, or as ``attend``
+    says."""
 
     def __init__(self, channels: int = 8, context: int = 12, seed: int = 0):
         super().__init__()
@@ -71,7 +72,7 @@ class AttendingUNet(nn.Module):
         self._random = torch.Generator().manual_seed(seed)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the projections that it attended with."""
+        """The projections that it attended with."""
         n, h, w = len(x), -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
         attention = self.input_blocks[1].attn2
         return (
@@ -81,7 +82,8 @@ class AttendingUNet(nn.Module):
 
 
 def tiny_unet(seed: int = 0, **options: object) -> nn.Module:
-    """ldm's own UNet of the smallest size, every weight random (ldm starts the last layer of each block at zero)."""
+    """ldm's own UNet of the smallest size, every weight random (ldm starts the last layer of each
+    block at zero)."""
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     size = {
@@ -108,7 +110,7 @@ def tiny_unet(seed: int = 0, **options: object) -> nn.Module:
 
 
 def hooks_on(unet: nn.Module) -> int:
-    """How many hooks, and ``forward`` of their own, the modules of ``unet`` hold."""
+    """The number of hooks, and of ``forward`` of their own, on the modules of ``unet``."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m)) for m in unet.modules())
 
 
@@ -120,7 +122,7 @@ class Noise:
 
     @contextlib.contextmanager
     def kept(self):
-        """What is drawn inside can be drawn again."""
+        """Let what is drawn inside the ``with`` be drawn again."""
         state = self._random.get_state()
         yield
         self._random.set_state(state)
@@ -130,13 +132,15 @@ class Noise:
 
 
 class WatchedRun(Run):
-    """Keeps what its last pass did.
+    """A run that keeps what its last pass did.
 
-    ``unet``: the present model. ``targets``: those that it was made with.
-    ``seen``: the sigma map of every step. ``glimpsed``: those of steps ahead.
+    ``unet``: the present model.
+    ``targets``: those that it was made with.
+    ``seen``: the sigma map of every step.
+    ``glimpsed``: those of steps ahead.
     ``attended``: the projections of every model evaluation, all rows.
-    ``rehearsed``: those of the ordinary pass before, where there was one. ``unconditional_of(x, prediction)``:
-    the unconditional part of a prediction.
+    ``rehearsed``: those of the ordinary pass before, where there was one.
+    ``unconditional_of(x, prediction)``: the unconditional part of a prediction.
     """
 
     unconditional_of = staticmethod(lambda x, prediction: prediction)
@@ -179,10 +183,11 @@ def make_run(
     callback: Callable[[dict], None] | None = None,
     **settings: object,
 ) -> WatchedRun:
-    """A run over ``sigmas`` (with the final one; or a list of descents), ``denoise(x, sigma map)`` the guided model.
+    """A run over ``sigmas``, which end with the final one, or over a list of descents.
 
-    ``prompts``: per image a text, or a list of ``AND`` parts, each a text or a schedule of ``(last step, text)``.
-    ``slices``: how many rows each call of the UNet within one evaluation takes.
+    ``denoise(x, sigma map)`` is the guided model. ``prompts`` are a text per image, or a list of
+    ``AND`` parts, each a text or a schedule of ``(last step, text)``. ``slices`` say how many rows
+    each call of the UNet within one evaluation takes.
     """
     prompts = prompts or ["a cat and a dog"] * len(x)
     parts = [

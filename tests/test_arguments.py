@@ -1,4 +1,5 @@
-"""The script's arguments, from the page (a list), the API (a list or an object) and the X/Y/Z plot (axes)."""
+"""The script's arguments, from the page (a list), the API (a list or an object) and the X/Y/Z plot
+(axes)."""
 
 from __future__ import annotations
 
@@ -122,11 +123,11 @@ OLD = {
     "AsynDM mask threshold": "1.25",
     "AsynDM whole picture": "True",
 }
-"""As version 0.1.0 wrote it."""
+"""An infotext as version 0.1.0 wrote it."""
 
 
 def restored(params):
-    """What the controls are set to; those that change no picture stay as they are."""
+    """The values that the controls are set to. Those that change no picture stay as they are."""
     values = {name: read(params) for name, read in infotext.READERS.items()}
     return {name: value for name, value in values.items() if value is not None}
 

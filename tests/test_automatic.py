@@ -24,7 +24,7 @@ def batch(*prompts: str, named: dict[int, str] | None = None):
 
 
 def spot(share: float, size: int = 16) -> Tensor:
-    """A map that lies in so much of its place."""
+    """A token map of which this ``share`` of the picture is all."""
     cells = max(1, round(share * size * size))
     return torch.cat([torch.ones(cells), torch.zeros(size * size - cells)]).reshape(size, size)
 
@@ -36,7 +36,7 @@ def seen(targets, maps: Tensor, times: int = EVALUATIONS) -> Choice:
     return choice
 
 
-# --- Candidates -----------------------------------------------------------------------------------------------------
+# --- Candidates -----------------------------------------------------------------------------------
 
 
 def test_candidates_are_found_over_all_parts_and_edits_of_a_prompt():
@@ -70,7 +70,7 @@ def test_each_image_has_its_own_candidates_and_named_ones_stay():
     assert targets.present(0).tolist() == [[True, False], [False, True], [False, False]]
 
 
-# --- Concentration --------------------------------------------------------------------------------------------------
+# --- Concentration --------------------------------------------------------------------------------
 
 
 @given(st.integers(2, 24), st.floats(0.01, 1), st.floats(1e-6, 1e6))
@@ -90,7 +90,7 @@ def test_concentration_is_from_0_to_1_and_a_map_of_nothing_is_flat(h, w, seed):
     assert found[0].item() == pytest.approx(0, abs=1e-6) or h * w == 1
 
 
-# --- The choice -----------------------------------------------------------------------------------------------------
+# --- The choice -----------------------------------------------------------------------------------
 
 
 def test_words_with_a_place_are_chosen_and_flat_ones_are_not():
@@ -149,7 +149,7 @@ def test_what_is_chosen_is_as_concentrated_as_asked(count, seed):
     assert 1 <= chosen.sum() <= MOST
 
 
-# --- In a run -------------------------------------------------------------------------------------------------------
+# --- In a run -------------------------------------------------------------------------------------
 
 
 def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -185,7 +185,8 @@ def test_a_flat_word_relates_no_pixel_once_its_map_was_seen(timing, monkeypatch)
         h, w = -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
         inside = torch.arange(h * w) < h * w // 4
         k = torch.zeros(12, 8)
-        k[5], k[3] = 1.0, -1.0  # "dog" has a quarter of the picture and "and" the rest; "serenity" is everywhere alike
+        # "dog" has a quarter of the picture and "and" the rest; "serenity" is everywhere alike.
+        k[5], k[3] = 1.0, -1.0
         attention = unet.input_blocks[1].attn2
         q = torch.where(inside[:, None], 4.0, -4.0).expand(-1, 8)
         return attention.to_q(q.repeat(len(x), 1, 1)), attention.to_k(k.repeat(len(x), 1, 1))

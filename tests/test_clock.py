@@ -1,4 +1,4 @@
-"""The clocks of METHOD, section 1, over any sequence of masks."""
+"""The clocks of docs/METHOD.md, section 1, over any sequence of masks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ ROUNDING = 2.0**-30  # StateClock groups states to this much of a step
 
 @st.composite
 def mask_sequences(draw, least: int = 1) -> Tensor:
-    """Masks of ``M`` advances of a run of 1 to 150 steps (at least ``least``), bool ``[M, PIXELS]``."""
+    """Masks of ``M`` advances of a run of 1 to 150 steps (at least ``least``), bool ``[M,
+    PIXELS]``."""
     m = draw(st.integers(least, 150)) - 1
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     masks = random.random((m, PIXELS)) < draw(st.sampled_from([0.05, 0.5, 0.95]))
@@ -37,7 +38,8 @@ def mask_sequences(draw, least: int = 1) -> Tensor:
 
 @st.composite
 def strengths_of(draw, masks: Tensor, most: int = 3) -> Tensor:
-    """A concavity for every pixel and advance, out of a few, as where several targets have their own."""
+    """A concavity for every pixel and advance, out of a few, as where several targets have their
+    own."""
     choices = torch.tensor(draw(st.lists(STRENGTHS, min_size=1, max_size=most)), dtype=torch.float64)
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     return choices[torch.from_numpy(random.integers(0, len(choices), masks.shape))]
@@ -76,7 +78,8 @@ def clocks_of(curve: str, masks: Tensor, k: float) -> list[Clock]:
 
 
 def by_hand(rule, masks: Tensor, ks: Tensor | float) -> Tensor:
-    """METHOD's table in Python's floats: ``rule(u, k, r, m)`` for related pixels, linear for the others."""
+    """The table of docs/METHOD.md in Python's floats: ``rule(u, k, r, m)`` for related pixels,
+    linear for the others."""
     m = len(masks)
     ks = torch.as_tensor(ks, dtype=torch.float64).expand(masks.shape).tolist()
     rows = [[0.0] * masks.shape[1]]
@@ -92,7 +95,8 @@ def by_hand(rule, masks: Tensor, ks: Tensor | float) -> Tensor:
 
 
 def parabola(u: float, k: float, r: int, m: int) -> float:
-    """In timesteps: the parabola of curvature ``-kT/m²`` through ``(0, state)`` and ``(r, end)``, at 1."""
+    """The parabola of curvature ``-kT/m²`` through ``(0, state)`` and ``(r, end)`` at 1, in
+    timesteps."""
     T, state, end = 1000.0, 1000.0 - 1000.0 * u / m, 0.0
     q = -k * T / m**2
     slope = (end - state - q * r**2) / r
@@ -104,7 +108,8 @@ def knee(u: float, k: float, r: int, m: int) -> float:
 
 
 def exponential_by_bisection(u: float, k: float, r: int, m: int) -> float:
-    """In timesteps, at 1: ``y = a·exp(λ(x - x0)) + b·x + c`` through ``(0, state)`` and ``(r, 0)``, ``x0`` found."""
+    """The curve ``y = a·exp(λ(x - x0)) + b·x + c`` through ``(0, state)`` and ``(r, 0)`` at 1, in
+    timesteps. ``x0`` is found."""
     T, state = 1000.0, 1000.0 - 1000.0 * u / m
     lam, a, b = 1 / m, -k * T / (math.e - 1), -(1 - k) * T / m
 

@@ -63,7 +63,8 @@ def with_map(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) -> 
 
 
 def one_embedding_per_pixel(unet: nn.Module, timestep_map: Tensor, given: dict) -> Tensor:
-    """``unet`` with each ResBlock given, for every pixel of its feature map, that pixel's own embedding."""
+    """The output of ``unet`` where each ResBlock is given, for every pixel of its feature map, that
+    pixel's own embedding."""
     n, height, width = timestep_map.shape
 
     def forward(block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
@@ -98,7 +99,8 @@ def one_embedding_per_pixel(unet: nn.Module, timestep_map: Tensor, given: dict) 
 
 
 def send_another_first(unet: nn.Module) -> list[Tensor]:
-    """Give ``unet`` a forward that sends another batch through the blocks first; returns what becomes of that."""
+    """Give ``unet`` a forward that sends another batch through the blocks first; returns what
+    becomes of that."""
     own, made = unet.forward, []
 
     def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
@@ -111,7 +113,7 @@ def send_another_first(unet: nn.Module) -> list[Tensor]:
 
 @pytest.fixture
 def odd_sizes(monkeypatch):
-    """ldm's UNet taking odd sizes, by what the WebUI puts in place of its ``th.cat``."""
+    """Let ldm's UNet take odd sizes, by what the WebUI puts in place of its ``th.cat``."""
 
     class Torch:
         def __getattr__(self, name: str):
@@ -159,7 +161,8 @@ def test_odd_sizes_equal_one_embedding_per_pixel(size, odd_sizes):
 def test_a_block_on_another_grid_takes_the_top_left_pixel_of_each_cell():
     unet = unet_of("three levels")
     timestep_map = torch.arange(8)[:, None] * 100 + torch.arange(12)
-    given = {**inputs(unet, 1), "timesteps": torch.zeros(1)}  # of the first level, which is the UNet's own
+    # Of the first level, which is the UNet's own.
+    given = {**inputs(unet, 1), "timesteps": torch.zeros(1)}
     seen = _embeddings(unet, timestep_map.flatten().double(), torch.arange(96).view(1, 1, 8, 12), given)
     assert {out.shape[-2:] for _, out in seen} == {(8, 12), (4, 6), (2, 3)}
     for block, out in seen:
@@ -194,7 +197,8 @@ def _embeddings(unet: nn.Module, timesteps: Tensor, index: Tensor, given: dict) 
     pixels.attach()
     blocks = [m for m in unet.modules() if isinstance(m, ldm.ResBlock)]
     own = [
-        # Registered later, so it sees what the block gets; the call inside the core's own hook is the other shape.
+        # Registered later, so it sees what the block gets; the call inside the core's own hook is
+        # the other shape.
         block.emb_layers.register_forward_hook(
             lambda module, args, out, block=block: seen.append((block, out)) if out.dim() == 4 else None
         )
@@ -254,7 +258,7 @@ def test_a_single_level_costs_no_linear_layer():
 
 
 def _linear_calls(unet: nn.Module, call) -> tuple[int, int]:
-    """Evaluations of the embedding's linear layers, and the rows of all of them."""
+    """The evaluations of the embedding's linear layers, and the rows of all of them."""
     seen: list[int] = []
     owners = [unet.time_embed, *(m.emb_layers for m in unet.modules() if isinstance(m, ldm.ResBlock))]
     handles = [
@@ -347,7 +351,7 @@ def test_a_forward_that_changes_the_batch_is_known_from_the_second_call_on():
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_blocks_of_another_size_take_their_own_pixels(scale):
-    """As where another extension changes the resolution inside the model."""
+    """Another extension may change the resolution inside the model."""
     unet, small = unet_of("plain"), unet_of("plain")
     given, index = inputs(unet), random_index(4)
     resized = [nn.functional.interpolate(t, scale_factor=scale) for t in (given["x"], index.double())]
@@ -369,7 +373,7 @@ def test_blocks_of_another_size_take_their_own_pixels(scale):
 @pytest.mark.parametrize("memory", [0, 4 * 3 * 2 * 3 * 130, 2**30])
 @pytest.mark.parametrize("kind", ["three levels", "labels"])
 def test_what_is_made_ahead_for_the_next_blocks_is_what_each_would_make(kind, memory, monkeypatch):
-    """Also where the sizes inside are others than in the call before, as an extension makes them."""
+    """The sizes inside may be others than in the call before, as an extension makes them."""
     monkeypatch.setattr(conditioning, "SPREAD", memory)
     unet, index = unet_of(kind), random_index(4)
     sizes = [(8, 12), (8, 12), (16, 8), (16, 8), (8, 12)]
@@ -394,7 +398,8 @@ def test_blocks_after_each_other_are_served_by_one_gather():
         counts.append(counted.computing["index_select"])
     pixels.detach()
     runs = 1 + sum(a != b for a, b in pairwise(_sizes_of_blocks(unet, given)))
-    assert counts[0] - counts[1] == len(parts.res_blocks(unet)) - runs + 2  # and the pixels of each size are found
+    # And the pixels of each size are found.
+    assert counts[0] - counts[1] == len(parts.res_blocks(unet)) - runs + 2
 
 
 def _sizes_of_blocks(unet: nn.Module, given: dict) -> list[tuple[int, int]]:
@@ -453,7 +458,8 @@ def test_a_compiled_model_is_unsupported_and_says_so(how):
 @pytest.mark.parametrize("changed", ["a block", "the time embedding", "nothing"])
 @pytest.mark.parametrize("kind", ["plain", "labels"])
 def test_calls_to_come_are_prepared_and_know_changed_weights(kind, changed):
-    """A LoRA may be switched in the middle of a run; what was prepared before must not outlive that."""
+    """A LoRA may be switched in the middle of a run; what was prepared before must not outlive
+    that."""
     unet = unet_of(kind)
     given, index = inputs(unet), random_index(4)
     tables = [LEVELS, LEVELS + 0.5, LEVELS - 1.25]

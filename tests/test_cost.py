@@ -1,4 +1,5 @@
-"""What the method adds to a step, counted in PyTorch's operations: on a GPU each is at least one launch."""
+"""What the method adds to a step, counted in PyTorch's operations: on a GPU each is at least one
+launch."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def model() -> models.Model:
 
 
 def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int] = (6, 12), **options: int) -> tuple:
-    """Operations per step of the plain loop and of ours, and the CPU's waits; what is done once a run left out."""
+    """The operations per step of the plain loop and of ours, and the CPU's waits. What is done once
+    a run is left out."""
     short, long = (Loop(model, sampler, 1, steps, CPU, **options) for steps in lengths)
 
     def rate(way: str) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""A run of several descents, as Restart's: each has a clock of its own, the masks go on from one to the next."""
+"""A run of several descents, such as Restart's: each has a clock of its own, and the masks go on
+from one to the next."""
 
 from __future__ import annotations
 
@@ -14,20 +15,21 @@ from asyndm_lib.run.step import REMEMBERED
 from asyndm_lib.samplers.table import SAMPLERS
 
 ROOMS = [(999, 400, 5), (700, 300, 4), (700, 300, 4), (500, 0, 6)]
-"""Timesteps at the beginning and at the end of each descent, and its evaluations."""
+"""The timesteps at the beginning and at the end of each descent, and its evaluations."""
 SHORT = [(999, 900, 1), (950, 500, 3), (600, 500, 1), (550, 500, 1), (550, 0, 4)]
 CURVES = ["quadratic", "piecewise linear", "exponential"]
 
 
 def ways_down(rooms: list[tuple[int, int, int]], dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """The last one ends at 0."""
+    """The sigmas of each descent. The last one ends at 0."""
     ways = [LEVELS.t_to_sigma(torch.linspace(high, low, n + 1, dtype=torch.float64)) for high, low, n in rooms]
     ways[-1] = torch.cat([ways[-1][:-1], torch.zeros(1)])
     return [way.to(dtype) for way in ways]
 
 
 def restarted(rooms: list[tuple[int, int, int]], **settings) -> tuple[WatchedRun, list[Tensor]]:
-    """A run of the Restart sampler; its model evaluations of each step's beginning alone are kept."""
+    """A run of the Restart sampler. Of its model evaluations those at the beginning of a step are
+    kept."""
     ways = ways_down(rooms)
     x = latent(2) * ways[0][0]
     with make_run(x, ways, model, prompts=CAT_AND_DOG, **settings) as run:
@@ -40,7 +42,7 @@ def restarted(rooms: list[tuple[int, int, int]], **settings) -> tuple[WatchedRun
 
 
 def masks_of_every_descent(run: WatchedRun, timing: str, ks: list[float], lengths: list[int]) -> list[list]:
-    """Per descent the mask of each of its advances."""
+    """The masks of all advances, per descent."""
     maps = target_maps(run.attended, WHERE)
     if timing == "static":
         fixed = masks_of(target_maps(run.rehearsed, WHERE).mean(axis=0), ks, 1.0)
@@ -60,7 +62,8 @@ def test_every_descent_has_a_clock_of_its_own_and_the_masks_of_its_timing(curve,
     lengths = [n for _, _, n in rooms]
     masks = masks_of_every_descent(run, timing, ks, lengths)
     expected = [sigma_maps(curve, own, way[:-1].numpy()) for own, way in zip(masks, ways, strict=True)]
-    expected = [maps if len(maps[0]) == 2 else maps.repeat(2, axis=1) for maps in expected]  # one evaluation: no mask
+    # One evaluation: no mask.
+    expected = [maps if len(maps[0]) == 2 else maps.repeat(2, axis=1) for maps in expected]
     np.testing.assert_allclose(torch.stack(run.seen).numpy(), np.concatenate(expected), rtol=1e-7)
 
 
@@ -154,7 +157,7 @@ def test_an_ordinary_pass_before_restart_leaves_the_random_numbers_as_they_were(
 
 @pytest.mark.parametrize("lead", [0, 1])
 def test_in_an_ordinary_pass_before_no_pixel_lags(lead):
-    """Not even before the first evaluation, where a grid moves the clock there already."""
+    """No pixel lags, not even before the first evaluation, where a grid moves the clock already."""
     n, told = 6, []
     grid = AuthorsGrid(n, LEVELS)
     authors = {"schedule": grid, "scalars": [*grid.sigma(torch.arange(1, n + 1)), torch.tensor(0.1)]} if lead else {}

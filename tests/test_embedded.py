@@ -1,4 +1,5 @@
-"""The embedded host against k-diffusion's own samplers, on tiny checkpoints, and its command line."""
+"""The embedded host against k-diffusion's own samplers, on tiny checkpoints, and its command
+line."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ REQUEST = Request(
 ON = Settings(targets="cat, basketball")
 KINDS = ["sd1", "sd1-v"]  # the third needs open_clip, which a WebUI brings
 FUNCTIONS = {label: name for label, (name, _) in LABELS.items() if hasattr(k, name) and label != "DPM fast"}
-"""k-diffusion's own, on a schedule that is given."""
+"""The functions that are k-diffusion's own, on a schedule that is given."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ class Reference:
         return self._guide(both)
 
     def at_timestep(self, x: Tensor, t: int) -> Tensor:
-        """eps for a variance-preserving ``x``."""
+        """The eps of a variance-preserving ``x``."""
         both = self.apply_model(torch.cat([x, x]), torch.full((2 * len(x),), float(t)), self._context)
         if isinstance(self.denoiser, CompVisVDenoiser):
             a = self.alphas_cumprod[t]
@@ -147,7 +148,8 @@ def test_automatic_is_what_it_is_in_the_webuis(sd1):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sampler", [label for label, name in FUNCTIONS.items() if "sde" not in name])
 def test_lagging_pixels_go_as_k_diffusion_does_on_their_own_sigmas(sampler, kind, models, folder):
-    """With every pixel lagging alike there is one schedule, which k-diffusion can follow by itself."""
+    """With every pixel lagging alike there is one schedule, which k-diffusion can follow by
+    itself."""
     request = replace(REQUEST, sampler=sampler)
     seen = []
     settings = Settings(whole_picture=True, concavity=0.8)
@@ -280,7 +282,7 @@ def test_a_text_folder_beside_the_yaml_and_a_ckpt(folder, tmp_path, models):
 
 
 class Trap:
-    """Leaves a file where it was unpickled."""
+    """A class that leaves a file where it is unpickled."""
 
     def __init__(self, where: Path):
         self._where = str(where)
@@ -483,7 +485,8 @@ def test_the_sheet(extra, folder, tmp_path, capsys):
 def test_every_sampler_makes_a_sheet_by_its_label(sampler, folder, tmp_path, capsys):
     checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
     files = ["--out", str(tmp_path / "sheet.png"), "--images", str(tmp_path)]
-    # DPM fast makes several evaluations a step, and pixels lag between the first step and the last alone.
+    # DPM fast makes several evaluations a step, and pixels lag between the first step and the last
+    # alone.
     steps = ["--sampler", sampler, "--steps", "10" if sampler == "DPM fast" else "4", "--mask-timing", "fresh"]
     assert cli.main(["generate", "a cat", "--targets", "cat", *steps, *checkpoint, *files]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"

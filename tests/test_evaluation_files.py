@@ -1,4 +1,5 @@
-"""Prompt files, pictures in a folder, foreign scores, and a WebUI's API, here a stand-in that keeps the requests."""
+"""Prompt files, pictures in a folder, foreign scores, and a WebUI's API, here a stand-in that keeps
+the requests."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ SYNCHRONOUS = {"whole_picture": True, "concavity": 0.0}
 
 
 def eps(x, sigma, scale):
-    """A model whose guided prediction depends on the latent, the noise level and the guidance scale."""
+    """A model whose guided prediction depends on the latent, the noise level and the guidance
+    scale."""
     return torch.tanh(x) + 0.1 * sigma.log() + scale * 0.05 * PUSH
 
 
@@ -110,7 +111,8 @@ def test_z_sampling_is_the_papers_algorithm(eta):
 
 
 def test_without_a_difference_of_guidances_z_sampling_nearly_goes_back_and_forth():
-    """Up again with the noise that it came down with: only the change of the noise between both points remains."""
+    """The way up takes the noise that it came down with. Only the change of the noise between both
+    points remains."""
     sigmas = uniform_sigmas(40)
     constant = make_run(X, sigmas, lambda x, sigma: PUSH, **SYNCHRONOUS)
     with constant:
@@ -166,7 +168,8 @@ def layer(side, tokens, seed, batch=2):
 
 
 def test_scfg_cuts_regions_as_the_paper():
-    layers = [layer(8, 5, 0), layer(4, 5, 10), layer(8, 5, 20), layer(2, 5, 30)]  # the coarsest does not count
+    # The coarsest does not count.
+    layers = [layer(8, 5, 0), layer(4, 5, 10), layer(8, 5, 20), layer(2, 5, 30)]
     regions, foreground = s_cfg.cut(layers)
     tokens, fore = torch.zeros(2, 5, 8, 8), torch.zeros(2, 2, 8, 8)
     line = torch.tensor([math.exp(-2.0), 1.0, math.exp(-2.0)])

@@ -41,7 +41,8 @@ def test_the_sets_are_large_enough_and_always_the_same():
     assert all(len(one.tuning) == len(one.report) == 50 for one in ALL + IN_SCENERIES)
     assert sets(PLAIN) == ALL
     for one in ALL + IN_SCENERIES:
-        assert len({prompt.text for prompt in one.tuning + one.report}) == 100  # nothing is both tuned on and reported
+        # Nothing is both tuned on and reported.
+        assert len({prompt.text for prompt in one.tuning + one.report}) == 100
 
 
 def test_every_target_stands_in_its_prompt_and_every_thing_can_be_counted():
@@ -191,7 +192,8 @@ def test_the_committed_weights_fit():
     network = counter.load(torch.device("cpu"))
     assert counter.WEIGHTS.stat().st_size < 2_000_000
     assert network.head.out_channels == len(NAMES) == len(CONCEPTS) + len(UNSEEN)
-    assert counter.find(network, torch.zeros(1, 3, 256, 256)) == [[]]  # a plain grey picture shows nothing
+    # A plain grey picture shows nothing.
+    assert counter.find(network, torch.zeros(1, 3, 256, 256)) == [[]]
 
 
 # Statistics
@@ -251,7 +253,8 @@ def test_the_table_says_shares_and_differences():
 
 
 def test_a_prompt_on_several_samplers_is_one_prompt():
-    more = replace(BETTER, way="Euler a 20", pairs=[4], exact=[1], ordinary=[3])  # a stop left the second prompt out
+    # A stop left the second prompt out.
+    more = replace(BETTER, way="Euler a 20", pairs=[4], exact=[1], ordinary=[3])
     other = replace(BETTER, set="colours", pairs=[2], exact=[2], ordinary=[1])
     estimate = results.across_ways([BETTER, more, other])
     assert estimate == statistics.mean([((4 + 1) - (2 + 3)) / 8, 0, 1 / 2])

@@ -1,4 +1,4 @@
-"""What is kept of a run for its pictures, and the sheet drawn of it."""
+"""The film of a run, and the sheet drawn of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ SIZE = 8, 6
 
 
 def seen(i: int, total: int, related: torch.Tensor | None, maps: torch.Tensor | None = None) -> Seen:
-    """A step of two images; the timestep of a pixel is 10 times the step, and 1 more where its column is odd."""
+    """A step of two images; the timestep of a pixel is 10 times the step, and 1 more where its
+    column is odd."""
     index = (torch.arange(SIZE[1]) % 2).expand(2, 1, *SIZE)
     sigma = SigmaMap(torch.tensor(1.0 + i), torch.tensor([2.0, 3.0]), index, torch.tensor([10.0 * i, 10.0 * i + 1]))
     relation = None if related is None else Mask(related[:, None], related[:, None].double())
@@ -25,7 +26,7 @@ def seen(i: int, total: int, related: torch.Tensor | None, maps: torch.Tensor | 
 
 
 def masks(*rows: int) -> torch.Tensor:
-    """For each image a mask of its first rows."""
+    """A mask for each image of its first rows."""
     return torch.stack([(torch.arange(SIZE[0]) < n)[:, None].expand(SIZE) for n in rows])
 
 
@@ -94,7 +95,7 @@ def test_maps_of_another_size_and_of_no_interest():
 
 
 def test_what_it_keeps_is_small():
-    """150 steps of a batch of 8 at 128 × 128."""
+    """The film of 150 steps of a batch of 8 at 128 × 128."""
     film = Film([f"target {n}" for n in range(64)], 12)
     index = torch.zeros(8, 1, 128, 128, dtype=torch.int64)
     related = Mask(index > 0, index.double())

@@ -22,7 +22,8 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no G
 
 
 def attending_unet(*resolutions: int) -> nn.Module:
-    """Three levels; self-attention left out, whose work grows with the square of the pixels."""
+    """A UNet of three levels without self-attention, whose work grows with the square of the
+    pixels."""
     return tiny_unet(
         channel_mult=(1, 1, 2),
         attention_resolutions=list(resolutions),
@@ -41,20 +42,21 @@ def inputs(n: int, h: int, w: int, context: int) -> dict:
 
 
 def weights(row: int, context: int) -> Tensor:
-    """Another few tokens for every row and target."""
+    """The weights of a row and a target: another few tokens for each."""
     random = torch.Generator().manual_seed(row)
     return torch.rand(154, TARGETS, generator=random)[:context]
 
 
 def taken_from(maps: TokenMaps) -> dict:
-    """Row → map."""
+    """The maps by row."""
     rows, means = maps.take()
     assert len(rows) == len(means)
     return dict(zip(rows, means, strict=True))
 
 
 class Projections:
-    """What ``to_q`` and ``to_k`` of every cross-attention gave, by the attention's name."""
+    """The projections that ``to_q`` and ``to_k`` of every cross-attention gave, by the attention's
+    name."""
 
     def __init__(self, unet: nn.Module):
         self.q: dict[str, Tensor] = {}
@@ -65,7 +67,7 @@ class Projections:
             attention.to_k.register_forward_hook(lambda m, args, out, name=name: self.k.update({name: out}))
 
     def slowly(self, pixels: int, row: int, weights: Tensor) -> Tensor:
-        """The mean over the layers of so many pixels and their heads, ``[T, pixels]``."""
+        """The mean over the layers of that many pixels and their heads, ``[T, pixels]``."""
         maps = []
         for name, attention in self.attentions.items():
             if self.q[name].shape[1] != pixels:
@@ -214,7 +216,7 @@ def test_nothing_is_recorded_outside_record_nor_of_rows_that_are_none():
 @pytest.mark.parametrize("size", [(8, 12), (24, 32), (11, 17)])
 @pytest.mark.usefixtures("odd_sizes")
 def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
-    """As where another extension shrinks or widens the picture inside the model."""
+    """Another extension may shrink or widen the picture inside the model."""
     unet = attending_unet(4, 2, 1)
     projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
@@ -229,7 +231,8 @@ def test_layers_of_another_size_than_expected_are_read_at_theirs(size):
 
 def test_layers_with_other_pixels_than_their_feature_map_are_not_read():
     unet = attending_unet(2)
-    for layer in token_map_layers(unet, 16, 24).attentions:  # as where another extension merges pixels
+    # As where another extension merges pixels.
+    for layer in token_map_layers(unet, 16, 24).attentions:
         layer.to_q.register_forward_hook(lambda module, args, output: output[:, ::2])
         layer.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
     maps = UNET.token_maps(unet, (16, 24))

@@ -24,7 +24,7 @@ def f64(*values: float) -> torch.Tensor:
 def relate(
     maps: torch.Tensor, present: torch.Tensor, concavities: torch.Tensor, threshold: float, height: int, width: int
 ) -> Mask:
-    """``present``: bool ``[B, T]``. ``concavities``: ``[T]``."""
+    """The mask of ``maps``. ``present`` is bool ``[B, T]``, ``concavities`` are ``[T]``."""
     return relate_by_concavity(maps, torch.where(present, concavities, -1.0), threshold, Resize(height, width))
 
 

@@ -1,4 +1,5 @@
-"""Forge Neo's samplers on a sigma map against the same on each pixel's own sigmas, of eps models and of flows."""
+"""Forge Neo's samplers on a sigma map against the same on each pixel's own sigmas, for eps models
+and flows."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from asyndm_lib.samplers.table import descents
 
 @dataclass(frozen=True)
 class Case:
-    """A function of Neo's with options. ``loose``: how many times the rounding of its formulas is larger."""
+    """A function of Neo's with options. ``loose`` is how many times the rounding of its formulas is
+    larger."""
 
     name: str
     options: dict = field(default_factory=dict)
@@ -90,7 +92,7 @@ SCALAR = {
 
 
 def on_scalars(case: Case, x: Tensor, sigmas: Tensor) -> Tensor:
-    """What the papers' sampler gives over ``sigmas``, with the numbers that :class:`Noise` draws."""
+    """The paper's sampler over ``sigmas``, with the numbers that :class:`Noise` draws."""
     drawn, options = Noise(), dict(case.options)
     if case.name in OF_TWO_KINDS:
         own = OF_TWO_KINDS[case.name][case.flow]
@@ -161,7 +163,8 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("settings", [{"targets": "cat, dog"}, {"whole_picture": True}], ids=["targets", "whole"])
 def test_a_curve_that_holds_pixels_still(name, settings):
-    """With k = 1 the piecewise linear clock stands at first: no formula may divide by a step of nothing."""
+    """With k = 1 the piecewise linear clock stands at first: no formula may divide by a step of
+    nothing."""
     case = CASES[name]
     sigmas = case.sigmas(9, torch.float32)
     x = start(case, (1, 6, 8), torch.float32, sigmas)

@@ -23,7 +23,7 @@ ELSEWHERE = [[[(row, at + 2) for row, at in tokens] for tokens in image] for ima
 
 
 class Blind(AttendingUNet):
-    """Reads no prompt."""
+    """A UNet that reads no prompt."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,8 @@ def targets_elsewhere(targets: str = TARGETS) -> PromptTargets:
 
 
 def switching(run: Run, at: int, unet: nn.Module, targets: PromptTargets | None) -> None:
-    """The host loads another model at the beginning of its evaluation ``at``, as A1111 does; not in a rehearsal."""
+    """Let the host load another model at the beginning of evaluation ``at``, as A1111 does. A
+    rehearsal keeps its model."""
     predict, evaluations = run.host.predict, iter(range(1000))
 
     def refining(x: Tensor, sigma: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def test_a_static_mask_outlasts_the_model_that_it_was_read_from():
 
 
 def test_a_model_that_comes_in_a_second_evaluation_leaves_the_steps_maps_as_they_are():
-    """Heun's step has been read from the first model when the other one comes, at the end of the step."""
+    """Heun's step has been read from the first model when the other one comes, at the end of the
+    step."""
     run, _ = refined("fresh", "sample_heun", at=2 * AT + 1)
     firsts = run.attended[::2]
     maps = np.concatenate([target_maps(firsts[: AT + 1], WHERE), target_maps(firsts[AT + 1 :], ELSEWHERE)])

@@ -1,4 +1,5 @@
-"""A whole run: against a float64 reference of METHOD written here alone, and against the host's own sampler."""
+"""A whole run: against a float64 reference of docs/METHOD.md written here alone, and against the
+host's own sampler."""
 
 from __future__ import annotations
 
@@ -24,14 +25,15 @@ from asyndm_lib.settings.settings import Settings
 
 T = 1000
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, T) ** 2)
-LAST = torch.tensor(((1 - ALPHAS[0]) / ALPHAS[0]) ** 0.5, dtype=torch.float64)  # the authors' final level, timestep 0
+# The authors' final level, timestep 0.
+LAST = torch.tensor(((1 - ALPHAS[0]) / ALPHAS[0]) ** 0.5, dtype=torch.float64)
 HEIGHT, WIDTH = 6, 9
 
-# --- The reference: numpy, its own clock, masks, alphas and loop ---------------------------------------------------
+# --- The reference: numpy, its own clock, masks, alphas and loop ----------------------------------
 
 
 def token_map(q: np.ndarray, k: np.ndarray, tokens: list[int], heads: int = 2) -> np.ndarray:
-    """Mean over heads of softmax(q·kᵀ/√d), summed over ``tokens``, of one row: ``[h, w]``."""
+    """The mean over heads of softmax(q·kᵀ/√d) of one row, summed over ``tokens``: ``[h, w]``."""
     total = np.zeros(len(q))
     width = q.shape[1] // heads
     for head in range(heads):
@@ -44,7 +46,8 @@ def token_map(q: np.ndarray, k: np.ndarray, tokens: list[int], heads: int = 2) -
 
 
 def target_maps(attended: list[tuple[Tensor, Tensor]], where: list) -> np.ndarray:
-    """``A^o`` of every evaluation, image and target; ``where[image][target]``: its tokens as ``(row, position)``."""
+    """The maps ``A^o`` of every evaluation, image and target. ``where[image][target]`` has its
+    tokens as ``(row, position)``."""
     maps = np.full((len(attended), len(where), len(where[0]), math.ceil(HEIGHT / 2), math.ceil(WIDTH / 2)), np.nan)
     for i, (q, k) in enumerate(attended):
         q, k = q.double().numpy(), k.double().numpy()
@@ -56,7 +59,8 @@ def target_maps(attended: list[tuple[Tensor, Tensor]], where: list) -> np.ndarra
 
 
 def masks_of(maps: np.ndarray, ks: list[float], threshold: float) -> np.ndarray:
-    """The concavity of every latent pixel, nan where it is not related, ``[B, H, W]``; ``maps [B, T, h, w]``."""
+    """The concavity of every latent pixel, nan where it is not related, ``[B, H, W]``, from ``maps
+    [B, T, h, w]``."""
     out = np.full((len(maps), HEIGHT, WIDTH), np.nan)
     for image in range(len(maps)):
         for j in range(HEIGHT):
@@ -71,7 +75,8 @@ def masks_of(maps: np.ndarray, ks: list[float], threshold: float) -> np.ndarray:
 
 
 def related_at(timing: str, maps: np.ndarray, rehearsed: np.ndarray, ks: list[float], threshold: float, lead: int):
-    """The mask of every advance: ``lead`` before the first evaluation, then one after each evaluation but the last."""
+    """The mask of every advance: ``lead`` before the first evaluation, then one after each
+    evaluation but the last."""
     n, images = len(maps), maps.shape[1]
     if timing == "static":
         return [masks_of(rehearsed.mean(axis=0), ks, threshold)] * (lead + n - 1)
@@ -83,7 +88,8 @@ def related_at(timing: str, maps: np.ndarray, rehearsed: np.ndarray, ks: list[fl
 
 
 def authors_states(masks: list[np.ndarray], n: int) -> list[np.ndarray]:
-    """Timesteps before every evaluation: from 1001 to 1, by the parabola of curvature ``-kT/N²`` through both."""
+    """The timesteps before every evaluation, from 1001 to 1, by the parabola of curvature
+    ``-kT/N²`` through both."""
     state, out = np.full(masks[0].shape, T + 1.0), []
     for advance, k in enumerate(masks):
         r, related = n - advance, ~np.isnan(k)
@@ -124,7 +130,8 @@ WHERE = [[[(0, 2)], [(0, 5)]], [[], [(1, 1)]]]
 
 def run_on_authors_grid(n: int, eta: float, prompts: list, **settings) -> tuple[WatchedRun, Tensor, Tensor]:
     x = latent(len(prompts))
-    # No pixel reads the host's scalars, all being related from the first advance; the last one is the end of all.
+    # No pixel reads the host's scalars, all being related from the first advance; the last one is
+    # the end of all.
     scalars = [torch.tensor(math.nan, dtype=torch.float64)] * n + [LAST]
     grid = AuthorsGrid(n, LEVELS)
     with make_run(x, torch.ones(n), model, prompts=prompts, schedule=grid, scalars=scalars, **settings) as run:
@@ -166,7 +173,7 @@ def test_a_static_run_on_the_authors_grid_is_the_reference(targets):
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
 
 
-# --- The same masks on the users' grid, for every curve -------------------------------------------------------------
+# --- The same masks on the users' grid, for every curve -------------------------------------------
 
 
 def next_progress(curve: str, u: float, k: float, r: int, m: int) -> float:
@@ -185,7 +192,8 @@ def next_progress(curve: str, u: float, k: float, r: int, m: int) -> float:
 
 
 def sigma_maps(curve: str, masks: list[np.ndarray], sigmas: np.ndarray) -> np.ndarray:
-    """Sigma of every pixel at every evaluation: linear in the timestep between the schedule's."""
+    """The sigma of every pixel at every evaluation, linear in the timestep between the
+    schedule's."""
     m, u = len(sigmas) - 1, np.zeros(masks[0].shape if masks else (1, HEIGHT, WIDTH))
     table = np.log((1 - ALPHAS) / ALPHAS) / 2
     knots, out = np.interp(np.log(sigmas), table, np.arange(T)), []
@@ -252,11 +260,12 @@ def test_the_whole_picture_follows_one_clock_and_reads_no_map(curve, k):
     np.testing.assert_allclose(torch.stack(run.seen).numpy(), expected, rtol=1e-9)
 
 
-# --- Prompts --------------------------------------------------------------------------------------------------------
+# --- Prompts --------------------------------------------------------------------------------------
 
 
 def test_and_parts_share_one_mask_over_all_their_tokens():
-    prompts = [["a cat", "dog b dog"], "a dog"]  # rows: image 0's two parts, image 1's, then unconditional
+    # Rows: image 0's two parts, image 1's, then unconditional.
+    prompts = [["a cat", "dog b dog"], "a dog"]
     where = [[[(0, 2)], [(1, 1), (1, 3)]], [[], [(2, 2)]]]
     run, x, out = run_on_authors_grid(9, 1.0, prompts, targets="cat, dog")
     masks = related_at("lagged", target_maps(run.attended, where), np.empty(0), [0.5, 0.5], 1.0, lead=1)
@@ -301,7 +310,7 @@ def test_prompt_editing_relates_a_target_while_the_prompt_holds_it(timing):
 
 @pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
 def test_a_model_whose_attention_cannot_be_read(timing, monkeypatch):
-    """Nothing is related then, after the first step of a lagged run, and it says so."""
+    """Nothing is related after the first step of a lagged run, and the run says so."""
     monkeypatch.setattr(AttendingUNet, "forward", lambda self, x: (x, x))
     x, sigmas = latent(1), uniform_sigmas(5)
     with make_run(x, sigmas, model, targets="cat", mask_timing=timing) as run:
@@ -375,7 +384,7 @@ def test_a_run_can_be_repeated_and_gives_the_same():
     assert torch.equal(*outs)
 
 
-# --- On ldm's own UNet ----------------------------------------------------------------------------------------------
+# --- On ldm's own UNet ----------------------------------------------------------------------------
 
 
 class LdmHost:
@@ -449,7 +458,9 @@ def test_the_unet_evaluates_each_image_at_its_own_level_as_the_host_would():
     with run:
         steps = iter(run)
         next(steps).predict(x)
-        run.advance()  # every pixel counts as related before the first map exists, where the prompt holds the target
+        # Every pixel counts as related before the first map exists, where the prompt holds the
+        # target.
+        run.advance()
         step = next(steps)
         [level] = step.sigma.map[1].unique()
         assert level > 1.1 * step.sigma.scalar
@@ -472,7 +483,7 @@ def test_no_hooks_remain_after_success():
 
 
 class InterruptedException(BaseException):
-    """As A1111's, which no ``except Exception`` catches."""
+    """A1111's own, which no ``except Exception`` catches."""
 
 
 @pytest.mark.parametrize("error", [RuntimeError, InterruptedException, KeyboardInterrupt])

@@ -39,7 +39,8 @@ def parameters(name: str) -> Collection[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A sampler function of a host with options. ``loose``: how many times the rounding of its formulas is larger."""
+    """A sampler function of a host with options. ``loose`` is how many times the rounding of its
+    formulas is larger."""
 
     name: str
     options: dict = field(default_factory=dict)
@@ -165,7 +166,8 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype, device: str = "cpu") -
 def on_maps(
     case: Case, x: Tensor, ways: list[Tensor], options: dict, samplers: dict = SAMPLERS, **settings
 ) -> tuple[Tensor, Tensor]:
-    """The result, and the sigma of every pixel at every step, then at those seen ahead, ``[N, B, 1, H, W]``."""
+    """The result, and the sigma of every pixel at every step, then at those seen ahead, ``[N, B, 1,
+    H, W]``."""
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
         assert x.isfinite().all(), "a real model would spread it over all pixels"
@@ -237,7 +239,8 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("settings", [{"targets": "cat, dog"}, {"whole_picture": True}], ids=["targets", "whole"])
 def test_a_curve_that_holds_pixels_still(name, settings):
-    """With k = 1 the piecewise linear clock stands at first: no formula may divide by a step of nothing."""
+    """With k = 1 the piecewise linear clock stands at first: no formula may divide by a step of
+    nothing."""
     case = CASES[name]
     ways, options = ways_down(case, 9, torch.float32)
     x = latent((1, 6, 8), torch.float32, 1.0 if case.scaled else ways[0][0])
@@ -345,7 +348,7 @@ def test_a_noise_sampler_is_asked_for_the_hosts_own_levels(name):
 
 @pytest.mark.parametrize("name", ["DDIM, eta", "DDIM CFG++, eta", "PLMS", "UniPC"])
 def test_the_hosts_own_scalars_hold_for_pixels_on_its_clock_alone(name):
-    """As where a host's own rounding is not the schedule's."""
+    """A host's own rounding may not be the schedule's."""
     case = CASES[name]
     ways, options = ways_down(case, 6, torch.float64)
     rounded = ways[0] * 1.001
@@ -374,7 +377,7 @@ def test_the_hosts_own_scalars_hold_for_pixels_on_its_clock_alone(name):
 
 @pytest.mark.parametrize("name", ["ddim", "ddim_cfgpp", "plms", "sample_lcm", "restart_sampler"])
 def test_callbacks_of_the_webuis_own_samplers(name):
-    """Those of the timestep samplers come after the step, the others before."""
+    """The callbacks of the timestep samplers come after the step, the others' before."""
     case, called, asked = Case(name), [], []
     ways, options = ways_down(case, 5, torch.float64)
     x = latent((1, 6, 8), torch.float64)
@@ -413,7 +416,7 @@ def test_callbacks_of_unipc_tell_the_corrected_latents():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dpm_fast_gives_no_nan_to_a_pixel_that_is_held_at_any_level(dtype):
-    """There the noise to add is a difference of nothing, which rounding may make negative."""
+    """The noise to add is a difference of nothing there, which rounding may make negative."""
     t = torch.linspace(-2.7, 3.5, 20001, dtype=torch.float64).to(dtype)
     solver = _Solver(t[-1] + 0.1, 1.0)
     ones = torch.ones_like(t)

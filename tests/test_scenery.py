@@ -1,4 +1,5 @@
-"""Scenes in sceneries: the drawings, the layouts, the captions, and the evaluation's prompts of them."""
+"""Scenes in sceneries: the drawings, the layouts, the captions, and the evaluation's prompts of
+them."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def backdrops():
 
 @pytest.fixture(scope="module")
 def painter(backdrops):
-    """Its sprites are white squares."""
+    """A painter whose sprites are white squares."""
     atlas = np.zeros((len(CONCEPTS), len(SIZES), SIZES[-1], SIZES[-1], 4), np.uint8)
     for index, size in enumerate(SIZES):
         atlas[:, index, :size, :size] = 255

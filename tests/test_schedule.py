@@ -1,4 +1,5 @@
-"""Progress → noise level: the host's schedule at whole numbers, linear in the timestep between them."""
+"""Progress → noise level: the host's schedule at whole numbers, linear in the timestep between
+them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ SCHEDULES = {
 
 
 def hosts(dtype: torch.dtype) -> DiscreteSchedule:
-    """The host's own maps."""
+    """The host's own conversions."""
     alphas = alphas_cumprod(dtype)
     return DiscreteSchedule(((1 - alphas) / alphas) ** 0.5, quantize=False)
 
@@ -162,7 +163,8 @@ def test_the_authors_grid_of_a_related_pixel_is_their_formula_rounded(evaluation
         # func_prev_binary(curve_type="bin") of the authors' asyn_sample.py, with target_value 1
         t0 = (curvature * rest**2 - (1 - state)) / (2 * curvature * rest)
         state = curvature * (1 - t0) ** 2 + state - curvature * t0**2
-        expected.append(min(state, 999.0))  # there is no timestep 1000, where the authors' code would fail
+        # There is no timestep 1000, where the authors' code would fail.
+        expected.append(min(state, 999.0))
     seen = authors_timesteps(evaluations, related=True, strength=strength)
     assert seen[-1] == 1
     assert seen == [int(t) for t in seen]

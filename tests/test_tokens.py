@@ -11,11 +11,11 @@ from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.prompt.token_search import Found, Token, find
 
 PIECES = {"skateboard": ["skate", "board"], "zebras": ["ze", "bra", "s"], "cats": ["cat", "s"]}
-"""Words that a tokenizer takes apart; a piece has the same key wherever it stands."""
+"""Words that a tokenizer takes apart. A piece has the same key wherever it stands."""
 
 
 def tokenize(text: str) -> list[Token]:
-    """Chunks of 6 rows as CLIP's have 77: a start token, 4 tokens, an end token."""
+    """The tokens in chunks of 6 rows, as CLIP's have 77: a start token, 4 tokens, an end token."""
     tokens = []
     for word in text.replace(",", " , ").split():
         pieces = PIECES.get(word, [word])
@@ -100,7 +100,7 @@ def test_positions_are_those_of_one_part_together():
 
 
 def prompts(targets: str, *images: list) -> PromptTargets:
-    """Images as lists of AND parts; a part is a text or a schedule of ``(last step, text)``."""
+    """Images as lists of AND parts. A part is a text or a schedule of ``(last step, text)``."""
     scheduled = [[[(10**6, part)] if isinstance(part, str) else part for part in image] for image in images]
     return PromptTargets(parse_targets(targets), scheduled, tokenize)
 

@@ -77,8 +77,8 @@ class Variant:
 
 
 def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) -> list[Picture]:
-    """One picture per seed. Words that AsynDM chose by itself are printed and stand in the caption.
-    """
+    """One picture per seed. Words that AsynDM chose by itself are printed and stand in the
+    caption."""
 
     def progress(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, desc=f"{variant.name:10}", disable=None)

@@ -1,5 +1,5 @@
-"""The ``install-model`` command: a copy of the embedded model where a WebUI looks for checkpoints.
-"""
+"""The ``install-model`` command: a copy of the embedded model where a WebUI looks for
+checkpoints."""
 
 from __future__ import annotations
 

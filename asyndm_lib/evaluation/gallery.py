@@ -29,8 +29,8 @@ METHODS = (
     Method("AsynDM", Settings(concavity=0.5)),
     Method("AsynDM fresh", Settings(concavity=0.5, mask_timing="fresh")),
 )
-"""The methods that are compared. A target keeps the concavity that the prompts' file names for it.
-"""
+"""The methods that are compared. A target keeps the concavity that the prompts' file names for
+it."""
 
 
 class PictureMaker(Protocol):

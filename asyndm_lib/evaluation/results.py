@@ -47,8 +47,8 @@ class Result:
 
 
 def collect(record: Record, rounds: Iterable[Round], sets: Sequence[PromptSet]) -> list[Result]:
-    """The results of every method of ``rounds`` that has pictures, once per sampler, half and set.
-    """
+    """The results of every method of ``rounds`` that has pictures, once per sampler, half and
+    set."""
     places = dict.fromkeys(
         (way.name, round_.half, method.name) for round_ in rounds for way in round_.ways for method in round_.methods
     )
@@ -110,7 +110,7 @@ def across_ways(results: Sequence[Result]) -> Estimate:
     together = []
     for name in dict.fromkeys(result.set for result in results):
         own = [result for result in results if result.set == name]
-        # A stop leaves the last prompts without pictures, so that a place in these lists is a prompt's number.
+        # A stop leaves the last prompts without pictures: a place in a list is a prompt's number.
         rows = [zip_longest(*(getattr(result, of) for result in own), fillvalue=0) for of in _COUNTS]
         together += zip(*(map(sum, row) for row in rows), strict=True)
     return paired(*map(list, zip(*together, strict=True)))

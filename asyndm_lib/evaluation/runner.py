@@ -129,8 +129,8 @@ def run(
     batch: int,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make what ``record`` lacks, ``batch`` pictures at a time, until all is done or ``enough()``.
-    """
+    """Make what ``record`` lacks, ``batch`` pictures at a time, until all is done or
+    ``enough()``."""
     work = [
         (part, way, method)
         for round_ in rounds

@@ -60,8 +60,8 @@ def _sets(results: Sequence[Result]) -> str:
 
 
 def _ways(results: Sequence[Result]) -> str:
-    """All sets together on other samplers than the paper's: a row per method, a column per sampler.
-    """
+    """All sets together on other samplers than the paper's: a row per method, a column per
+    sampler."""
     here = [result for result in results if result.way != PAPER.name]
     names = list(dict.fromkeys(result.way for result in here))
     rows = []

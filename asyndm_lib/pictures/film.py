@@ -1,5 +1,5 @@
-"""What a run did, kept small. A :class:`Film` observes a run, for pictures of the method at work.
-"""
+"""What a run did, kept small. A :class:`Film` observes a run, for pictures of the method at
+work."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Film:
         """Forget everything, for another run."""
         self._steps: list[tuple[int, int, float, Tensor, Tensor]] = []
         self._last: tuple[int, Tensor] | None = None
-        self._maps: tuple[Tensor, Tensor] | None = None  # their sum, and in how many steps each was there
+        self._maps: tuple[Tensor, Tensor] | None = None  # the sum, and in how many steps
         self._chosen: Chosen | None = None
 
     def __call__(self, seen: Seen) -> None:

@@ -1,4 +1,5 @@
-"""The host suite: a real WebUI with the extension, and one without it for the bytes to compare with.
+"""The host suite: a real WebUI with the extension, and one without it for the bytes to compare
+with.
 
     ASYNDM_WEBUI=/path/to/stable-diffusion-webui pytest tests/host
 
@@ -67,7 +68,8 @@ Started = AbstractContextManager[list[WebUI]]
 
 @pytest.fixture(scope="session")
 def start(folder: Path) -> Callable[..., Started]:
-    """``start(*flags)``: a WebUI with the extension and one without it, inside the ``with`` only."""
+    """``start(*flags)``: a WebUI with the extension and one without it, running inside the
+    ``with``."""
 
     @contextmanager
     def start(*flags: str) -> Iterator[list[WebUI]]:
@@ -89,7 +91,8 @@ def start(folder: Path) -> Callable[..., Started]:
 
 @pytest.fixture(scope="session")
 def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
-    """``alone(name, *flags)``: one WebUI with the extension, inside the ``with`` only; the API only with ``api``."""
+    """``alone(name, *flags)``: one WebUI with the extension, running inside the ``with``. With
+    ``api`` it has the API only."""
 
     @contextmanager
     def alone(name: str, *flags: str, api: bool = True) -> Iterator[WebUI]:
@@ -107,7 +110,8 @@ def alone(folder: Path) -> Callable[..., AbstractContextManager[WebUI]]:
 
 
 def _first_picture(server: WebUI) -> None:
-    if HOST.lazy:  # its model is loaded with the first picture, and no prompt's tokens are known before
+    # Its model is loaded with the first picture, and no prompt's tokens are known before.
+    if HOST.lazy:
         server.make({"prompt": "", "steps": 1, "width": 64, "height": 64})
 
 
@@ -134,7 +138,8 @@ def reference(_servers: list[WebUI]) -> Reference:
 
 @pytest.fixture
 def nothing_left(host: WebUI):
-    """Afterwards there is no hook, no patch and no object of the extension in the host."""
+    """Checks afterwards that no hook, no patch and no object of the extension is left in the
+    host."""
     yield
     end = time.monotonic() + 10
     while True:  # a page that was closed may have asked a question that is still being answered
@@ -148,7 +153,8 @@ def nothing_left(host: WebUI):
 
 @pytest.fixture
 def quiet(host: WebUI):
-    """Afterwards there is no traceback in the host's log, and none of the errors that it reports and passes over."""
+    """Checks afterwards that the host's log has no traceback, and none of the errors that it
+    reports and passes over."""
     start = host.log_size()
     yield
     log = host.log(start)
@@ -158,7 +164,7 @@ def quiet(host: WebUI):
 
 @pytest.fixture(scope="session")
 def start_picture() -> str:
-    """For img2img, as the API takes it."""
+    """A start picture for img2img, as the API takes it."""
     return in_base64(drawing())
 
 

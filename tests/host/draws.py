@@ -1,4 +1,5 @@
-"""Random numbers that our run on a map and the host on one pixel's noise levels do not draw at the same steps."""
+"""Random numbers that our run on a map and the host on one pixel's noise levels draw at different
+steps."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from torch import Tensor
 from asyndm_lib.samplers.ancestral import ancestral_step
 
 Draws = tuple[Sequence[bool], Sequence[bool]]
-"""Whether at each step our run draws numbers, and whether the host does."""
+"""Whether our run draws numbers at each step, and whether the host does."""
 
 
 def of_host(noise: list, draws: Draws | None) -> list:
-    """Of the ``noise`` that our run drew in turn what belongs to the host's draws; None: it draws as we do."""
+    """The part of the ``noise`` that our run drew in turn which belongs to the host's draws.
+
+    ``draws`` is None where the host draws as we do.
+    """
     if draws is None:
         return noise
     drawn, (ours, theirs) = iter(noise), draws
@@ -23,10 +27,11 @@ def of_host(noise: list, draws: Draws | None) -> list:
 
 
 def of_a_large_eta(eta: float, levels: Tensor, maps: Tensor, sigmas: Tensor) -> Draws | None:
-    """Euler a: it leads a step down to 0, to which the host adds no noise; we draw while another pixel wants some.
+    """The draws of Euler a: at a step down to 0 the host adds no noise, while we draw for another
+    pixel.
 
-    ``levels [N]``: the pixel's. ``maps [N, B, 1, H, W]``: all pixels' at the same evaluations. ``sigmas [N + 1]``: the
-    host's. At the last step nobody draws.
+    ``levels [N]``: the pixel's. ``maps [N, B, 1, H, W]``: all pixels' at the same evaluations.
+    ``sigmas [N + 1]``: the host's. At the last step nobody draws.
     """
     if eta <= 1:
         return None
@@ -36,9 +41,10 @@ def of_a_large_eta(eta: float, levels: Tensor, maps: Tensor, sigmas: Tensor) -> 
 
 
 def of_churn(low: float, high: float, levels: Tensor, maps: Tensor, sigmas: Tensor) -> Draws:
-    """Forge Neo draws only for a noise level from ``low`` to ``high``; we do while one of a pixel, or the host's, is.
+    """The draws of Forge Neo, which draws only for a noise level from ``low`` to ``high``.
 
-    The levels are as in :func:`of_a_large_eta`.
+    We draw while a pixel's level or the host's is one of those. The levels are as in
+    :func:`of_a_large_eta`.
     """
     ours = [(low <= seen) & (seen <= high) for seen in (maps, sigmas[:-1])]
     return [bool(map.any() or own) for map, own in zip(*ours, strict=True)], [low <= level <= high for level in levels]

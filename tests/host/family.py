@@ -1,4 +1,4 @@
-"""Which WebUI the suite runs on, and what is particular to it."""
+"""The WebUI that the suite runs on, and what is particular to it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ _SDE_OF_ONE_STEP = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 class Family:
     """A kind of WebUI.
 
-    ``flags``: how it is started; ``models``: the flag for its folder of models. ``options``: of its configuration,
-    beside the common ones. ``forge``: knows checkpoints by their weights (:mod:`tiny_checkpoints.forge`). ``lazy``: has
-    no model before the first picture. ``others``: samplers that no run can take either, and that are not tried.
-    ``not_one_step``: samplers that fail with one step. ``refused``: those that no run can take, and a part of the
-    message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs beside its own fields,
-    if it has it not. ``instead``: values in requests for which it has others; ``scripts``: the arguments of those that
-    take others. ``dropped``: options of how many models it keeps, which it has not and needs not. ``axes``: the numbers
-    of some axes of the X/Y/Z plot in txt2img; ``plot_numbers``: those before the plot's last argument, and
-    ``plot_more``: those of its own, behind "Draw legend". ``multiple``: to which it rounds the sizes of pictures.
-    ``page``: what its page begins with. ``extensions``: those that it brings, by name, where their script or its
-    arguments are not Forge's.
-    ``lacks``: features by name, and why they are not there; rows and tests that need one are skipped with the reason.
+    ``flags``: how it is started. ``models``: the flag for its folder of models. ``options``: of its
+    configuration, beside the common ones. ``forge``: whether it knows checkpoints by their weights
+    (:mod:`tiny_checkpoints.forge`). ``lazy``: whether it has no model before the first picture.
+    ``others``: samplers that no run can take either, and that are not tried. ``not_one_step``:
+    samplers that fail with one step. ``refused``: samplers that no run can take, and a part of the
+    message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs
+    beside its own fields. ``instead``: the values that it has in place of others in requests.
+    ``scripts``: the arguments of scripts that take others here. ``dropped``: options of how many
+    models it keeps, which it has not and needs not. ``axes``: the numbers of some axes of the X/Y/Z
+    plot in txt2img. ``plot_numbers``: the numbers before the plot's last argument. ``plot_more``:
+    the plot's arguments of its own, behind "Draw legend". ``multiple``: what it rounds the sizes of
+    pictures to. ``page``: what its page begins with. ``extensions``: those that it brings, by name,
+    where their script or its arguments are not Forge's. ``lacks``: features by name, and why they
+    are not there. Rows and tests that need one are skipped with the reason.
     """
 
     name: str
@@ -69,11 +71,11 @@ class Family:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def begins_with(self, checkpoint: Path) -> tuple[Any, ...]:
-        """The flags by which it is given its first checkpoint, if not by its options."""
+        """The flags that give it its first checkpoint, where its options do not."""
         return ("--ckpt", checkpoint) if self.models == "--models-dir" else ()
 
     def size(self, *sides: int) -> tuple[int, ...]:
-        """That of a picture for which ``sides`` were asked."""
+        """The size of a picture for which ``sides`` were asked."""
         return tuple(max((side + self.multiple // 2) // self.multiple, 1) * self.multiple for side in sides)
 
     def asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +253,8 @@ _FORGES_LATER = ("perturbedattentionguidance integrated", "stylealign integrated
 REFORGE = Family(
     "reForge",
     FORGE.flags,
-    # Left to itself it also looks for text encoders beside the checkpoints, and knows their kind by their many layers.
+    # Left to itself it also looks for text encoders beside the checkpoints, and knows their kind by
+    # their many layers.
     {**FORGE.options, "sd_text_encoder": "None"},
     forge=True,
     samplers=tuple(name for name in _SAMPLERS if name != "DDIM CFG++"),
@@ -306,7 +309,7 @@ HOST = _family()
 
 
 def version() -> str:
-    """The WebUI's commit, as its checkout says; of a folder that is none, the release that it says it is."""
+    """The WebUI's commit, as its checkout says, or the release that it says it is."""
     return _commit() or _release() or "unknown"
 
 

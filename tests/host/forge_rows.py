@@ -1,4 +1,5 @@
-"""The rows of what Forge and its relatives have beside A1111: their built-in extensions, and long prompts their way."""
+"""The rows of what Forge and its relatives have beside A1111: built-in extensions, and long prompts
+their way."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ EXTENSIONS: dict[str, tuple[str, list[Any]]] = {
     "MultiDiffusion": ("multidiffusion integrated", [True, "MultiDiffusion", 64, 64, 16, 1]),
     **HOST.extensions,
 }
-"""Of an extension: its script, and its arguments. The pictures are the larger that SAG works on."""
+"""The script and the arguments of each extension. SAG works on the larger pictures only."""
 
 _SIZE = {"width": 128, "height": 128, "steps": 5}
 

@@ -24,7 +24,8 @@ INVERSIONS = (
         "sdxl": {"clip_g": WIDTHS["open_clip"], "clip_l": WIDTHS["clip"]},
     }
 )
-"""The same word for each family: its tensors and their widths. The WebUI takes the one that fits the model."""
+"""The same word for each family: its tensors and their widths. The WebUI takes the one that fits
+the model."""
 FLOW = "sdxl-rectified"
 """A checkpoint that Forge Neo takes for a flow model, by its name."""
 LORA, HYPERNETWORK, CONTROL = "asyndmlora", "asyndmhyper", "tiny-control"
@@ -61,14 +62,15 @@ def make(webui: Path, folder: Path) -> None:
 
 
 def _networks(webui: Path, models: Path) -> None:
-    """A LoRA, a hypernetwork and a TAESD; see :mod:`tiny_networks`."""
+    """Write a LoRA, a hypernetwork and a TAESD; see :mod:`tiny_networks`."""
     maker = Path(__file__).with_name("tiny_networks.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([python_of(webui), maker, models, LORA, HYPERNETWORK], env=environment, check=True)
 
 
 def _control_model(models: Path) -> None:
-    """For tiny-sd1, where a ControlNet is built in; see :mod:`neighbour_models`."""
+    """Write a control model for tiny-sd1 where a ControlNet is built in; see
+    :mod:`neighbour_models`."""
     from neighbour_models import control_model
     from safetensors.torch import load_file, save_file
 

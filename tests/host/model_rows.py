@@ -1,4 +1,5 @@
-"""The rows of kinds of models: SDXL, inpainting, edit, refiners, and the noise schedule down to pure noise."""
+"""The rows of kinds of models: SDXL, inpainting, edit, refiners, and noise schedules down to pure
+noise."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def _edit() -> Iterator[Row]:
 
 
 ALIKE = ("sd1", "sd1-other.ckpt" if HOST.forge else "sd1.ckpt")
-"""Of the same configuration: A1111 loads the one's weights into the other's model."""
+"""Two checkpoints of the same configuration. A1111 loads the one's weights into the other's
+model."""
 REFINERS = (
     ALIKE,
     ("sd1", "sd1-v"),
@@ -110,7 +112,8 @@ def _refiner(pair: tuple[str, str], name: str, settings: Any = None, options: An
     checkpoint, refiner = pair
     names = {"refiner_checkpoint": f"tiny-{refiner}", "refiner_switch_at": 0.5}
     request = {**SMALL, "steps": 8, **names, **request}
-    # With two of them kept there is less to load. That of the same configuration is loaded in place with one.
+    # With two of them kept there is less to load. That of the same configuration is loaded in place
+    # with one.
     options = {"sd_checkpoints_limit": 1 if pair == ALIKE else 2, **(options or {})}
     return Row(f"{checkpoint} to {refiner}, {name}", request, settings, options, checkpoint=checkpoint)
 
@@ -130,7 +133,7 @@ def _refiners() -> Iterator[Row]:
 
 
 def _switches() -> Iterator[Row]:
-    """When a refiner takes over, and what else the request has."""
+    """The rows of when a refiner takes over, and of what else the request has."""
 
     def row(name: str, settings: Any = None, options: dict[str, Any] | None = None, **request: Any) -> Row:
         return _refiner(("sd1", "sd1-v"), name, settings, options, **request)

@@ -2,9 +2,9 @@
 
     cd tests && python host/neighbour_models.py MODELS
 
-A control model for tiny-sd1, which begins as real ones do, as a copy of the UNet's first half; and a checkpoint
-with feature maps of 320 channels, the only ones that FreeU knows of those that fit into a test. By the
-WebUI's own Python.
+One is a control model for tiny-sd1, which begins as real ones do, as a copy of the UNet's first
+half. The other is a checkpoint with feature maps of 320 channels, the fewest that FreeU knows. The
+WebUI's own Python runs this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The rows of what Forge Neo has alone: flow models on SDXL's UNet, and samplers that are for these."""
+"""The rows of what Forge Neo has alone: flow models on SDXL's UNet, and samplers that are for
+these."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ NOT_FOR_FLOWS = ("DDIM", "PLMS")
 
 def rows() -> Iterator[Row]:
     def row(name: str, settings: Any = None, kind: str = "txt2img", **request: Any) -> Row:
-        # The host's "automatic" ends a flow twice at 0, where most of its own samplers make nothing of the picture.
+        # The host's "automatic" ends a flow twice at 0, where most of its own samplers make nothing
+        # of the picture.
         request = {**SMALL, "steps": 4, "scheduler": "simple", **request}
         return Row(f"flow, {name}", request, settings, kind=kind, checkpoint=FLOW)
 
@@ -50,7 +52,8 @@ def rows() -> Iterator[Row]:
     yield from both(Row("refiner at a sigma", refiner, options={"refiner_use_steps": False}))
     yield Row("refiner, which hires fix leaves out", {**refiner, **HIRES})
     in_place = {**refiner, "refiner_checkpoint": f"tiny-{ALIKE[1]}", "refiner_switch_at": 0.5}
-    # With a LoRA the host leaves wrong weights in the model until another is loaded, as the next row does.
+    # With a LoRA the host leaves wrong weights in the model until another is loaded, as the next
+    # row does.
     lora = {"checkpoint": "sd1-v", "prompt": f"{PROMPT} <lora:{LORA}:1>"}
     for name, of in {"": {"checkpoint": "sd1", "prompt": PROMPT}, ", LoRA": lora}.items():
         request, options = {**in_place, "prompt": of["prompt"]}, {"refiner_fast_sd": True}

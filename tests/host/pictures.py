@@ -1,4 +1,4 @@
-"""What the tests ask of PNG bytes."""
+"""Measures of PNG bytes for the tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from PIL import Image
 
 
 def pixels(png: bytes) -> np.ndarray:
-    """``[height, width, 3]``, 0 … 255 as float."""
+    """The pixels ``[height, width, 3]``, from 0 to 255 as float."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.float64)
 
 
 def distance(one: bytes, other: bytes) -> float:
-    """Mean absolute difference of the pixels, in levels of 255."""
+    """The mean absolute difference of the pixels, in levels of 255."""
     return float(np.abs(pixels(one) - pixels(other)).mean())
 
 
@@ -23,7 +23,8 @@ def same_pixels(one: bytes, other: bytes) -> bool:
 
 
 def has_content(png: bytes) -> bool:
-    """Neither flat, as the host's NaN picture is, nor driven into black and white everywhere."""
+    """Whether the picture is neither flat, as the host's NaN picture is, nor black and white
+    everywhere."""
     values = pixels(png)
     saturated = ((values < 1) | (values > 254)).mean()
     return values.std() > 4 and saturated < 0.5

@@ -9,7 +9,7 @@ from webui import Answer, WebUI
 
 
 class Reference:
-    """The WebUI without the extension; it works beside the other one."""
+    """The WebUI without the extension, which works beside the other one."""
 
     def __init__(self, server: WebUI):
         self.server = server
@@ -17,7 +17,7 @@ class Reference:
         self._answers: dict[str, Future[Answer]] = {}
 
     def __call__(self, request: dict[str, Any], kind: str = "txt2img", times: int = 1) -> Future[Answer]:
-        """Its answer to ``request``, the last of ``times``; it is asked but once in a session."""
+        """Its answer to ``request``, the last of ``times``. It is asked only once in a session."""
         key = repr((kind, sorted(request.items())))
         if key not in self._answers:
             self._answers[key] = self._pool.submit(self._make, request, kind, times)

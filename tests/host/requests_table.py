@@ -32,23 +32,26 @@ TIMINGS = ("lagged", "fresh", "static")
 CHECKPOINTS = ("sd1", "sd1-v", "sd2-v", "sdxl", "sd1-inpainting", "sdxl-inpainting")
 SAMPLERS, SCHEDULES = HOST.samplers, HOST.schedules
 KINDS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
-"""Of samplers: what is not the sampler's own matter is tried on these."""
+"""Kinds of samplers: what does not depend on the sampler is tried on these."""
 
 PROMPT = "a cat and a dog with a red heart"
 SMALL = {"width": 64, "height": 64}
 SOFT_INPAINTING = {"alwayson_scripts": {"soft inpainting": {"args": [True, 1.0, 0.5, 4.0, 0.0, 0.5, 2.0]}}}
 FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] * 9)
-"""More than 75 tokens."""
+"""A prompt of more than 75 tokens."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One picture request.
 
-    ``request``: what differs from :data:`BASE`. ``settings``: what differs from :data:`DEFAULTS`, or
-    None for the target "cat" alone. ``options``: of the host. ``unchanged``: the settings cannot
-    change this picture. ``rounding``: they cannot change it by more than rounding. ``without``: it is made without
-    AsynDM. ``messages``: parts of the messages expected, in order.
+    ``request``: what differs from :data:`BASE`.
+    ``settings``: what differs from :data:`DEFAULTS`; None for the target "cat" alone.
+    ``options``: of the host.
+    ``unchanged``: whether the settings cannot change this picture.
+    ``rounding``: whether they cannot change it by more than rounding.
+    ``without``: whether it is made without AsynDM.
+    ``messages``: parts of the messages expected, in order.
     """
 
     name: str
@@ -66,15 +69,17 @@ class Row:
     def history(self) -> bool:
         """Whether the host's own answer depends on the job before.
 
-        Its VAE encoder draws from PyTorch's global random numbers, whose state the job before leaves; and its
-        infotext names the kind of emphasis only where the prompt's encoding was not yet in its cache.
+        Its VAE encoder draws from PyTorch's global random numbers, whose state the job before
+        leaves. Its infotext names the kind of emphasis only where the prompt's encoding was not yet
+        in its cache.
         """
         return self.kind == "img2img" or "emphasis" in self.options
 
     @property
     def off(self) -> dict[str, Any]:
         request = {**BASE, **self.request}
-        overrides = {**self.options, "sd_model_checkpoint": f"tiny-{self.checkpoint}"}  # loaded by the options
+        # Loaded by the options.
+        overrides = {**self.options, "sd_model_checkpoint": f"tiny-{self.checkpoint}"}
         return {**request, "override_settings": overrides}
 
     @property
@@ -83,7 +88,7 @@ class Row:
 
     @property
     def pictures(self) -> int:
-        """How many it must make at least."""
+        """The least number of pictures that it must make."""
         if "script_name" in self.request:
             return 1
         request = {**BASE, **self.request}
@@ -91,7 +96,7 @@ class Row:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Of its pictures; None where a script or the start picture decides."""
+        """The size of its pictures; None where a script or the start picture decides."""
         if "script_name" in self.request or self.request.get("inpaint_full_res"):
             return None
         request = {**BASE, **self.request}
@@ -130,8 +135,11 @@ def switched_on(request: dict[str, Any], settings: dict[str, Any] | None = None)
 
 
 def plot(axes: list[Any], request: dict[str, Any], **values: str) -> dict[str, Any]:
-    """``request`` as an X/Y/Z plot that answers with its pictures too, ``axes`` being the host's labels, and the values
-    of ``x``, ``y`` or ``z`` a label and its text: ``x=("Seed", "1, 2")``."""
+    """``request`` as an X/Y/Z plot that answers with its pictures too.
+
+    ``axes`` are the host's labels. ``x``, ``y`` and ``z`` are a label and its text: ``x=("Seed",
+    "1, 2")``.
+    """
     given = [values.get(name, ("Nothing", "")) for name in "xyz"]
     args = [entry for label, text in given for entry in (axes.index(label), text, [])]
     args += [False, True, False, True, False, False, False, *HOST.plot_numbers, True]
@@ -170,7 +178,8 @@ def _settings() -> Iterator[Row]:
 
 
 def _without_lag() -> Iterator[Row]:
-    """With concavity 0 the run makes the host's own picture, bit for bit: its formulas, scalars and random numbers."""
+    """The rows with concavity 0, which make the host's own picture, bit for bit: its formulas,
+    scalars and random numbers."""
     still = {"targets": "cat", "concavity": 0.0}
     static = {**still, "mask_timing": "static"}  # the first pass leaves no trace in the second one
     eta = {"sampler_name": "DDIM", "eta": 1.0}
@@ -298,7 +307,8 @@ def _options() -> Iterator[Row]:
     yield option("use_old_scheduling", {"use_old_scheduling": True}, prompt="a [dog:cat:0.5]", steps=10)
     yield option("hypertile", {"hypertile_enable_unet": True}, width=256, height=256, steps=3)
     yield option("token merging", {"token_merging_ratio": 0.5}, width=256, height=256, steps=3)
-    # Forge's model then keeps logarithms of its sigmas that are a rounding off, until another is loaded.
+    # Forge's model then keeps logarithms of its sigmas that are a rounding off, until another is
+    # loaded.
     yield replace(option("zero terminal SNR", {"sd_noise_schedule": "Zero Terminal SNR"}), checkpoint="sd1-v")
     yield option("downcast alphas", {"use_downcasted_alpha_bar": True}, sampler_name="DDIM")
 
@@ -331,7 +341,8 @@ def _start_pictures() -> Iterator[Row]:
         return Row(f"img2img {name}", {**start, **request}, settings, options or {}, kind="img2img")
 
     for sampler in KINDS:
-        # At so low a strength it takes many steps to make some, and a schedule whose last ones still show.
+        # At so low a strength it takes many steps to make some, and a schedule whose last ones
+        # still show.
         low = {"denoising_strength": 0.05, "steps": 120, "scheduler": "normal"}
         yield row(f"{sampler}, strength 0.05", sampler_name=sampler, **low)
     for sampler in ("Euler", "DDIM"):
@@ -442,7 +453,7 @@ def _networks() -> Iterator[Row]:
 
 
 def _scripts() -> Iterator[Row]:
-    """The host's scripts that make several pictures, or one in several parts."""
+    """The rows of the host's scripts that make several pictures, or one in several parts."""
 
     def row(name: str, args: list[Any], kind: str, **request: Any) -> Row:
         start = {"init_images": [_START], "denoising_strength": 0.7} if kind == "img2img" else {}
@@ -492,4 +503,4 @@ def in_base64(picture: Image.Image) -> str:
 _START = in_base64(drawing())
 START = {"init_images": [_START]}
 MASK = {"mask": in_base64(masked_area()), "inpaint_full_res": False}
-"""Of the whole picture; the API's own default is the masked part alone."""
+"""The mask of the whole picture. The API's own default is the masked part alone."""

@@ -1,4 +1,4 @@
-"""What every row must do, on whichever pair of WebUIs."""
+"""The check that every row must pass, on any pair of WebUIs."""
 
 import pictures
 import pytest
@@ -8,11 +8,11 @@ from requests_table import Row
 from webui import WebUI
 
 ROUNDING = 0.1
-"""Mean difference of the pixels, in levels, that is no more than rounding."""
+"""The mean difference of the pixels, in levels, that is no more than rounding."""
 
 
 def check(row: Row, host: WebUI, reference: Reference) -> None:
-    """``row`` on and off, against the host without the extension."""
+    """Make ``row`` with and without AsynDM, and compare with the host without the extension."""
     if reason := HOST.lacking(row):
         pytest.skip(reason)
     if row.history:

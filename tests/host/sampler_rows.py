@@ -1,4 +1,5 @@
-"""The rows of every sampler: on every family of models, with its options, and over few and many steps."""
+"""The rows of every sampler: on every family of models, with its options, and over few and many
+steps."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ from family import HOST
 from requests_table import CHECKPOINTS, KINDS, SAMPLERS, SCHEDULES, SMALL, START, Row
 
 STILL = {"targets": "cat", "concavity": 0.0}
-"""With these the run makes the host's own picture, bit for bit: its formulas, scalars and random numbers."""
+"""The settings with which a run makes the host's own picture, bit for bit: its formulas, scalars
+and random numbers."""
 
 STATIC = {"targets": "cat", "mask_timing": "static"}
 HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "steps": 5, **SMALL}
 SDE = ("DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 ANCESTRAL = ("Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", *SDE)
-"""Those that the host hands its "eta for k-diffusion samplers", which is 1."""
+"""The samplers that the host hands its "eta for k-diffusion samplers", which is 1."""
 
 _STEPS = {"DPM fast": 12}
-"""Of three evaluations it makes but one step; the first and the last do not lag."""
+"""The steps of samplers that need more. DPM fast makes one step of three evaluations, and the first
+and the last do not lag."""
 
 
 def rows() -> Iterator[Row]:
@@ -74,7 +77,8 @@ def _step_counts() -> Iterator[Row]:
     for sampler in SAMPLERS:
         if sampler not in HOST.not_one_step:
             yield replace(row(sampler, 1), unchanged=True)
-        # With one advance there is nothing to lag behind: both evaluations are at the ends of the clock.
+        # With one advance there is nothing to lag behind: both evaluations are at the ends of the
+        # clock.
         yield replace(row(sampler, 2), rounding=True)
         # DPM fast makes of three evaluations two steps.
         yield replace(row(sampler, 3), rounding=sampler == "DPM fast")
@@ -133,7 +137,7 @@ def _unipc() -> Iterator[Row]:
 
 
 def _others() -> Iterator[Row]:
-    """Options of the host and kinds of prompts that count steps, or touch noise levels."""
+    """The rows of host options and kinds of prompts that count steps, or touch noise levels."""
 
     def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
         return Row(f"{name}, {request['sampler_name']}", {**SMALL, **request}, settings, options or {})
@@ -150,7 +154,8 @@ def _others() -> Iterator[Row]:
     # Heun and its like count two steps for one.
     for sampler in ("Heun", "DPM++ SDE"):
         second = {"prompt": "a [cat:dog:0.5] in the sun", "steps": 10}
-        # On Forge's tiny model Heun shows it little: 0.07 levels with a concavity of 0.5, 0.12 with 1.
+        # On Forge's tiny model Heun shows it little: 0.07 levels with a concavity of 0.5, 0.12 with
+        # 1.
         yield row("editing, second word", None, {"targets": "dog", "concavity": 1.0}, **second, sampler_name=sampler)
         yield row("editing, static", None, STATIC, prompt="a [dog:cat:0.5] in the sun", sampler_name=sampler)
     for sampler in ("PLMS", "UniPC"):  # PLMS evaluates the first step twice
@@ -176,7 +181,8 @@ def _start_pictures() -> Iterator[Row]:
     for sampler in (*KINDS, "UniPC"):
         request = {**START, "sampler_name": sampler, "steps": 8}
         yield Row(f"img2img {sampler}, strength 1", {**request, "denoising_strength": 1.0}, kind="img2img")
-    nothing = {**START, "sampler_name": "PLMS", "denoising_strength": 0.05}  # the host's UniPC and DPM fast fail
+    # The host's UniPC and DPM fast fail.
+    nothing = {**START, "sampler_name": "PLMS", "denoising_strength": 0.05}
     yield Row("img2img PLMS, nothing to do", nothing, kind="img2img", unchanged=True)
 
 

@@ -1,4 +1,5 @@
-"""The API: named settings, its refusals, the endpoints of the extension, and the README's examples."""
+"""The API: named settings, its refusals, the endpoints of the extension, and the README's
+examples."""
 
 from __future__ import annotations
 
@@ -343,7 +344,8 @@ QUESTION = {"prompt": "a cat", "targets": "cat"}
 
 
 def test_the_api_alone_with_a_password(alone):
-    """And without a page the plot's axes are there too, as in every list that the host makes at its start."""
+    """Without a page the plot's axes are there too, as in every list that the host makes at its
+    start."""
     with alone("api-alone", "--nowebui", "--api-auth", "user:secret") as server:
         for path, body in ((TOKENS, QUESTION), (SCHEMA, None), ("/sdapi/v1/options", None)):
             assert status_of(server, path, body) == 401
@@ -361,7 +363,8 @@ def test_the_api_alone_with_a_password(alone):
 
 def test_the_page_alone_with_a_password(alone):
     with alone("page-alone", "--gradio-auth", "user:secret", api=False) as server:
-        let_in = 503 if HOST.lazy else 200  # Forge has no model before a picture is made, which needs the API
+        # Forge has no model before a picture is made, which needs the API.
+        let_in = 503 if HOST.lazy else 200
         for path in (TOKENS, OF_THE_PAGE):
             assert status_of(server, path, QUESTION) == 401
             assert status_of(server, path, QUESTION, basic("user:secret")) == 401

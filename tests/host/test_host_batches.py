@@ -1,4 +1,5 @@
-"""Every picture of a batch has its own masks and its own noise: it is the picture of its seed alone."""
+"""Every picture of a batch has its own masks and its own noise: it is the picture of its seed
+alone."""
 
 import pictures
 import pytest
@@ -8,7 +9,7 @@ from requests_table import BASE, KINDS, SAMPLERS, SMALL, switched_on
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
 CLOSE = 2.0
-"""Mean difference in levels that another batch size may make by rounding."""
+"""The mean difference in levels that another batch size may make by rounding."""
 
 SETTINGS = {
     "lagged": {"targets": "cat", "concavity": 1.0},
@@ -59,14 +60,16 @@ def test_img2img_batch_count_2(host, start_picture):
     request = {**BASE, "init_images": [start_picture], "denoising_strength": 0.7}
     made = []
     for changed in ({"n_iter": 2}, {"seed": 1}, {"seed": 2}):
-        host.make(BASE)  # the start picture's encoding depends on the random numbers that the job before leaves
+        # The start picture's encoding depends on the random numbers that the job before leaves.
+        host.make(BASE)
         made += host.make(switched_on({**request, **changed}), "img2img").pictures[-2:]
     first, second, *singles = made
     assert all(map(pictures.same_pixels, (first, second), singles))
 
 
 def test_prompts_that_differ_within_a_batch(host):
-    """The host's prompt matrix: the target stands in two of the four prompts, at different places."""
+    """The host's prompt matrix: the target stands in two of the four prompts, at different
+    places."""
     matrix = {"script_name": "prompt matrix", "script_args": [False, False, "positive", "comma", 0]}
     request = {**BASE, "prompt": "a house|with a cat|with a dog", "batch_size": 4, **matrix}
     settings = SETTINGS["lagged"]

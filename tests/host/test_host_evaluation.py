@@ -48,6 +48,7 @@ def test_the_command_makes_every_picture_and_keeps_it(host, tmp_path, capsys):
     prompts.write_text("a cat and a dog\tcat, dog:0.3\na red heart\n")
     size = [part for side in ("width", "height") for part in (f"--{side}", str(SMALL[side]))]
     arguments = ["evaluate", "--webui", host.url, "--prompts", str(prompts), "--seeds", "2", "--steps", "5", *size]
-    cli.main([*arguments, "--folder", str(tmp_path / "made")])  # whether they can be scored depends on the machine
+    # Whether they can be scored depends on the machine.
+    cli.main([*arguments, "--folder", str(tmp_path / "made")])
     assert len(list((tmp_path / "made").glob("*/*.png"))) == 2 * 2 * len(METHODS)
     assert "model: tiny-sd1" in capsys.readouterr().out

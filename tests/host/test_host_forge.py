@@ -1,4 +1,5 @@
-"""Forge and its relatives: the rows of what they have beside A1111, and how they join the rows of a call."""
+"""Forge and its relatives: the rows of what they have beside A1111, and how they join the rows of a
+call."""
 
 import pictures
 import pytest
@@ -40,7 +41,7 @@ def little_memory(host):
 @pytest.mark.parametrize("prompt", ["a cat and a dog", "a cat AND a dog:0.6"])
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 def test_every_part_in_a_call_of_its_own(sampler, prompt, host, little_memory):
-    """As where there is little memory."""
+    """Parts run in calls of their own where there is little memory."""
     request = {**BASE, "prompt": prompt, "sampler_name": sampler, "batch_size": 2}
     apart = made(host, request)
     host.post("/asyndm-probe/memory", {"little": False})
@@ -70,7 +71,7 @@ def transformer(host):
 
 @pytest.mark.parametrize("settings", [{"targets": "cat"}, {"whole_picture": True}, {}], ids=repr)
 def test_a_transformer_model_makes_its_own_picture(settings, host, transformer, reference):
-    """As Flux and Stable Diffusion 3 do."""
+    """Flux and Stable Diffusion 3 are such models."""
     answer = host.make(switched_on(BASE, settings))
     assert answer.pictures == reference(BASE).result().pictures
     (message,) = answer.messages
@@ -86,7 +87,8 @@ def test_a_transformer_model_has_no_words_to_mark(host, transformer):
 
 @pytest.fixture
 def wrapped(host):
-    """``wrapped(on)``: whether another extension's wrapper is around the model; the number of its calls so far."""
+    """``wrapped(on)``: the number of its calls so far; ``on`` puts another extension's wrapper
+    around the model."""
     yield lambda on: host.post("/asyndm-probe/wrapper", {"on": on})["calls"]
     host.post("/asyndm-probe/wrapper", {"on": False})
 

@@ -1,4 +1,4 @@
-"""Weights kept in eight bits, by the host's options; on a CPU it then computes in bfloat16."""
+"""Weights that the host's options keep in eight bits. On a CPU it then computes in bfloat16."""
 
 import pytest
 from family import HOST

@@ -46,7 +46,8 @@ def test_an_infotext_sent_back_makes_the_same_file(case, host):
 
 
 def test_img2img(host, start_picture):
-    """Of an img2img request's own fields the host takes none from an infotext; of the scripts' it takes all."""
+    """The host takes none of an img2img request's own fields from an infotext, but all of the
+    scripts'."""
     request = {**BASE, "init_images": [start_picture], "denoising_strength": 0.7}
     settled = host.make(switched_on(request, ALL), "img2img")
     first = host.make(switched_on(request, ALL), "img2img")

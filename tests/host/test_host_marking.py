@@ -53,7 +53,7 @@ class Marking:
         return self.page.locator(f'#script_{self.tab}_asyndm_words .asyndm-chip[data-word="{text}"]')
 
     def says(self, text: str) -> None:
-        """Wait until the line below the chips says so."""
+        """Wait until the line below the chips says ``text``."""
         status = f"document.querySelector('#script_{self.tab}_asyndm_words .asyndm-status')"
         self.page.wait_for_function(f"text => {status}.innerText.includes(text)", arg=text)
 
@@ -336,7 +336,8 @@ def test_themes_and_narrow_windows(name, query, width, browser, host, shots):
 
 
 def test_typing_in_a_prompt_of_500_words_is_smooth(page):
-    """Hardly slower than without the chips (with room for a busy machine), and no question for every key."""
+    """Typing is hardly slower than without the chips (with room for a busy machine), and not every
+    key asks the host."""
     marking = Marking(page)
     questions = []
     page.page.on("request", lambda request: questions.append(request.url) if QUESTION in request.url else None)

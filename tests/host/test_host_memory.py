@@ -1,4 +1,5 @@
-"""The host's flags and options that change where and how it keeps the model: a pair of hosts for each flag."""
+"""The host's flags and options of where and how it keeps the model, with a pair of hosts for each
+flag."""
 
 import pytest
 from family import HOST
@@ -43,7 +44,10 @@ def reference(_pair):
 
 @pytest.fixture
 def nothing_left(host):
-    """With --lowvram the host has hooks of its own on the model, and sets them anew on another model."""
+    """Checks afterwards that no patch, no object and no hook of ours is left.
+
+    With --lowvram the host has hooks of its own on the model, and sets them anew on another model.
+    """
     before = host.get("/asyndm-probe/left")
     yield
     left = host.get("/asyndm-probe/left")

@@ -114,7 +114,8 @@ def test_missing_arguments_have_their_defaults(host):
     "settings", [{"targets": "zebra \ud83d"}, {"concavity": 10**400}], ids=["half a character", "10**400"]
 )
 def test_what_the_host_cannot_send_back(settings, host, reference):
-    """Half a UTF-16 pair, a number of 400 digits: the host's answer repeats the request, and fails on them.
+    """Half a UTF-16 pair and a number of 400 digits. The host's answer repeats the request, and
+    fails on them.
 
     Our part of the job does not.
     """
@@ -180,7 +181,7 @@ ODD_PROMPTS = [
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("prompt", ODD_PROMPTS, ids=lambda prompt: f"{prompt!r:.40}")
 def test_odd_prompt(prompt, host, reference):
-    """It is made, with AsynDM or with a message."""
+    """The picture is made, with AsynDM or with a message."""
     if "<lora:" in prompt and "unknown LoRA" in HOST.lacks:
         pytest.skip(HOST.lacks["unknown LoRA"])
     request = {**BASE, "prompt": prompt}
@@ -209,7 +210,8 @@ def test_control_characters_in_a_target_do_not_matter(host):
 
 
 def test_a_character_that_some_tokenizers_drop(host, reference):
-    """U+202E, which turns the writing around: without ftfy a tokenizer drops it, and the word is found."""
+    """U+202E, which turns the writing around: without ftfy a tokenizer drops it, and the word is
+    found."""
     target = "\u202ecat"
     (word,) = host.post("/asyndm/v1/tokens", {"prompt": target})["words"]
     dropped = word["tokens"] == 1

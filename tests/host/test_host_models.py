@@ -17,7 +17,7 @@ def test_model(row: Row, host, reference):
 
 @pytest.fixture
 def unclip(host, folder):
-    """A checkpoint that says of itself that it is of a kind that cannot be supported."""
+    """A checkpoint that says that it is of a kind that cannot be supported."""
     models = folder / "models" / "Stable-diffusion"
     name = models / "unclip"
     config = (models / "tiny-sd1.yaml").read_text()

@@ -1,7 +1,8 @@
 """Other extensions beside this one: neither loses its effect, and neither breaks the other.
 
-Each way of hooking into the host is there as a stand-in (``neighbours/``). The real extensions join them where they
-are installed in the WebUI's ``extensions`` folder, or in the folder that ``ASYNDM_WEBUI_EXTENSIONS`` names.
+Each way of hooking into the host is there as a stand-in (``neighbours/``). The real extensions join
+them where they are installed in the WebUI's ``extensions`` folder, or in the folder that
+``ASYNDM_WEBUI_EXTENSIONS`` names.
 """
 
 from __future__ import annotations
@@ -29,15 +30,19 @@ FOLDER = Path(os.environ["ASYNDM_WEBUI"])
 EXTENSIONS = Path(os.environ.get("ASYNDM_WEBUI_EXTENSIONS") or FOLDER / "extensions")
 STAND_INS = Path(__file__).with_name("neighbours")
 VISIBLE = 0.5
-"""Mean difference of the pixels, in levels, by which an effect shows."""
+"""The mean difference of the pixels, in levels, by which an effect shows."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """Another extension.
 
-    ``script``: its name in the API. ``on``: its arguments. ``changed``: what a request has only with it, ``request``:
-    what it has without it too. ``real``: its folder; None for a stand-in. ``discrete``: whether it works with DDIM.
+    ``script``: its name in the API.
+    ``on``: its arguments.
+    ``changed``: what a request has only with it.
+    ``request``: what a request has without it too.
+    ``real``: its folder; None for a stand-in.
+    ``discrete``: whether it works with DDIM.
     """
 
     script: str
@@ -137,7 +142,8 @@ def host(folder):
     server = WebUI(FOLDER, folder / "neighbours", {"asyndm": REPOSITORY, "asyndm_probe": PROBE, **beside})
     try:
         server.wait()
-        if "neutral prompt" in server.get("/sdapi/v1/scripts")["txt2img"]:  # it is on where nobody asked for it
+        # It is on where nobody asked for it.
+        if "neutral prompt" in server.get("/sdapi/v1/scripts")["txt2img"]:
             server.post("/sdapi/v1/options", {"neutral_prompt_enabled": False})
         server.make(BASE)  # the first request that names a script may otherwise fail
         yield server
@@ -146,7 +152,8 @@ def host(folder):
 
 
 def _copy(extension: Path, folder: Path) -> Path:
-    """Some write their settings into their own folder. What they downloaded is left out."""
+    """A copy of an extension, since some write their settings into their own folder. What it
+    downloaded is left out."""
 
     def ignored(path: str, names: list[str]) -> set[str]:
         return {".git", "models"} & set(names) if Path(path) == extension else {"downloads"} & set(names)
@@ -165,7 +172,7 @@ def _make_models(models: Path) -> None:
 
 
 class Four:
-    """The four pictures of a request: with neither, with either, with both."""
+    """The four pictures of a request: with neither extension, with either, and with both."""
 
     MADE: ClassVar[dict[str, Answer]] = {}
 
@@ -191,7 +198,7 @@ class Four:
         return answer
 
     def once(self, theirs: bool, ours: bool) -> Answer:
-        """The same, made but once for all neighbours that have this request."""
+        """The same picture, made only once for all neighbours that have this request."""
         key = repr((self._host.port, self._request, theirs and self._scripts, ours and self._ours))
         if key not in self.MADE:
             self.MADE[key] = self.make(theirs, ours)
@@ -199,11 +206,11 @@ class Four:
 
     @property
     def count(self) -> int:
-        """The pictures asked for; ControlNet adds what it saw after them."""
+        """The number of pictures asked for. ControlNet adds what it saw after them."""
         return self._request.get("batch_size", 1)
 
     def distance(self, one: Answer, other: Answer) -> float:
-        """Between the pictures that differ least."""
+        """The distance of the two pictures that differ least."""
         pairs = zip(one.pictures[: self.count], other.pictures[: self.count], strict=True)
         return min(pictures.distance(a, b) for a, b in pairs)
 
@@ -232,7 +239,8 @@ def test_both_effects_show(neighbour, variant, host):
     ],
 )
 def test_a_control_model_and_a_reference_are_given_one_time_for_each_row(neighbour, path, variant, host):
-    """That of the host's step, and the pass of a reference picture is what it would be without AsynDM."""
+    """The time is that of the host's step. The pass of a reference picture is what it would be
+    without AsynDM."""
     four = Four(host, neighbour, variant)
     seen = []
     for ours in (False, True):
@@ -252,7 +260,8 @@ def test_a_control_model_and_a_reference_are_given_one_time_for_each_row(neighbo
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 @pytest.mark.parametrize("listed", ["", "asyndm"])
 def test_a_job_within_the_job_changes_only_what_it_redraws(listed, sampler, host):
-    """It samples with AsynDM only where its list of scripts names it; the outer picture is the same."""
+    """It samples with AsynDM only where its list of scripts names it; the outer picture is the
+    same."""
     usual = Four(host, NEIGHBOURS["ADetailer"], "DDIM" if sampler == "DDIM" else "Euler")
     other = Four(host, Neighbour("stand-in adetailer", (True, "another_script", "")), sampler)
     nested = Four(host, Neighbour("stand-in adetailer", (True, listed, "")), sampler)
@@ -265,7 +274,7 @@ def test_a_job_within_the_job_changes_only_what_it_redraws(listed, sampler, host
 
 
 def test_what_a_job_within_the_job_says_stays_there(host):
-    """On the console: the picture that is asked for was made with AsynDM."""
+    """The message goes to the console, since the picture that is asked for was made with AsynDM."""
     start = host.log_size()
     four = Four(host, Neighbour("stand-in adetailer", (True, "asyndm", "a house")))
     four.make(True, True)

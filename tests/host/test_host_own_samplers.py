@@ -32,7 +32,8 @@ def test_own_function(name, settings, host):
         pytest.skip("the levels that HeunPP2 sees ahead are not a lagging pixel's next ones")
     ways, options = ways_down(case, STEPS, torch.float32)
     if case.name == "restart_sampler":
-        ways = [ways[0], ways[1], ways[-1]]  # the host goes back twice the same way, which a lagging pixel does not
+        # The host goes back twice the same way, which a lagging pixel does not.
+        ways = [ways[0], ways[1], ways[-1]]
     x = latent(SIZE, torch.float32, 1.0 if case.scaled else ways[0][0])
     out, maps = on_maps(case, x, ways, options, SAMPLERS, **SETTINGS[settings])
     sequences = torch.unique(maps.flatten(1).T, dim=0)

@@ -39,7 +39,7 @@ OFF = {
 
 @pytest.fixture(scope="module")
 def infotexts(host):
-    """Of a picture without AsynDM, and of one with every setting."""
+    """The infotexts of a picture without AsynDM, and of one with every setting."""
     return host.make(BASE).infotext, host.make(switched_on(BASE, SETTINGS)).infotext
 
 
@@ -55,7 +55,8 @@ def test_the_accordions_are_there_closed_and_off(page):
 
 def test_the_ids_that_others_rely_on(page):
     found = page.page.evaluate("[...document.querySelectorAll('[id*=_asyndm_]')].map(e => e.id).sort()")
-    found = [name for name in found if not name.startswith(("setting_", "column_"))]  # of the Settings page
+    # Of the Settings page.
+    found = [name for name in found if not name.startswith(("setting_", "column_"))]
     ids = [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("enabled", "words", *CONTROLS)]
     ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("show_masks", *PRESETS)]
     ids += [f"{tab}_asyndm_mark" for tab in TABS]
@@ -113,7 +114,8 @@ def test_pasting_an_infotext_restores_every_control(tab, page, infotexts):
 def test_pasting_an_infotext_without_asyndm_switches_it_off(page, infotexts):
     page.paste(infotexts[1])
     page.paste(infotexts[0])
-    assert page.values() == {**OFF, **SETTINGS, "enabled": False}  # the settings stay for the next time
+    # The settings stay for the next time.
+    assert page.values() == {**OFF, **SETTINGS, "enabled": False}
 
 
 def test_sending_to_img2img_takes_the_settings_along(page, infotexts):

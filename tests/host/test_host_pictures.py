@@ -1,4 +1,5 @@
-"""The sheets of what lagged, beside the results and never in their place, and the outline in the live preview."""
+"""The sheets of what lagged, beside the results and never in their place, and the outline in the
+live preview."""
 
 from __future__ import annotations
 
@@ -44,10 +45,11 @@ JOBS = {
 
 
 def both(host, request, settings=None, kind="txt2img"):
-    """Answers with and without the sheets."""
+    """The answers with and without the sheets."""
     request, settings = {"subseed": 1, **request}, {"targets": "cat, dog", **(settings or {})}
     if kind == "img2img":
-        host.make(BASE)  # the start picture's encoding depends on the random numbers that the job before leaves
+        # The start picture's encoding depends on the random numbers that the job before leaves.
+        host.make(BASE)
     bare = host.make(switched_on(request, settings), kind)
     if kind == "img2img":
         host.make(BASE)
@@ -80,7 +82,7 @@ def test_the_sheets_follow_the_results(job, host, folder):
 
 
 def test_each_sheet_is_of_its_own_picture(host):
-    """Of a batch as of the picture alone."""
+    """The sheets of a batch are those of each picture alone."""
     settings = {"targets": "cat", "show_masks": True}
     request = {**BASE, **SMALL}
     together = host.make(switched_on({**request, "n_iter": 2}, settings)).pictures[-2:]
@@ -105,7 +107,7 @@ def test_many_targets_and_other_scripts(host):
 
 
 def test_with_the_hosts_own_masks(host):
-    """Which the host shows after each picture, without an infotext."""
+    """The host shows these masks after each picture, without an infotext."""
     request = {**BASE, **START, **MASK, **SMALL, "n_iter": 2}
     request["override_settings"] = {"return_mask": True, "return_mask_composite": True, "return_grid": False}
     answer, bare = both(host, request, kind="img2img")
@@ -174,7 +176,7 @@ def test_the_calls_of_the_model_are_the_same(host):
 
 
 def previews(host, request, override):
-    """What the host shows while it makes a picture."""
+    """The previews that the host shows while it makes a picture."""
     answers, seen = [], {}
     request = {**request, "override_settings": {"live_previews_enable": True, **override}}
     thread = threading.Thread(target=lambda: answers.append(host.make(request)))

@@ -1,4 +1,5 @@
-"""What reForge has alone: other ways of sampling a model, put in the place of its own for one picture.
+"""What reForge has alone: other ways of sampling a model, put in the place of its own for one
+picture.
 
 The host keeps a part of them afterwards, so these come last in what is asked of a pair of servers.
 """
@@ -33,7 +34,8 @@ def rows() -> Iterator[Row]:
         "continuous EDM": sampling("Continuous EDM", continuous="v_prediction"),
         "continuous V": sampling("Continuous V"),
     }.items():
-        # With a model that was once brought to zero SNR the host fails at all that are not discrete.
+        # With a model that was once brought to zero SNR the host fails at all that are not
+        # discrete.
         request, checkpoint = {**SMALL, **request}, "sd1-v" if "zero" in name else "sd1"
         for sampler in ("Euler", "Euler a"):
             yield from both(Row(f"{name}, {sampler}", {**request, "sampler_name": sampler}, checkpoint=checkpoint))

@@ -1,4 +1,5 @@
-"""The host's scripts that sample several times or in their own way: what the rows cannot say of them."""
+"""The host's scripts that sample several times or in their own way, where the rows do not
+suffice."""
 
 import pytest
 from family import HOST
@@ -23,7 +24,7 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_message_is_in_the_answer(script, host):
-    """Though the answer is of the script's own making."""
+    """The message is there though the answer is of the script's own making."""
     if reason := HOST.lacking(Row("", {"script_name": script})):
         pytest.skip(reason)
     kind, args = SCRIPTS[script]
@@ -45,7 +46,8 @@ def test_a_message_does_not_outlive_its_job(host):
 
 
 def test_a_script_that_samples_in_its_own_way(host, reference):
-    """The "img2img alternative test" does not ask other scripts before it samples: a message says so."""
+    """The "img2img alternative test" does not ask other scripts before it samples: a message says
+    so."""
     args = [None, True, False, "a cat", "", True, 4, True, 1.0, 0.0, False]
     request = {**START, "script_name": "img2img alternative test", "script_args": args}
     if reason := HOST.lacking(Row("", request)):

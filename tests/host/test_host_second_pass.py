@@ -1,4 +1,4 @@
-"""Hires fix: its second pass as the first, without AsynDM, or with a concavity of its own."""
+"""The second pass of hires fix: like the first, without AsynDM, or with a concavity of its own."""
 
 import pictures
 import pytest
@@ -22,7 +22,8 @@ def second_pass(host, request=HIRES, **settings):
 
 
 def test_off_leaves_the_second_pass_to_the_host(host):
-    """With a first pass that changes nothing the picture is the host's own, which "same" changes."""
+    """With a first pass that changes nothing the picture is the host's own, which "same"
+    changes."""
     usual = host.make(HIRES).pictures
     still = {"concavity": 0.0, "second_concavity": 0.8}
     assert pictures.same_pixels(second_pass(host, second_pass="off", **still).pictures[0], usual[0])

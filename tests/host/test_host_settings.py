@@ -1,4 +1,5 @@
-"""The Settings page, the presets, the controls' names and explanations, and what "Reload UI" leaves."""
+"""The Settings page, the presets, the controls' names and explanations, and what "Reload UI"
+leaves."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ PRESETS = {
 
 
 def components(server) -> dict[str, dict]:
-    """By elem_id, the properties of the page's components that are ours."""
+    """The properties of the page's components that are ours, by elem_id."""
     found = {}
     for component in server.get("/config")["components"]:
         elem_id = component["props"].get("elem_id") or ""
@@ -41,7 +42,7 @@ def controls(found, tab="txt2img"):
 
 
 def test_the_controls_ids(ours):
-    """Others keep presets under them: none may ever change."""
+    """Other programs keep presets under these ids: none may ever change."""
     for tab in TABS:
         for name in ("enabled", *DEFAULTS, *(f"preset_{name}" for name in PRESETS)):
             assert f"script_{tab}_asyndm_{name}" in ours
@@ -98,7 +99,7 @@ def test_png_info_tells_all(host):
 
 
 def test_an_infotext_of_version_0_1_0(host):
-    """Its entries under their names of then, and a picture that it made again."""
+    """The entries have their old names, and the picture is made again."""
     entries = "AsynDM targets: cat, AsynDM concavity: 0.35, AsynDM curve: piecewise linear, AsynDM mask timing: fresh"
     bare = host.make(REQUEST).infotext
     text = bare.replace(", Version: ", f", {entries}, AsynDM mask threshold: 1.25, Version: ")

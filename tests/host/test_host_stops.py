@@ -90,7 +90,8 @@ def test_many_pictures_do_not_pile_up(host):
 @pytest.mark.parametrize(("timing", "passes"), [("lagged", 1), ("fresh", 1), ("static", 2)])
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_the_model_is_not_called_more_often(timing, passes, host):
-    """Nor with more rows: the method's cost beside the host's own calls is in hooks alone."""
+    """The rows are as many, too: beside the host's own calls the method's cost is in hooks
+    alone."""
     rows = []
     for request in (BASE, switched_on(BASE, SETTINGS[timing])):
         host.post("/asyndm-probe/arm", {"what": "nothing", "at": 0})

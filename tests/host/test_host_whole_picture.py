@@ -1,4 +1,5 @@
-"""With every pixel on one clock the run is the host's own sampler on a slower schedule, which the probe gives it."""
+"""The whole picture on one clock: the run is the host's own sampler on a slower schedule, which the
+probe gives it."""
 
 import pictures
 import pytest
@@ -37,7 +38,7 @@ PAIRS = [
 ]
 PAIRS.remove(("sd1-v", "UniPC"))  # the host rounds UniPC's timesteps where it makes eps of v
 CONCAVITY, STEPS = 0.6, 5
-"""With these the slower timesteps of DDIM, which must be whole numbers for the host, are."""
+"""Values with which the slower timesteps of DDIM are whole numbers, as the host needs them."""
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_whole_picture_from_a_start_picture(case, sampler, host, slower, start_p
     """At strength 1 an img2img schedule is the whole one, which the probe can slow."""
     request = {**BASE, "steps": STEPS, "sampler_name": sampler, "init_images": [start_picture]}
     request |= {"denoising_strength": 1.0, **START_PICTURES[case]}
-    host.make(request, "img2img")  # the encoding depends on the random numbers that the job before leaves
+    # The encoding depends on the random numbers that the job before leaves.
+    host.make(request, "img2img")
     usual = host.make(request, "img2img").pictures[0]
     expected = slower(request, "img2img").pictures[0]
     on = host.make(switched_on(request, {"whole_picture": True, "concavity": CONCAVITY}), "img2img").pictures[0]
@@ -89,10 +91,12 @@ def test_whole_picture_from_a_start_picture(case, sampler, host, slower, start_p
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 @pytest.mark.parametrize("checkpoint", ["tiny-sd1", "tiny-sd1-v"])
 def test_interrupted(checkpoint, sampler, host, slower):
-    """What the host then shows is its estimate of the finished picture, at every pixel's own noise level."""
+    """What the host then shows is its estimate of the finished picture, at every pixel's own noise
+    level."""
     overrides = {"sd_model_checkpoint": checkpoint}
     request = {**BASE, "steps": STEPS, "sampler_name": sampler, "override_settings": overrides}
-    usual = host.make(request).pictures[0]  # the probe sits on the model that is loaded when it is armed
+    # The probe sits on the model that is loaded when it is armed.
+    usual = host.make(request).pictures[0]
     made = []
     for make, wanted in (
         (slower, request),

@@ -72,7 +72,8 @@ def test_the_second_pass(axis, host, labels):
     for (png, infotext), value in zip(made, values, strict=True):
         alone = host.make(switched_on(hires, {**base, name: value}))
         assert pictures.same_pixels(png, alone.pictures[0])
-        # The cells share one dictionary of entries, in which those of the first one stay where they are.
+        # The cells share one dictionary of entries, in which those of the first one stay where they
+        # are.
         assert sorted(infotext.split(", ")) == sorted(alone.infotext.split(", "))
 
 
@@ -120,7 +121,7 @@ def test_img2img_and_a_dropdowns_values(host, start_picture):
 
 @pytest.mark.usefixtures("quiet")
 def test_a_range_ends_at_its_end(host, labels):
-    """The host's own axes go one step past it where the steps do not fit."""
+    """The host's own axes go one step past the end where the steps do not fit."""
     made = cells(host, plot(labels, switched_on(REQUEST), x=("[AsynDM] Concavity", "0.6-1 (+0.2)")), 3)
     assert [line.split("AsynDM concavity: ")[1].split(",")[0] for _, line in made] == ["0.6", "0.8", "1.0"]
 
@@ -141,12 +142,12 @@ def test_a_range_ends_at_its_end(host, labels):
     ],
 )
 def test_a_wrong_value_is_refused_before_the_first_picture(axis, text, said, host, labels):
-    """As the host's own axes refuse theirs."""
+    """The host's own axes refuse theirs at the same time."""
     answer = host.make(plot(labels, switched_on(REQUEST), x=(f"[AsynDM] {axis}", text)))
     assert answer.status == 500
     assert said in (answer.info["errors"] if "errors" in answer.info else answer.info["message"])
 
 
 def test_every_setting_but_the_pictures_has_its_axis(labels):
-    """Of a cell one picture is shown: more of them would be made for nothing."""
+    """A cell shows one picture. More would be made for nothing."""
     assert sum(label.startswith("[AsynDM] ") for label in labels) == 1 + len(DEFAULTS) - 1

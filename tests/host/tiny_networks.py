@@ -2,9 +2,9 @@
 
     python tests/host/tiny_networks.py MODELS LORA HYPERNETWORK
 
-A LoRA for every linear layer of tiny-sd1's UNet and text encoder, those of its timesteps among them; a
-hypernetwork; and a TAESD, which the WebUI would otherwise download. By the WebUI's own Python: it refuses
-what later versions of PyTorch write.
+There is a LoRA for every linear layer of tiny-sd1's UNet and text encoder, those of its timesteps
+among them. There are a hypernetwork, and a TAESD that the WebUI would otherwise download. The
+WebUI's own Python runs this file, since the WebUI refuses what later versions of PyTorch write.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTS = {
 
 
 def make(models: Path, lora: str, hypernetwork: str) -> None:
-    """``lora``, ``hypernetwork``: their names."""
+    """Write them into ``models``. ``lora`` and ``hypernetwork`` are their names."""
     torch.manual_seed(0)
     for folder in ("Lora", "hypernetworks", "VAE-taesd"):
         (models / folder).mkdir()
@@ -57,7 +57,8 @@ def _lora(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 
 
 def _hypernetwork(name: str, width: int) -> dict:
-    """For keys and values of text vectors of ``width``; the WebUI adds its output to them."""
+    """A hypernetwork for keys and values of text vectors of ``width``. The WebUI adds its output to
+    them."""
 
     def layers() -> dict[str, Tensor]:
         return {
@@ -71,7 +72,8 @@ def _hypernetwork(name: str, width: int) -> dict:
     return {width: (layers(), layers()), **about}
 
 
-# What stands at the places of a TAESD that have weights: channels in and out, whether biased; None is a block.
+# What stands at the places of a TAESD that have weights: channels in and out, whether biased; None
+# is a block.
 _BARE = (64, 64, False)
 DECODER = dict.fromkeys((3, 4, 5, 8, 9, 10, 13, 14, 15, 18)) | dict.fromkeys((7, 12, 17), _BARE)
 DECODER |= {1: (4, 64, True), 19: (64, 3, True)}

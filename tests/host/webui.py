@@ -22,7 +22,7 @@ from family import HOST
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe")
 ALWAYS = {"tiny_configurations": Path(__file__).with_name("tiny_configurations")} if HOST.forge else {}
-"""Extensions of every WebUI under test."""
+"""The extensions of every WebUI under test."""
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -50,7 +50,8 @@ REQUEST_SECONDS = 300
 
 @dataclass
 class Answer:
-    """An API answer to a picture request. ``pictures``: PNG files as sent. ``info``: the host's, decoded."""
+    """An API answer to a picture request. ``pictures`` are PNG files as sent; ``info`` is the
+    host's, decoded."""
 
     status: int
     pictures: list[bytes]
@@ -67,7 +68,8 @@ class Answer:
 
 
 class WebUI:
-    """One running WebUI. ``folder``: its data folder, with ``models`` and ``embeddings`` beside it."""
+    """One running WebUI. ``folder`` is its data folder, with ``models`` and ``embeddings`` beside
+    it."""
 
     def __init__(
         self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = (), api: bool = True
@@ -107,14 +109,16 @@ class WebUI:
         )
 
     def wait(self) -> None:
-        """Until the API answers; then all options are stored once, so that request overrides are taken back."""
+        """Wait until the API answers. Then store all options once, so that request overrides are
+        taken back."""
         options = self.wait_for("/sdapi/v1/options")
         # Forge's API gives out 3.0, with which its own UniPC fails.
         whole = {name: int(value) for name, value in options.items() if name == "uni_pc_order"}
         self.post("/sdapi/v1/options", {**options, **whole})
 
     def wait_for(self, path: str, starts: int = 1) -> Any:
-        """Until ``path`` is answered after so many starts of the page; a request before the end of one can break it."""
+        """Wait until ``path`` is answered after so many starts of the page. A request before the
+        end of one can break it."""
         end = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -137,7 +141,7 @@ class WebUI:
         self._log.close()
 
     def log(self, start: int = 0) -> str:
-        """What the server has printed, from byte ``start`` on."""
+        """The server's output from byte ``start`` on."""
         return self.log_path.read_bytes()[start:].decode(errors="replace")
 
     def log_size(self) -> int:
@@ -167,7 +171,10 @@ class WebUI:
         return answer
 
     def call(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """GET, or with a body (bytes as they are, anything else as JSON) POST: its status and its answer, decoded."""
+        """The status and the decoded answer of a GET, or with a body of a POST.
+
+        A body of bytes is sent as it is, anything else as JSON.
+        """
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self.headers)
         try:

@@ -29,7 +29,8 @@ class Page:
         return self.page.locator(f"#script_{tab}_asyndm_{name} {inside}".strip())
 
     def open(self, tab: str = "txt2img") -> None:
-        """By its title, which also switches it on; the box beside the title switches it on without opening it."""
+        """Open the accordion by its title, which also switches it on. The box beside the title
+        switches it on alone."""
         self.element("enabled", tab, ".label-wrap").click()
         self.element("targets", tab).wait_for()
 
@@ -65,7 +66,7 @@ class Page:
         self.page.wait_for_timeout(700)
 
     def generate(self, tab: str = "txt2img") -> None:
-        """Until the picture is shown."""
+        """Generate, and wait until the picture is shown."""
         self.page.evaluate("document.querySelectorAll('.html-log').forEach(e => e.dataset.old = e.textContent)")
         self.page.locator(f"#{tab}_generate").click()
         self.page.wait_for_function(

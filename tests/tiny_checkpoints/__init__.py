@@ -2,9 +2,10 @@
 
     cd tests && python -m tiny_checkpoints FOLDER
 
-They have the layers and the weights' names of their families, so that a WebUI loads them too. Random weights
-would leave every sampler in the noise that it began with; see :func:`unet.pass_input_through`. Those of the
-SDXL family are loaded by sgm, but made with ldm's parts, which have the same names and load in a third of the time.
+They have the layers and the weights' names of their families, so that a WebUI loads them too.
+Random weights would leave every sampler in the noise that it began with; see
+:func:`unet.pass_input_through`. Those of the SDXL family are loaded by sgm, but made with ldm's
+parts, which have the same names and load in a third of the time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["KINDS", "TEXT_WIDTH", "make"]
 
 
 def make(folder: Path, kind: str) -> Path:
-    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``; returns its path."""
+    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``, and return its
+    path."""
     folder = folder.resolve()  # a WebUI wants the absolute path of the text folder
     of = KINDS[kind]
     encoders = [text.encoder(name, folder, of.seed) for name in of.text]
@@ -33,6 +35,8 @@ def make(folder: Path, kind: str) -> Path:
         torch.save({"state_dict": weights}, path)
         return path
     path = path.with_suffix(".safetensors")
-    save_file(weights, path, {"made_as": kind})  # a WebUI knows a checkpoint by its hash: the kinds must differ in it
-    path.with_suffix(".yaml").write_text(json.dumps(config.write(of, encoders), indent=2))  # JSON is YAML
+    # A WebUI knows a checkpoint by its hash: the kinds must differ in it.
+    save_file(weights, path, {"made_as": kind})
+    # JSON is YAML.
+    path.with_suffix(".yaml").write_text(json.dumps(config.write(of, encoders), indent=2))
     return path

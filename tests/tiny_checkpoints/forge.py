@@ -1,8 +1,9 @@
-"""Tiny checkpoints that Forge and its relatives know by their weights, and its configurations cut down to their size.
+"""Tiny checkpoints that Forge and its relatives know by their weights, and configurations cut down
+to their size.
 
-They know a family by the width of its feature maps and text vectors and by the depths of its transformers on the way
-down. The text encoders and the autoencoder are made as the configurations say that they bring along, for which
-:func:`configurations` writes smaller ones.
+Forge knows a family by the width of its feature maps and text vectors and by the depths of its
+transformers on the way down. The text encoders and the autoencoder are made as its configurations
+say, and :func:`configurations` writes smaller ones.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ from . import config, text, unet
 from .kinds import AUTOENCODER, Kind
 
 TEXT_LAYERS, MLP = 2, 2
-"""Layers of every text encoder, and the factor by which the hidden ones are wider."""
+"""The number of layers of every text encoder, and the factor by which the hidden ones are wider."""
 REFORGES_LAYERS = 3
-"""Of which it takes the last but one only where there is another before."""
+"""The number of layers in reForge, which takes the last but one only where another comes before
+it."""
 REFORGES_XL = (
     Path("repositories", "generative-models", "configs", "inference", "sd_xl_base.yaml"),
     Path("configs", "sd_xl_inpaint.yaml"),
 )
-"""Its own configurations of SDXL and of inpainting checkpoints of it."""
+"""reForge's own configurations of SDXL and of inpainting checkpoints of it."""
 
 
 @dataclass(frozen=True)
 class ForgeKind(Kind):
-    """``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``: SDXL.
+    """A kind of checkpoint for Forge.
 
-    ``configuration``: of a kind that not all of them know, its folder among their configurations.
+    ``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``:
+    whether it is of the SDXL family. ``configuration``: the folder among the WebUI's
+    configurations, for a kind that not all WebUIs know.
     """
 
     width: int = 768
@@ -79,13 +83,14 @@ KINDS = {
     "sd2-v": ForgeKind(prediction="v", width=1024),
     "sdxl": ForgeKind(**_XL),
     "sdxl-inpainting": ForgeKind(**_XL, extra_channels=5),
-    "mugen": ForgeKind(**_XL, latent=32, configuration="CabalResearch/Mugen"),  # a flow in Flux 2's latent space
+    # A flow in Flux 2's latent space.
+    "mugen": ForgeKind(**_XL, latent=32, configuration="CabalResearch/Mugen"),
 }
 XL_DEPTHS = {3: 0, 4: 2, 5: 2, 7: 10, 8: 10}
-"""Of SDXL's transformers on the way down, by the number of their input block."""
+"""The depths of SDXL's transformers on the way down, by the number of their input block."""
 
 LABEL = 2816
-"""Of SDXL: how many numbers the pooled text and the sizes make."""
+"""How many numbers SDXL's pooled text and sizes make."""
 
 
 CONFIGURATIONS = Path("backend", "huggingface")
@@ -100,7 +105,7 @@ def known(webui: Path) -> list[str]:
 
 
 def _reforge(webui: Path) -> bool:
-    """Whether it has its configurations in code."""
+    """Whether the WebUI has its configurations in code."""
     return not (webui / CONFIGURATIONS).is_dir()
 
 
@@ -109,7 +114,8 @@ def _layers(webui: Path) -> int:
 
 
 def make(folder: Path, kind: str, webui: Path) -> Path:
-    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``, for a WebUI; returns its path."""
+    """Write the checkpoint of a kind (a name in :data:`KINDS`) into ``folder``, for a WebUI, and
+    return its path."""
     of = KINDS[kind]
     weights = unet.weights(of, _complete) | _text(of, _layers(webui))
     if of.latent == 32:
@@ -127,9 +133,10 @@ def make(folder: Path, kind: str, webui: Path) -> Path:
 
 
 def _settings(kind: ForgeKind, webui: Path) -> str:
-    """The YAML beside a checkpoint, of which Forge reads the kind of prediction only."""
+    """The YAML beside a checkpoint. Forge reads only the kind of prediction from it."""
     if not _reforge(webui):
-        return json.dumps({"model": {"params": {"parameterization": kind.prediction}}})  # JSON is YAML
+        # JSON is YAML.
+        return json.dumps({"model": {"params": {"parameterization": kind.prediction}}})
     if kind.sgm:
         # Its own, which numbers the last but one of CLIP's layers from the front.
         own = webui / REFORGES_XL[bool(kind.extra_channels)]
@@ -141,9 +148,10 @@ def _settings(kind: ForgeKind, webui: Path) -> str:
 
 
 def configurations(webui: Path, folder: Path) -> None:
-    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the tiny size.
+    """The WebUI's own configurations in ``folder``, but with text encoders and autoencoders of the
+    tiny size.
 
-    For a WebUI that has them in code: those sizes.
+    A WebUI that has them in code gets those sizes.
     """
     autoencoder = {key: AUTOENCODER[key] for key in ("ch", "ch_mult", "num_res_blocks")}
     sizes = {"layers": _layers(webui), "factor": MLP, "autoencoder": autoencoder}
@@ -166,7 +174,7 @@ def configurations(webui: Path, folder: Path) -> None:
 
 
 def _complete(made: nn.Module, kind: Kind) -> None:
-    """What ldm's UNet lacks of SDXL's: its label, and transformers of several depths."""
+    """Add what ldm's UNet lacks of SDXL's: its label, and transformers of several depths."""
     if not kind.sgm:
         return
     from ldm.modules.attention import BasicTransformerBlock
@@ -184,7 +192,7 @@ def _complete(made: nn.Module, kind: Kind) -> None:
 
 
 def _statistics(channels: int) -> dict[str, Tensor]:
-    """By which Flux 2's autoencoder scales its latent, in patches of two by two."""
+    """The statistics by which Flux 2's autoencoder scales its latent, in patches of two by two."""
     of = {"running_mean": torch.zeros(channels), "running_var": torch.ones(channels)}
     of["num_batches_tracked"] = torch.tensor(1)
     return {f"first_stage_model.bn.{name}": value for name, value in of.items()}

@@ -1,4 +1,4 @@
-"""What the kinds of checkpoint are, and the sizes of their parts."""
+"""The kinds of checkpoint, and the sizes of their parts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 TEXT_WIDTH = 64
 OPEN_CLIP = {"arch": "ViT-S-32-alt", "width": 256, "layers": 10, "projection": 256}
-"""The text half of OpenCLIP's smallest architecture. A WebUI brings the architecture and its tokenizer."""
+"""The text half of OpenCLIP's smallest architecture. A WebUI brings the architecture and its
+tokenizer."""
 
 WIDTHS = {"demo": TEXT_WIDTH, "clip": TEXT_WIDTH, "open_clip": OPEN_CLIP["width"]}
 SIZE_EMBEDDING = 8
-"""Of each number of SDXL's size conditioning."""
+"""How many numbers embed each number of SDXL's size conditioning."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of checkpoint.
 
-    ``text``: the text encoders: "demo" (CLIP with the embedded model's tokenizer), "clip" (with CLIP's own, as
-    SDXL needs it beside OpenCLIP) and "open_clip". ``prediction``: eps or v. ``sizes``: of SDXL, how many numbers
-    beside the pooled text go into the label. ``latent``: its channels. ``extra_channels``: what a picture is
-    conditioned on beside the text.
+    ``text``: the text encoders, "demo" (CLIP with the embedded model's tokenizer), "clip" (with
+    CLIP's own, as SDXL needs it beside OpenCLIP) and "open_clip". ``prediction``: eps or v.
+    ``sizes``: how many numbers SDXL's label has beside the pooled text. ``latent``: its channels.
+    ``extra_channels``: the channels that a picture is conditioned on beside the text.
     """
 
     text: tuple[str, ...] = ("demo",)
@@ -36,8 +37,9 @@ class Kind:
 
     @cached_property
     def unet(self) -> dict[str, Any]:
-        """Parameters of its UNetModel."""
-        # 32 channels: GroupNorm(32) then has one channel a group, on which pass_input_through() relies.
+        """The parameters of its UNetModel."""
+        # 32 channels: GroupNorm(32) then has one channel a group, on which pass_input_through()
+        # relies.
         common = {
             "in_channels": self.latent + self.extra_channels,
             "out_channels": self.latent,
@@ -74,7 +76,8 @@ _BASE = {"text": ("clip", "open_clip"), "sgm": True, "sizes": (*_SIZES, ("target
 KINDS = {
     "sd1": Kind(),
     "sd1-v": Kind(prediction="v"),
-    "sd1.ckpt": Kind(seed=1),  # has the YAML of sd1: a WebUI then loads the one's weights into the other's model
+    # Has the YAML of sd1: a WebUI then loads the one's weights into the other's model.
+    "sd1.ckpt": Kind(seed=1),
     "sd1-inpainting": Kind(extra_channels=5),
     "sd1-edit": Kind(extra_channels=4, edit=True),
     "sd2-v": Kind(("open_clip",), "v"),

@@ -17,13 +17,17 @@ from .kinds import OPEN_CLIP, TEXT_WIDTH
 TOKENIZER = Path(__file__).parents[2] / "asyndm_lib" / "demo" / "model" / "tokenizer"
 CLIP_VOCABULARY = 49408
 OFFSET = 0.5
-"""Added to every token. Where no LayerNorm with a bias comes last (SDXL), the mean of a prompt would be about 0,
-and a WebUI scales weighted prompts by a ratio of two such means."""
+"""The number that is added to every token.
+
+Where no LayerNorm with a bias comes last (SDXL), the mean of a prompt would be about 0, and a WebUI
+scales weighted prompts by a ratio of two such means.
+"""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder. ``weights``: by their names in it. ``folder``: of its tokenizer, for transformers."""
+    """A text encoder. ``weights`` have the names of its parts; ``folder`` is its tokenizer's, for
+    transformers."""
 
     name: str
     weights: dict[str, Tensor]
@@ -31,7 +35,8 @@ class Encoder:
 
 
 def encoder(name: str, folder: Path, seed: int) -> Encoder:
-    """The encoder ``name`` (see :class:`kinds.Kind`); the tokenizer that it needs is put into ``folder``."""
+    """The encoder ``name`` (see :class:`kinds.Kind`). The tokenizer that it needs is put into
+    ``folder``."""
     torch.manual_seed(seed)
     if name == "open_clip":
         return Encoder(name, open_clip(OPEN_CLIP["width"], OPEN_CLIP["projection"], OPEN_CLIP["layers"]))
@@ -61,7 +66,8 @@ def weights(encoders: list[Encoder], sgm: bool) -> dict[str, Tensor]:
 
 
 def _clip_tokenizer(folder: Path) -> tuple[int, int]:
-    """Write CLIP's own tokenizer, from the file that OpenCLIP has it in; returns the ids of start and end."""
+    """Write CLIP's own tokenizer from OpenCLIP's file of it, and return the ids of start and
+    end."""
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
     (package,) = find_spec("open_clip").submodule_search_locations
@@ -77,13 +83,14 @@ def _clip_tokenizer(folder: Path) -> tuple[int, int]:
 
 
 def clip(config: dict, offset: float) -> dict[str, Tensor]:
-    """The text half of a CLIP of transformers' ``config``. ``offset``: added to every token."""
+    """The text half of a CLIP of transformers' ``config``. ``offset`` is added to every token."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     text = CLIPTextModel(CLIPTextConfig(**config))
     with torch.no_grad():
         for name, parameter in text.named_parameters():
-            # Weight 1 and bias 0 would make the mean of every text vector 0, and a WebUI's weighted prompt 0/0.
+            # Weight 1 and bias 0 would make the mean of every text vector 0, and a WebUI's weighted
+            # prompt 0/0.
             if "final_layer_norm" in name:
                 torch.nn.init.uniform_(parameter, 0.5, 1.5) if name.endswith("weight") else parameter.normal_(std=0.3)
             elif offset and "token_embedding" in name:
@@ -97,7 +104,8 @@ def clip(config: dict, offset: float) -> dict[str, Tensor]:
 
 
 def open_clip(width: int, projection: int, layers: int, mlp: int = 4) -> dict[str, Tensor]:
-    """The text half of an OpenCLIP model, under its own names. ``mlp``: the factor of its hidden layers' width."""
+    """The text half of an OpenCLIP model, under its own names. ``mlp`` is the factor of its hidden
+    layers' width."""
 
     def linear(name: str, rows: int, columns: int) -> dict[str, Tensor]:
         separator = "_" if name.endswith("in_proj") else "."

@@ -13,7 +13,7 @@ from .kinds import AUTOENCODER, Kind
 def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = None) -> dict[str, Tensor]:
     """All weights but those of the text encoders, by their names in a checkpoint.
 
-    ``complete``: adds to ldm's UNet what it has no parameter for.
+    ``complete`` adds to ldm's UNet what it has no parameter for.
     """
     from ldm.modules.diffusionmodules.model import Decoder, Encoder
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -37,7 +37,8 @@ def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = Non
             if parameter.dim() > 1 and not parameter.any():  # the outputs of blocks start at zero
                 parameter.normal_(std=0.5 / parameter[0].numel() ** 0.5)
         for name, module in unet.named_modules():
-            if name.endswith(("attn2.to_q", "attn2.to_k")):  # so that tokens differ in where they look
+            # So that tokens differ in where they look.
+            if name.endswith(("attn2.to_q", "attn2.to_k")):
                 module.weight.mul_(3)
         unet.out[2].weight.mul_(0.2)  # an error of eps counts about sigma_max times in the picture
         pass_input_through(unet)
@@ -53,10 +54,11 @@ def weights(kind: Kind, complete: Callable[[nn.Module, Kind], None] | None = Non
 def pass_input_through(unet: nn.Module) -> None:
     """Make the UNet's output ``x / std(x)`` and a small random part.
 
-    The first convolution writes ``x`` and ``-x`` into the first channels of some of GroupNorm's 32 groups, whose
-    others are nothing; the last ResBlock gets them through the outermost skip connection; the last GroupNorm divides
-    each by its standard deviation; and ``silu(a) - silu(-a) = a`` undoes the activation. At most half of the groups
-    are taken: a latent of many channels shares them.
+    The first convolution writes ``x`` and ``-x`` into the first channels of some of GroupNorm's 32
+    groups, whose others are nothing. The last ResBlock gets them through the outermost skip
+    connection, and the last GroupNorm divides each by its standard deviation. Then ``silu(a) -
+    silu(-a) = a`` undoes the activation. At most half of the groups are taken: a latent of many
+    channels shares them.
     """
     first = unet.input_blocks[0][0]
     last_block, *last_attention = unet.output_blocks[-1]  # SDXL has no attention there

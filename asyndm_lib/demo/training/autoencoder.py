@@ -28,10 +28,10 @@ class Settings:
     iterations: int | None = None
     batch: int = 48
     rate: float = 6e-4
-    detail: float = 0.7  # share of pictures that are full of overlapping objects instead of ordinary scenes
+    detail: float = 0.7  # share of pictures full of overlapping objects, no ordinary scenes
     scenery: float = 0.0  # share of the pictures that have a scenery as background
     kl: float = 1e-4
-    latent_noise: float = 0.0  # noise on latents, in units of their spread, that the decoder learns to undo
+    latent_noise: float = 0.0  # in units of the latents' spread; the decoder learns to undo it
     compile: bool = True
     sheet: Path | None = None
     seed: int = 0

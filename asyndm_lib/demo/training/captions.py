@@ -15,7 +15,6 @@ _SUFFIXES = (", emoji", ", flat design", ", simple", ", high quality", ", clip a
 _NUMBERS = {2: ("two", "two", "two", "2"), 3: ("three", "three", "three", "3"), 4: ("four", "four", "four", "4")}
 _BACKGROUND = ("on a {} background", "on a {} background", "on a {} background", "on {} background",
                ", {} background", "in front of a {} background", "with a {} background", "on {}")
-#: Phrases between two objects by where the first lies seen from the second; ``None``: anywhere.
 _BETWEEN = {
     None: ("and", "and", "and", "and", "and", ",", ", and", "with", "next to", "beside", "and also"),
     "left": ("left of", "to the left of", "on the left of"),
@@ -23,6 +22,9 @@ _BETWEEN = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+"""Phrases between two objects, by where the first lies, seen from the second. Those under ``None``
+fit anywhere."""
+
 _SIDES = {"left": ("on the left", "on the right"), "right": ("on the right", "on the left"),
           "above": ("at the top", "at the bottom"), "below": ("at the bottom", "at the top")}
 

@@ -1,5 +1,5 @@
-"""The things the embedded model can draw: name, icon of the Fluent Emoji set (flat style), plural.
-"""
+"""The things the embedded model can draw: name, icon of the Fluent Emoji set (flat style),
+plural."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 
 class Concept(NamedTuple):
-    """One thing: the words that name it, the icon that shows it, and the words for several of it.
-    """
+    """One thing: the words that name it, the icon that shows it, and the words for several of
+    it."""
 
     name: str
     icon: str
@@ -52,19 +52,19 @@ def _plural(name: str) -> str:
 
 CONCEPTS: tuple[Concept, ...] = tuple(Concept(name, icon, _plural(name)) for name, icon in _ICONS.items())
 
-#: Shapes in colours that training never showed together, though it showed each shape and named each colour. They can
-#: be drawn and counted, to measure whether a model binds a colour to a shape.
 UNSEEN: tuple[Concept, ...] = tuple(
     Concept(name, name.replace(" ", "-"), _plural(name))
     for name in ("purple square", "purple circle", "brown square", "brown circle", "brown heart", "pink heart",
                  "black heart"))
+"""Shapes in colours that training never showed together, though it showed each shape and named each
+colour. They can be drawn and counted, to measure whether a model binds a colour to a shape."""
 
-#: Plain background colours that captions can name.
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "red": (226, 92, 92), "orange": (244, 162, 89), "yellow": (250, 228, 130), "green": (132, 200, 136),
     "blue": (116, 170, 236), "purple": (170, 134, 214), "pink": (248, 186, 210), "brown": (160, 122, 94),
     "gray": (168, 172, 178), "black": (38, 38, 42), "white": (255, 255, 255),
 }
+"""Plain background colours that captions can name."""
 
-#: Backgrounds of scenes whose caption names none.
 UNNAMED_BACKGROUNDS: tuple[tuple[int, int, int], ...] = ((255, 255, 255), (236, 237, 240))
+"""Backgrounds of scenes whose caption names none."""

@@ -18,25 +18,34 @@ from .sprites import SIZES
 from .vocabulary import WordEncoder
 
 SLOTS = 4
-#: How many objects, each partition's share, as the sizes of the groups of equal objects.
 PARTITIONS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((1,), 0.18), ((1, 1), 0.42), ((2,), 0.06), ((1, 1, 1), 0.09), ((2, 1), 0.10), ((3,), 0.03),
     ((3, 1), 0.04), ((2, 2), 0.03), ((2, 1, 1), 0.02), ((4,), 0.01), ((1, 1, 1, 1), 0.02))
-#: Smallest and largest sprite by number of objects.
+"""How many objects a scene has: the sizes of its groups of equal objects, and the share of such
+scenes."""
+
 SIZE_RANGE = {1: (112, 144), 2: (80, 128), 3: (64, 96), 4: (64, 80)}
-#: Objects start at multiples of this many pixels, the edge of one latent pixel: each sprite then has one encoding,
-#: which a small autoencoder can learn to draw crisply.
+"""The smallest and the largest sprite, by the number of objects."""
+
 GRID = 8
-#: Share of the scenes in a scenery that show only things that belong there.
+"""Objects start at multiples of this many pixels, the edge of one latent pixel. Each sprite then
+has one encoding, which a small autoencoder can learn to draw crisply."""
+
 BELONGING = 0.65
-#: Placements that are tried for a scene in a scenery: few, so that things touch and overlap there.
+"""The share of the scenes in a scenery that show only things that belong there."""
+
 LOOSE = 4
+"""How many placements are tried for a scene in a scenery: few, so that things touch and overlap
+there."""
 
 
 @dataclass
 class Layout:
-    """What a batch of scenes shows. Positions are top-left corners. ``group`` and ``size`` are -1
-    in unused slots."""
+    """What a batch of scenes shows.
+
+    Positions are top-left corners. ``group`` and ``size`` are -1 in unused slots. ``backdrop`` is
+    None where all backgrounds are plain.
+    """
 
     concept: np.ndarray  # [n, SLOTS]
     group: np.ndarray  # [n, SLOTS]
@@ -45,7 +54,7 @@ class Layout:
     y: np.ndarray
     colour: np.ndarray  # [n, 2, 3] top and bottom background colour, 0-255
     background: np.ndarray  # [n] index into BACKGROUNDS, -1: not named
-    backdrop: np.ndarray | None = None  # [n] index into scenery.backdrops(), -1: a plain background; None: all plain
+    backdrop: np.ndarray | None = None  # [n] index into scenery.backdrops(), -1: plain
 
     def groups(self, row: int) -> list[Group]:
         """The groups of equal objects in one scene."""
@@ -111,7 +120,8 @@ def draw_layout(n: int, rng: np.random.Generator, canvas: int = 256, tries: int 
 def overlaps(edge: np.ndarray, used: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
     """How deeply objects overlap, in pixels ``[n, tries]``, for one pair of slots after another.
 
-    ``edge`` and ``used`` ``[n, slots]``; ``x`` and ``y`` ``[n, tries, slots]`` are the top-left corners.
+    ``edge`` and ``used`` are ``[n, slots]``. ``x`` and ``y`` are the top-left corners,
+    ``[n, tries, slots]``.
     """
     for a in range(edge.shape[1]):
         for b in range(a):

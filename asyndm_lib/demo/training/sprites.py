@@ -17,8 +17,9 @@ from PIL import Image
 
 from .concepts import CONCEPTS, Concept
 
-#: Edge lengths in pixels. Sprites are drawn at their final size, so that scenes need no resampling.
 SIZES: tuple[int, ...] = tuple(range(64, 145, 16))
+"""Edge lengths in pixels. Sprites are drawn at their final size, so that scenes need no
+resampling."""
 
 
 def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:

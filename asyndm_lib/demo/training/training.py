@@ -14,8 +14,8 @@ from torch import nn
 
 
 class StageTimer:
-    """The progress of a stage that ends after some seconds or some iterations, whichever is given.
-    """
+    """The progress of a stage that ends after some seconds or some iterations, whichever is
+    given."""
 
     def __init__(self, seconds: float | None, iterations: int | None):
         if not seconds and not iterations:

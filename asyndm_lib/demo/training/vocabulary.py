@@ -13,8 +13,8 @@ from pathlib import Path
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 77
-#: Size of the text encoder. One layer, so that a word's meaning stays at its token.
 TEXT_CONFIG = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 1, "num_attention_heads": 4}
+"""The size of the text encoder. It has one layer, so that a word's meaning stays at its token."""
 
 
 def byte_symbols() -> list[str]:

@@ -23,8 +23,8 @@ INVERSION = 0.0
 
 
 def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tensor:
-    """DDIM with a zigzag in every step. ``guidance`` is what the host's predictions are made with.
-    """
+    """DDIM with a zigzag in every step. ``guidance`` is what the host's predictions are made
+    with."""
     strong = guidance.scale
     for step in run:
         eps = step.predict(x)
@@ -35,7 +35,7 @@ def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tens
             below = _move(step, x, eps, a, a_next)
             guidance.scale = INVERSION
             try:
-                # As DDIM's inversion goes: the noise at the lower point stands for that at the upper one.
+                # DDIM's inversion: the noise at the lower point stands for that at the upper one.
                 back = step.predict(below)
             finally:
                 guidance.scale = strong
@@ -50,8 +50,8 @@ def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tens
 
 
 def _move(step: Step, x: Tensor, eps: Tensor, a: PixelMap, to: PixelMap) -> Tensor:
-    """The latent after one move of DDIM without noise, from ``a`` to ``to``, in either direction.
-    """
+    """The latent after one move of DDIM without noise, from ``a`` to ``to``, in either
+    direction."""
     denoised = step.per_pixel(partial(denoised_of, x, eps), a)
     return step.per_pixel(lambda a_to: a_to.sqrt() * denoised + (1 - a_to).sqrt() * eps, to)
 

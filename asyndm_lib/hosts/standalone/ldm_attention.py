@@ -13,8 +13,8 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
 
 
 def scaled_dot_product(self: CrossAttention, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
-    """A replacement of ``CrossAttention.forward``. It calls the projections as the original does.
-    """
+    """A replacement of ``CrossAttention.forward``. It calls the projections as the original
+    does."""
     context = x if context is None else context
     projected = self.to_q(x), self.to_k(context), self.to_v(context)
     q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in projected)

@@ -26,8 +26,8 @@ it."""
 
 
 class TextEncoder(Protocol):
-    """What the encoders of this module have in common. ``padding`` is the token that fills a chunk.
-    """
+    """What the encoders of this module have in common. ``padding`` is the token that fills a
+    chunk."""
 
     start: int
     end: int
@@ -113,8 +113,8 @@ class Clip(nn.Module):
         return self.transformer(input_ids=ids).last_hidden_state
 
     def load(self, weights: dict[str, Tensor]) -> list[str]:
-        """Take the weights ``transformer.text_model.…``, and return the names of the missing ones.
-        """
+        """Take the weights ``transformer.text_model.…``, and return the names of the missing
+        ones."""
         own = self.transformer.state_dict()
         prefix = "transformer."
         if not any(name.startswith("text_model.") for name in own):

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's WebUI; see engine.py."""
+"""The engine of AUTOMATIC1111's WebUI; see engine.py."""
 
 from modules import sd_hijack, sd_models, shared
 
@@ -33,5 +33,5 @@ def without_model(without):
 
 
 def predictor(sampler):
-    """What knows the model's noise levels: ``(sigma → timestep, timestep → sigma)``."""
+    """The conversions of the model's noise levels: ``(sigma → timestep, timestep → sigma)``."""
     return sampler.model_wrap.sigma_to_t, sampler.model_wrap.t_to_sigma

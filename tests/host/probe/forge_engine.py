@@ -1,4 +1,4 @@
-"""Forge and its relatives; see engine.py."""
+"""The engine of Forge and its relatives; see engine.py."""
 
 from importlib.util import find_spec
 
@@ -18,10 +18,12 @@ def unet():
 def _patchers():
     """The UNets with their patches that the host keeps."""
     names = ("forge_objects", "forge_objects_original", "forge_objects_after_applying_lora")
-    objects = [getattr(shared.sd_model, name, None) for name in names]  # there is no model before the first picture
+    # There is no model before the first picture.
+    objects = [getattr(shared.sd_model, name, None) for name in names]
     patchers = [o.unet for o in objects if o is not None]
     loaded = [loaded.model for loaded in memory_management.current_loaded_models]
-    return patchers + [patcher for patcher in loaded if patcher is not None]  # some hold them by a weak reference
+    # Some hold them by a weak reference.
+    return patchers + [patcher for patcher in loaded if patcher is not None]
 
 
 def loaded():
@@ -51,9 +53,9 @@ def without_model(without):
 
 
 def predictor(sampler):
-    """What knows the model's noise levels: ``(sigma → timestep, timestep → sigma)``.
+    """The conversions of the model's noise levels: ``(sigma → timestep, timestep → sigma)``.
 
-    Not what some samplers have in between: LCM's knows every twentieth timestep only.
+    They are not what some samplers have in between: LCM's knows every twentieth timestep only.
     """
     model = shared.sd_model.forge_objects.unet.model
     own = model.predictor if hasattr(model, "predictor") else model.model_sampling
@@ -78,14 +80,15 @@ def as_transformer(on):
 
 
 class Wrapper:
-    """Of another extension, around each call of the model while it is ``on``."""
+    """A wrapper of another extension, around each call of the model while it is ``on``."""
 
     def __init__(self):
         self.on, self.calls = False, 0
 
     def put(self, p):
         unet = p.sd_model.forge_objects.unet.clone()
-        unet.set_model_unet_function_wrapper(lambda apply, call: self.called(apply, call))  # clones copy an object
+        # Clones copy an object.
+        unet.set_model_unet_function_wrapper(lambda apply, call: self.called(apply, call))
         p.sd_model.forge_objects.unet = unet
 
     def called(self, apply, call):
@@ -98,7 +101,7 @@ get_free_memory = memory_management.get_free_memory
 
 
 def little_memory(little):
-    """Too little to join the parts of a batch, as the host believes."""
+    """Make the host believe that there is too little memory to join the parts of a batch."""
     memory_management.get_free_memory = _none if little else get_free_memory
 
 

@@ -1,4 +1,5 @@
-"""The host's own sampler functions on one sequence of noise levels, with a model and random numbers that are given."""
+"""The host's own sampler functions on one sequence of noise levels, with a model and random numbers
+that are given."""
 
 import types
 
@@ -26,7 +27,7 @@ if engine.FORGE and not engine.NEO and not engine.REFORGE:
 
 
 class Torch:
-    """In the place of k-diffusion's torch: the given random numbers, and the t of DPM fast."""
+    """A stand-in for k-diffusion's torch, with the given random numbers and the t of DPM fast."""
 
     def __init__(self, noise, times):
         self._noise, self._times = iter(noise), times
@@ -42,7 +43,8 @@ class Torch:
 
 
 class Model:
-    """Treats every pixel on its own. ``sigma_of``: what it is called with → sigma."""
+    """A model that treats every pixel on its own. ``sigma_of`` turns what it is called with into
+    sigma."""
 
     cond_scale_miltiplier, need_last_noise_uncond, last_noise_uncond = 1.0, False, None
 
@@ -65,7 +67,8 @@ class Model:
 
 
 class Predictor:
-    """What Forge Neo's functions ask of the model: whether it is a flow, and how noise is added."""
+    """The part of a model that Forge Neo's functions ask: whether it is a flow, and how noise is
+    added."""
 
     def __init__(self, flow):
         self.prediction_type = "const" if flow else "epsilon"
@@ -78,7 +81,8 @@ class Predictor:
 
 
 def sample(name, x, noise, pixels, options):
-    """For each of ``pixels`` the function ``name`` from ``x`` through its descents, each with the sigma at its end."""
+    """The function ``name`` from ``x`` through its descents, for each of ``pixels``, each with the
+    sigma at its end."""
     x, noise = torch.tensor(x), [torch.tensor(numbers) for numbers in noise]
     return [_sample(name, x, noise, [torch.tensor(way) for way in ways], dict(options)).tolist() for ways in pixels]
 

@@ -1,4 +1,5 @@
-"""Test-only extension: what AsynDM left behind in the host, and accidents on demand, under /asyndm-probe/."""
+"""Test-only extension: what AsynDM left behind in the host, and accidents on demand, under
+/asyndm-probe/."""
 
 import collections
 import functools
@@ -31,7 +32,8 @@ class Accident(Exception):
 
 
 class _Armed:
-    """At the ``at``-th call of the UNet from now, ``what`` happens once: "raise", "interrupt" or "skip"."""
+    """An accident: at the ``at``-th call of the UNet from now ``what`` happens once, "raise",
+    "interrupt" or "skip"."""
 
     def __init__(self):
         self.what, self.at, self.calls, self.rows, self.handle = "nothing", 0, 0, [], None
@@ -60,7 +62,8 @@ class _Armed:
 
 
 armed = _Armed()
-samplers = collections.deque(maxlen=32)  # since the last look: they die with their job, and a patch on them unseen
+# Since the last look: they die with their job, and a patch on them unseen.
+samplers = collections.deque(maxlen=32)
 slowed = {"concavity": 0.0}
 
 
@@ -81,7 +84,8 @@ class Probe(scripts.Script):
 
 
 def slow(sampler, k):
-    """Give the host's own sampler the schedule of AsynDM's whole picture: every pixel on one quadratic clock."""
+    """Give the host's own sampler the schedule of AsynDM's whole picture: every pixel on one
+    quadratic clock."""
     if sampler.funcname is getattr(sd_samplers_timesteps_impl, "unipc", None):
         return  # see slow_time_steps()
     if hasattr(sampler, "get_sigmas"):
@@ -118,7 +122,7 @@ def along_the_clock(timesteps, k):
 
 
 def slow_time_steps(self, usual, *args, **kwargs):
-    """Of UniPC, which makes its own."""
+    """The schedule of UniPC, which makes its own."""
     times = usual(self, *args, **kwargs)
     k = slowed["concavity"]
     return torch.cat([along_the_clock(times[:-1], k), times[-1:]]) if k else times
@@ -136,7 +140,8 @@ def modules_of_models():
 
 
 def ours(value):
-    """Whether ``value`` is code of the extension; functools.wraps hides its name but not its file."""
+    """Whether ``value`` is code of the extension; functools.wraps hides its name but not its
+    file."""
     if inspect.ismethod(value):
         value = value.__func__
     if isinstance(value, functools.partial):
@@ -234,7 +239,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.post("/asyndm-probe/reload")
     def reload():
-        """As the page's "Reload UI" does."""
+        """Reload the page's scripts, as its "Reload UI" does."""
         shared.state.request_restart()
         return {}
 

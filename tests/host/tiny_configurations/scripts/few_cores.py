@@ -1,5 +1,8 @@
-"""Test-only extension: Forge's soft inpainting shows the start picture alone where there are six processor cores or
-fewer (it divides its work among -1 of them). Here it believes in more, and works on one."""
+"""A test-only extension for machines of few cores.
+
+Forge's soft inpainting divides its work among two processor cores fewer than there are. With too
+few it shows the start picture alone. Here it believes in more cores, and works on one.
+"""
 
 from modules import script_callbacks, scripts
 

@@ -1,4 +1,5 @@
-"""Test-only extension: Forge takes its configurations from beside the models, cut down to the tiny models' size.
+"""Test-only extension: Forge takes its configurations from beside the models, cut down to the tiny
+models' size.
 
 reForge has its own in code; there the sizes are given to what it builds of them.
 """

@@ -1,7 +1,9 @@
-"""Stand-in for sd-webui-controlnet: a UNet forward of its own, marked prompts, a control model, a reference picture.
+"""Stand-in for sd-webui-controlnet: a UNet forward of its own, marked prompts, a control model, a
+reference picture.
 
-The reference picture goes through the host's own forward first, noised to the timestep of the call, and the
-self-attentions of the pass that follows look at it too. The forward stays in place until the next job.
+The reference picture goes through the host's own forward first, noised to the timestep of the call,
+and the self-attentions of the pass that follows look at it too. The forward stays in place until
+the next job.
 """
 
 import hashlib
@@ -21,7 +23,7 @@ seen = {"timesteps": [], "references": []}
 
 
 def marked(conditioning):
-    """A first token before every prompt's, by which the forward knows them."""
+    """The prompts with a token before each one's first, by which the forward knows them."""
     if isinstance(conditioning, MulticondLearnedConditioning):
         return MulticondLearnedConditioning(conditioning.shape, marked(conditioning.batch))
     if isinstance(conditioning, ComposableScheduledPromptConditioning):
@@ -38,7 +40,7 @@ def unmarked(context):
 
 
 class ControlModel(torch.nn.Module):
-    """Something to add to a feature map, from a picture and each row's time."""
+    """A model that makes something to add to a feature map, from a picture and each row's time."""
 
     def forward(self, timesteps, h):
         (rows,) = timesteps.shape

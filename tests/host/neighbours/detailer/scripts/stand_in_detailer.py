@@ -1,4 +1,5 @@
-"""Stand-in for ADetailer: an img2img job inside ``postprocess_image``, with the scripts whose file names are listed."""
+"""Stand-in for ADetailer: an img2img job inside ``postprocess_image``, with the scripts whose file
+names are listed."""
 
 from copy import copy
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Stand-in for sd-dynamic-thresholding: a sampler of another name, whose denoiser's class combines the guidance."""
+"""Stand-in for sd-dynamic-thresholding: a sampler of another name, whose denoiser's class combines
+the guidance."""
 
 import gradio as gr
 import modules.scripts as scripts

@@ -1,4 +1,5 @@
-"""Stand-in for sd-webui-freeu: the UNet's ``th.cat`` scales backbone and skip connection where they meet."""
+"""Stand-in for sd-webui-freeu: the UNet's ``th.cat`` scales backbone and skip connection where they
+meet."""
 
 import functools
 

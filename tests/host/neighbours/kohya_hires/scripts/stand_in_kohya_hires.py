@@ -1,4 +1,5 @@
-"""Stand-in for sd-webui-kohya-hiresfix: in the first steps the UNet's inner blocks work on half the resolution."""
+"""Stand-in for sd-webui-kohya-hiresfix: in the first steps the UNet's inner blocks work on half the
+resolution."""
 
 import gradio as gr
 import modules.scripts as scripts
@@ -6,7 +7,7 @@ import torch
 from modules import script_callbacks, shared
 
 UNTIL = 0.6
-"""The part of the steps."""
+"""The part of the steps in which it works."""
 
 
 class Resized(torch.nn.Module):

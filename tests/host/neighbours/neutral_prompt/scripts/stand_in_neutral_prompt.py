@@ -1,4 +1,5 @@
-"""Stand-in for sd-webui-neutral-prompt: ``AND_PERP`` is ``AND`` whose part of the guidance is made perpendicular."""
+"""Stand-in for sd-webui-neutral-prompt: ``AND_PERP`` is ``AND`` whose part of the guidance is made
+perpendicular."""
 
 import functools
 import re
@@ -31,7 +32,7 @@ class NeutralPrompt(scripts.Script):
 
 
 def remember(prompts):
-    """Per picture, which of its parts are perpendicular."""
+    """Keep which parts of each picture's prompt are perpendicular."""
     NeutralPrompt.perpendicular = [[False, *(word == "AND_PERP" for word in PART.findall(text))] for text in prompts]
 
 

@@ -1,4 +1,5 @@
-"""Lets the real sd-webui-controlnet load a control model of the tiny checkpoints' size, and tells what it is given."""
+"""Lets the real sd-webui-controlnet load a control model of the tiny checkpoints' size, and tells
+what it is given."""
 
 import sys
 
