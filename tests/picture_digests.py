@@ -2,7 +2,7 @@
 by a bit.
 
     python tests/picture_digests.py record FILE        # before the change
-    python tests/picture_digests.py compare FILE       # after it; exit code 1 if any picture differs
+    python tests/picture_digests.py compare FILE       # after it; exit code 1 if a picture differs
 
 The pictures are every sampler × curve × mask timing, then the other settings and shapes. Sums are
 comparable on one machine with one PyTorch and one number of threads. ``--only PART`` takes those
