@@ -89,7 +89,7 @@ REFERENCE = re.compile(r":(?:mod|class|func|meth|data|attr):`~?([\w.]+)`")
 
 @cache
 def names() -> dict[str, set[str]]:
-    """The names that each module of the package defines or imports, and the attributes that it sets."""
+    """The names that each module of the package defines or imports, and the attributes it sets."""
     found = {}
     for file in PACKAGE.rglob("*.py"):
         own = found.setdefault(".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)), set())
