@@ -10,8 +10,8 @@ from asyndm_lib.clock.schedule import NoiseLevels
 class AuthorsGrid:
     """The integer timesteps of the authors' code, for parity with it.
 
-    Progress starts at timestep ``T + 1`` and takes ``N`` equal strides to timestep 1, the first of them
-    before the first evaluation; the state is rounded to an integer where it meets the model.
+    Progress starts at timestep ``T + 1`` and takes ``N`` equal strides to timestep 1, the first of
+    them before the first evaluation; the state is rounded to an integer where it meets the model.
     """
 
     lead = 1

@@ -41,7 +41,7 @@ DECODED = 64
 class Noise:
     """The random numbers of a batch, each picture's from its own seed, kept for all methods to draw again.
 
-    They are those that :class:`hosts.embedded.Embedded` draws for the same seeds.
+    They are those that :class:`hosts.standalone.embedded.Embedded` draws for the same seeds.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device):

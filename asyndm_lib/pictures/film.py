@@ -83,6 +83,7 @@ class Film:
         end = max(seen.total - 1, 1)  # where all pixels meet
         if seen.i in {min(round(n * end / self._most), end - 1) for n in range(self._most)}:
             index = seen.sigma.index
+            assert seen.sigma.timesteps is not None  # a run knows them when it is seen
             timesteps = seen.sigma.timesteps.float()[index][:, 0].cpu()
             related = torch.zeros_like(index, dtype=torch.bool) if seen.mask is None else seen.mask.related
             self._steps.append((seen.i, seen.total, seen.sigma.scalar.item(), timesteps, related[:, 0].cpu()))
