@@ -162,7 +162,7 @@ def test_runs_and_masks_know_no_family_by_name(room):
     assert not named, "\n".join(named)
 
 
-_MOVING = ("clock", "models", "interface")
+_MOVING = ("interface",)
 
 
 @pytest.mark.parametrize(
