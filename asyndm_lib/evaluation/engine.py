@@ -1,4 +1,6 @@
-"""Pictures of many prompts at once: the embedded host, with another prompt for each picture of a batch."""
+"""Pictures of many prompts at once: the embedded host, with another prompt for each picture of a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ DECODED = 64
 
 
 class Noise:
-    """The random numbers of a batch, each picture's from its own seed, kept for all methods to draw again.
+    """The random numbers of a batch, each picture's from its own seed, kept for all methods to
+    draw again.
 
     They are those that :class:`hosts.standalone.embedded.Embedded` draws for the same seeds.
     """
@@ -91,9 +94,11 @@ class Batches(Embedded):
     def make(
         self, prompts: Sequence[Prompt], noise: Noise, way: Way, method: Method, observers: Sequence[Observer] = ()
     ) -> Tensor:
-        """The final latents ``[B, C, h, w]``, one of each of ``prompts``, by ``method`` on the sampler of ``way``.
+        """The final latents ``[B, C, h, w]``, one of each of ``prompts``, by ``method`` on the
+        sampler of ``way``.
 
-        Raises :class:`Unsupported` for a prompt of more than one chunk, or a peer that does not go with the sampler.
+        Raises :class:`Unsupported` for a prompt of more than one chunk, or a peer that does not go
+        with the sampler.
         """
         model, batch = self._model, len(prompts)
         context = self._context([prompt.text for prompt in prompts])
@@ -176,9 +181,11 @@ def _guidance(peer: str | None, scale: float) -> Guidance:
 
 @contextmanager
 def _fast_layers(unet: nn.Module) -> Iterator[None]:
-    """ldm's attention by PyTorch's fused kernel, which keeps no maps, and its norms in half precision.
+    """ldm's attention by PyTorch's fused kernel, which keeps no maps, and its norms in half
+    precision.
 
-    The projections are called as ever. Norms in single precision take a third of the time of such a small model.
+    The projections are called as ever. Norms in single precision take a third of the time of such
+    a small model.
     """
     forwards = {CrossAttention: scaled_dot_product, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
     with ExitStack() as stack:

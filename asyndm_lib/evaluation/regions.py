@@ -28,10 +28,10 @@ class Control:
     """A change to the masks.
 
     ``mask`` is "own"; "inverted", where what is not related lags; or "random", where as many cells
-    lag elsewhere, in blobs that stay where they are. ``first`` is whether all lags before the first
-    map exists, as the paper has it. ``start`` and ``stop`` are the share of the steps from which and
-    until which anything lags. ``smooth`` is whether a 3×3 binomial smooths the token maps before the
-    threshold.
+    lag elsewhere, in blobs that stay where they are. ``first`` is whether all lags before the
+    first map exists, as the paper has it. ``start`` and ``stop`` are the share of the steps from
+    which and until which anything lags. ``smooth`` is whether a 3×3 binomial smooths the token
+    maps before the threshold.
     """
 
     mask: str = "own"
@@ -81,7 +81,7 @@ class ControlledRule:
         return Mask(related, strongest * related)
 
     def _elsewhere(self, related: Tensor, size: Sequence[int]) -> Tensor:
-        """As many cells of every picture as are related, the first in its own random order."""
+        """Cells of every picture, as many as are related, the first in its own random order."""
         cells = resize(related, *size).flatten(1)
         if self._order is None:
             generator = torch.Generator().manual_seed(0)

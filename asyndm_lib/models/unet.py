@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -78,12 +79,12 @@ PLAIN = UNet(PixelTimesteps, token_maps.TokenMaps)
 """The same in the forms that state the method, which the fast ones are tested against."""
 
 
-def own_pass(unet: nn.Module) -> OwnPass:
+def own_pass(unet: Any) -> OwnPass:
     """Tells the caller's own pass through ``unet`` from an extension's."""
     return OwnPass(unet, unet.input_blocks[0])
 
 
-def time_sites(unet: nn.Module) -> TimeSites:
+def time_sites(unet: Any) -> TimeSites:
     """The places of ``unet`` through which the timestep enters."""
     label_emb = getattr(unet, "label_emb", None)
     if not isinstance(label_emb, nn.Module):
@@ -91,17 +92,17 @@ def time_sites(unet: nn.Module) -> TimeSites:
     return TimeSites(unet.time_embed, label_emb, res_blocks(unet), own_pass(unet))
 
 
-def res_blocks(unet: nn.Module) -> list[nn.Module]:
+def res_blocks(unet: Any) -> list[nn.Module]:
     """The blocks that the timestep's embedding enters, through their ``emb_layers``."""
     return [module for module in _parts(unet) if _is_res_block(module)]
 
 
-def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
+def token_map_layers(unet: Any, height: int, width: int) -> MapLayers:
     """The layers to read for a latent of ``height`` × ``width``.
 
     Raises :class:`Unsupported` if there is no text cross-attention.
     """
-    layers: dict[int, list[tuple[nn.Module, nn.Module | None]]] = {}
+    layers: dict[int, list[tuple[Any, Any]]] = {}
     for attention, factor, transformer in _cross_attentions(unet):
         layers.setdefault(factor, []).append((attention, transformer))
     if not layers:
@@ -114,18 +115,18 @@ def token_map_layers(unet: nn.Module, height: int, width: int) -> MapLayers:
     return MapLayers(attentions, list(transformers), size, own_pass(unet))
 
 
-def cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int]]:
+def cross_attentions(unet: Any) -> Iterator[tuple[Any, int]]:
     """Every ``attn2``, with the factor by which its map is smaller than the latent."""
     yield from ((attention, factor) for attention, factor, _ in _cross_attentions(unet))
 
 
-def _cross_attentions(unet: nn.Module) -> Iterator[tuple[nn.Module, int, nn.Module | None]]:
+def _cross_attentions(unet: Any) -> Iterator[tuple[Any, int, Any]]:
     """Every ``attn2`` with its factor, and the transformer that it is in, if it is in one."""
     factor = 1
     for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
         modules = _parts(block)
         for module in modules:
-            transformer = module if "transformer_blocks" in module._modules else None
+            transformer: Any = module if "transformer_blocks" in module._modules else None
             holders = (module,) if transformer is None else transformer.transformer_blocks._modules.values()
             for part in holders:
                 attention = part._modules.get("attn2")

@@ -36,7 +36,7 @@ class Seen:
 Observer = Callable[[Seen], None]
 
 REMEMBERED = 4
-"""So many steps before the present one a sampler can look at the noise levels of."""
+"""How many past noise levels a step remembers."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class TimeSites:
 
     time_embed: nn.Module
     label_emb: nn.Module | None
-    blocks: list[nn.Module]
+    blocks: list[Any]
     own_pass: OwnPass
 
 

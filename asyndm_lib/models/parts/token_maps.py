@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +32,13 @@ class MapLayers:
     row of pixels. ``size`` is the maps' own.
     """
 
-    attentions: list[nn.Module]
+    attentions: list[Any]
     transformers: list[nn.Module]
     size: Size
     own_pass: OwnPass
 
 
-def scale(attention: nn.Module) -> float:
+def scale(attention: Any) -> float:
     """The factor of an attention's scores. Forge's has only the size of a head, which gives the
     usual one.
     """
@@ -108,7 +109,7 @@ class TokenMaps:
             self._query = query.clone()  # an attention back end may scale it in place
 
     @torch.no_grad()
-    def _after_key(self, attention: nn.Module, key: Tensor) -> None:
+    def _after_key(self, attention: Any, key: Tensor) -> None:
         query, self._query = self._query, None
         height, width = self._here
         if self._weights is None or query is None or query.shape[1] != height * width:
