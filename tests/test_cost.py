@@ -105,12 +105,12 @@ def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, t
     assert '"sampler": "DPM++ SDE"' in (tmp_path / "there" / "bench.json").read_text()
 
 
-def test_the_readmes_table_is_the_committed_measurement():
+def test_the_pages_table_is_the_committed_measurement():
     root = Path(__file__).parents[1]
     rows = json.loads((root / "docs" / "bench-h100.json").read_text())["rows"]
     lines = [line(Figures(**{**row, "case": Case(**row["case"])})) for row in rows]
     assert len(lines) > 5
-    assert "\n".join([HEAD, *lines]) in (root / "README.md").read_text(encoding="utf-8")
+    assert "\n".join([HEAD, *lines]) in (root / "docs" / "COST.md").read_text(encoding="utf-8")
 
 
 def test_the_sdxl_stand_in_takes_labels_and_has_sdxls_depths():

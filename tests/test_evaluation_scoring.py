@@ -28,7 +28,7 @@ from asyndm_lib.evaluation.runner import jobs
 from asyndm_lib.evaluation.subjects import EMBEDDED
 from asyndm_lib.prompt.target_list import parse_targets
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "EVALUATION.md"
 ALL = sets(PLAIN)
 IN_SCENERIES = sets(SCENERY)
 
@@ -260,26 +260,26 @@ def test_a_prompt_on_several_samplers_is_one_prompt():
     assert estimate == statistics.mean([((4 + 1) - (2 + 3)) / 8, 0, 1 / 2])
 
 
-def test_a_readme_without_marks_is_refused(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("# nothing\n")
+def test_a_page_without_marks_is_refused(tmp_path):
+    page = tmp_path / "EVALUATION.md"
+    page.write_text("# nothing\n")
     with pytest.raises(AsynDMError, match="has no lines"):
-        table.insert(readme, "x", "results")
+        table.insert(page, "x", "results")
     begin, end = table.marks("results")
-    readme.write_text(f"a\n{begin}\nold\n{end}\nb\n")
-    table.insert(readme, "new", "results")
-    assert readme.read_text() == f"a\n{begin}\nnew\n{end}\nb\n"
+    page.write_text(f"a\n{begin}\nold\n{end}\nb\n")
+    table.insert(page, "new", "results")
+    assert page.read_text() == f"a\n{begin}\nnew\n{end}\nb\n"
     with pytest.raises(AsynDMError, match="<!-- other: begin -->"):
-        table.insert(readme, "new", "other")
+        table.insert(page, "new", "other")
 
 
 @pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json"])
-def test_the_readmes_tables_are_those_of_the_results_files(capsys, file):
+def test_the_pages_tables_are_those_of_the_results_files(capsys, file):
     path = results.FILE.with_name(file)
     assert cli.main(["evaluate", "--table", "--results", str(path)]) == 0
     printed = capsys.readouterr().out.strip()
     begin, end = table.marks(path.stem)
-    inside = README.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
+    inside = PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
     assert inside == printed
 
 

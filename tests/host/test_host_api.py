@@ -1,5 +1,6 @@
-"""The API: named settings, its refusals, the endpoints of the extension, and the README's
-examples."""
+"""The API: named settings, its refusals, the endpoints of the extension, and the examples of
+docs/API.md.
+"""
 
 from __future__ import annotations
 
@@ -384,11 +385,11 @@ def test_both_with_passwords(alone):
         assert status_of(server, OF_THE_PAGE, QUESTION, opener=person) == 200
 
 
-# The README
+# docs/API.md
 
 
-def readme(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / "README.md").read_text("utf-8"), re.M | re.S)
+def example(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / "docs" / "API.md").read_text("utf-8"), re.M | re.S)
 
 
 def ran(command, folder):
@@ -405,8 +406,8 @@ def as_here(code, host):
 
 
 @pytest.mark.usefixtures("quiet")
-def test_the_readmes_curl(host, tmp_path):
-    (code,) = readme("bash")
+def test_the_pages_curl(host, tmp_path):
+    (code,) = example("bash")
     ran(["bash", "-ec", as_here(code, host)], tmp_path)
     answer = json.loads((tmp_path / "answer.json").read_text("utf-8"))
     info = json.loads(answer["info"])
@@ -414,8 +415,8 @@ def test_the_readmes_curl(host, tmp_path):
 
 
 @pytest.mark.usefixtures("quiet")
-def test_the_readmes_python(host, tmp_path):
-    (code,) = readme("python")
+def test_the_pages_python(host, tmp_path):
+    (code,) = example("python")
     said = ran([sys.executable, "-c", as_here(code, host)], tmp_path)
     assert said.splitlines() == ["cat is in the prompt", "zebra is not in the prompt"]
     text = pictures.infotext((tmp_path / "cat.png").read_bytes())

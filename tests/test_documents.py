@@ -1,0 +1,124 @@
+"""The documents: their length, their links, their commands, and what they say of the settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from asyndm_lib import cli
+from asyndm_lib.settings.presets import PRESETS
+from asyndm_lib.settings.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = re.compile(r"(<!-- (\w+): begin -->).*?(<!-- \2: end -->)", re.S)
+FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
+
+
+def prose(page: Path) -> str:
+    """The page without what a command writes, without code, tables and pictures."""
+    text = FENCED.sub("", GENERATED.sub("", page.read_text("utf-8")))
+    return "\n".join("" if line.startswith(("|", "![")) else line for line in text.splitlines())
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the page's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text("utf-8")), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows(page: str, head: str) -> dict[str, list[str]]:
+    """The rows of the table below ``head``, by their first cell."""
+    table = (ROOT / page).read_text("utf-8").split(head, 1)[1].split("\n\n", 1)[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[1:]]
+    return {row[0]: row[1:] for row in cells}
+
+
+def shown(value: object) -> str:
+    """A setting's value as a table has it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_prose_is_over_100_columns(page):
+    assert [line for line in prose(page).splitlines() if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    assert links
+    for link in links:
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page):
+    named = re.findall(r"`((?:asyndm_lib|tests|docs|scripts|javascript)/[\w./-]*)`", page.read_text("utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_section_of_the_method_that_a_docstring_cites_is_there():
+    sections = re.findall(r"^## (\d)\.", (ROOT / "docs" / "METHOD.md").read_text("utf-8"), re.M)
+    assert sections == list("123456")
+    files = [*(ROOT / "asyndm_lib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    cited = {n for file in files for n in re.findall(r"METHOD\.md,\s+section (\d+)", file.read_text("utf-8"))}
+    assert cited <= set(sections)
+
+
+def test_every_command_can_be_read():
+    found = set()
+    for page in PAGES:
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        found |= set(re.findall(r"^python -m asyndm_lib (.*)$", text, re.M))
+        found |= set(re.findall(r"`python -m asyndm_lib ([^`]+)`", text))
+    words = [shlex.split(command, comments=True) for command in found]
+    assert len(words) > 10
+    for command in words:
+        if "--help" in command or command in (["generate"], ["install-model"]):
+            assert command[0] in ("generate", "bench")
+        elif command == ["generate", "--checkpoint", "FILE"]:
+            assert cli.parser().parse_args([*command, "a cat"])
+        else:
+            assert cli.parser().parse_args(["1" if word == "N" else word for word in command])
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "default"),
+    [
+        ("README.md", "| setting | default | meaning |\n", 0),
+        ("docs/SETTINGS.md", "| setting | API and command line | values | default | meaning |\n", 2),
+    ],
+)
+def test_the_settings_tables_have_every_setting_in_order_with_its_default(page, head, default):
+    table = rows(page, head)
+    assert list(table) == [f.metadata["label"] for f in fields(Settings)]
+    for f in fields(Settings):
+        assert table[f.metadata["label"]][default] == shown(f.default)
+
+
+def test_the_settings_page_names_every_setting_as_a_program_does():
+    table = rows("docs/SETTINGS.md", "| setting | API and command line | values | default | meaning |\n")
+    assert [row[0] for row in table.values()] == [f"`{f.name}`" for f in fields(Settings)]
+
+
+def test_the_presets_table_is_that_of_the_presets():
+    table = rows("docs/SETTINGS.md", "| preset | concavity | curve | mask timing | mask threshold |\n")
+    for name, preset in PRESETS.items():
+        values = [preset[key] for key in ("concavity", "curve", "mask_timing", "threshold")]
+        assert table[name.capitalize()] == list(map(shown, values))
