@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
@@ -20,6 +21,12 @@ def distance(one: bytes, other: bytes) -> float:
 
 def same_pixels(one: bytes, other: bytes) -> bool:
     return np.array_equal(pixels(one), pixels(other))
+
+
+def digest(png: bytes) -> str:
+    """Of the pixels and the size, not of the file."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    return hashlib.md5(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
 def has_content(png: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pictures
 import pytest
 from family import HOST
 
@@ -44,6 +46,7 @@ OPTIONS = {
     "save_init_img": False,
     **HOST.options,
 }
+DIGESTS = os.environ.get("ASYNDM_DIGESTS")
 START_SECONDS = 180
 REQUEST_SECONDS = 300
 
@@ -156,13 +159,33 @@ class WebUI:
     def make(self, request: dict[str, Any], kind: str = "txt2img") -> Answer:
         if "infotext" in request and "API infotext" in HOST.lacks:
             pytest.skip(HOST.lacks["API infotext"])
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+        asked = HOST.asked(request)
         start = time.monotonic()
-        status, answer = self.call(f"/sdapi/v1/{kind}", HOST.asked(request))
+        status, answer = self.call(f"/sdapi/v1/{kind}", asked)
         seconds = time.monotonic() - start
         if status != 200:
-            return Answer(status, [], answer if isinstance(answer, dict) else {"answer": answer}, seconds)
-        pictures = [base64.b64decode(picture) for picture in answer["images"]]
-        return Answer(status, pictures, json.loads(answer["info"]), seconds)
+            made = Answer(status, [], answer if isinstance(answer, dict) else {"answer": answer}, seconds)
+        else:
+            files = [base64.b64decode(picture) for picture in answer["images"]]
+            made = Answer(status, files, json.loads(answer["info"]), seconds)
+        if DIGESTS:
+            self._record(test, kind, asked, made)
+        return made
+
+    def _record(self, test: str, kind: str, asked: dict[str, Any], made: Answer) -> None:
+        """Append a line of the file ``ASYNDM_DIGESTS``, for digests.py to compare with another commit's."""
+        line = {
+            "test": test,
+            "server": self.folder.name,
+            "kind": kind,
+            "request": _md5(asked),
+            "status": made.status,
+            "pictures": [pictures.digest(png) for png in made.pictures],
+            "infotext": _md5(made.info.get("infotexts")),
+        }
+        with Path(DIGESTS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     @staticmethod
     def _checked(status: int, answer: Any) -> Any:
@@ -192,6 +215,10 @@ def python_of(webui: Path) -> str:
     """The WebUI's own Python."""
     own = webui / "venv" / "bin" / "python"
     return os.environ.get("ASYNDM_WEBUI_PYTHON") or (str(own) if own.exists() else sys.executable)
+
+
+def _md5(value: Any) -> str:
+    return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _free_port() -> int:
