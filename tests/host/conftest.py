@@ -4,8 +4,9 @@ with.
     ASYNDM_WEBUI=/path/to/stable-diffusion-webui pytest tests/host
 
 The WebUI's own folder is only read: models, settings and caches are in a temporary folder.
-``ASYNDM_WEBUI_PYTHON`` names its Python where that is not venv/bin/python in it. ``ASYNDM_DIGESTS`` names a file to
-which every answer adds a line with digests of its pictures' pixels; digests.py compares the files of two commits.
+``ASYNDM_WEBUI_PYTHON`` names its Python where that is not venv/bin/python in it.
+``ASYNDM_DIGESTS`` names a file to which every answer adds a line with digests of its pictures'
+pixels; digests.py compares the files of two commits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether two runs of the host suite with ``ASYNDM_DIGESTS`` made the same pictures, pixel by pixel.
+"""Compare the pictures of two runs of the host suite, recorded with ``ASYNDM_DIGESTS``.
 
     python tests/host/digests.py BASE NEW
 
-An answer is compared with the one to the same request, from the same server in the same test, as often as it was asked
-there. Exits with 1 if any differs, or is there in one file only.
+An answer is compared with the one to the same request, from the same server in the same test, as
+often as it was asked there. Exits with 1 if any differs, or is there in one file only.
 """
 
 from __future__ import annotations

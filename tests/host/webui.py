@@ -174,7 +174,9 @@ class WebUI:
         return made
 
     def _record(self, test: str, kind: str, asked: dict[str, Any], made: Answer) -> None:
-        """Append a line of the file ``ASYNDM_DIGESTS``, for digests.py to compare with another commit's."""
+        """Append a line of the file ``ASYNDM_DIGESTS``, for digests.py to compare with another
+        commit's.
+        """
         line = {
             "test": test,
             "server": self.folder.name,
