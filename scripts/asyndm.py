@@ -9,7 +9,7 @@ import modules.scripts as scripts
 from modules import script_callbacks
 
 from asyndm_lib import hosts
-from asyndm_lib.interface import accordion, api, gallery, marking, options, preparation, xyz
+from asyndm_lib.interface import accordion, api, gallery, job, marking, options, preparation, xyz
 
 # Chosen here, not at the first use: the WebUI has this folder on its path only while it loads
 # this file.
@@ -39,7 +39,7 @@ class AsynDM(scripts.Script):
 
     def before_process_batch(self, p, *args, **kwargs):
         marking.unshield(p)
-        preparation.begin(p)
+        job.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         preparation.prepare(host, p, args)

@@ -10,13 +10,14 @@ import pytest
 
 from asyndm_lib.errors import AsynDMError
 from asyndm_lib.interface import arguments, infotext
+from asyndm_lib.interface.job import Job
 from asyndm_lib.settings.settings import Settings
 
 NOTHING = SimpleNamespace()
 
 
 def cell(**axes):
-    return SimpleNamespace(**{arguments.AXES: axes})
+    return SimpleNamespace(asyndm=Job(axes=axes))
 
 
 def asked(*args):

@@ -1,20 +1,22 @@
-"""One module per program that makes pictures.
+"""One package per WebUI, each with its ``adapter``: all that the interface needs of that WebUI.
 
-A WebUI's adapter has five functions: ``check`` (can the coming sampling call run on sigma maps),
-``prompt_targets`` (the target words in its prompts), ``attach`` (have it run so), ``detach``, and
-``typed_prompt`` (how a prompt would be read).
+An adapter is a :class:`common.adapter.Adapter`, or refuses as :mod:`hosts.unknown` does. Nothing
+here knows the interface. ``standalone`` makes pictures without a WebUI.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .common.adapter import Adapter
 
 
-def webui() -> ModuleType:
-    """The adapter of the WebUI that we are loaded into."""
-    return import_module(_adapter(), __name__)
+def webui() -> Adapter:
+    """The adapter of the WebUI that has loaded us."""
+    return import_module(_adapter(), __name__).adapter
 
 
 def _adapter() -> str:

@@ -8,13 +8,17 @@ from typing import Any, NoReturn
 from ..errors import Unsupported
 
 
-def detach(sampler: Any) -> None:
-    """Nothing was attached."""
+class Unknown:
+    """What is used of an :class:`common.adapter.Adapter` whose ``check`` refuses. It imports nothing of the host."""
+
+    def detach(self, sampler: Any) -> None:
+        """Do nothing: nothing was attached."""
+
+    def check(self, p: Any) -> NoReturn:
+        raise Unsupported("this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge, Forge Neo and reForge are")
+
+    def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> NoReturn:
+        self.check(None)
 
 
-def check(p: Any) -> NoReturn:
-    raise Unsupported("this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge, Forge Neo and reForge are")
-
-
-def typed_prompt(prompt: str, steps: int, styles: Sequence[str]) -> NoReturn:
-    check(None)
+adapter = Unknown()

@@ -11,8 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
@@ -24,6 +23,9 @@ from ..prompt.target_list import MAX_LENGTH
 from ..settings.schema import schema
 from . import arguments
 
+if TYPE_CHECKING:  # it imports what a WebUI that is not supported may lack
+    from ..hosts.common.adapter import Adapter
+
 PICTURE_REQUESTS = ("/sdapi/v1/txt2img", "/sdapi/v1/img2img")
 MAX_BYTES = 256 * 1024
 MAX_PROMPT = 8000
@@ -34,8 +36,8 @@ SECONDS = 5.0
 """After which the question what the words of a prompt are is given up."""
 
 
-def mount(host: ModuleType, demo: Any, app: FastAPI) -> None:
-    """Add the endpoints to the ``app`` of ``host`` (an adapter, see :mod:`hosts`). ``demo``: its page, or None."""
+def mount(host: Adapter, demo: Any, app: FastAPI) -> None:
+    """Add the endpoints to the ``app`` of the WebUI ``host``. ``demo``: its page, or None."""
     ours = [route for route in app.routes if getattr(route, "path", None) in PICTURE_REQUESTS]
     login = [route for route in app.routes if getattr(route, "path", None) == "/login_check"]
     for route in ours:
@@ -61,11 +63,11 @@ async def _refuse_wrong_settings(request: Request) -> None:
         raise HTTPException(422, f"AsynDM: {error}") from None
 
 
-def _tokens(host: ModuleType) -> Callable[[Request], Any]:
+def _tokens(host: Adapter) -> Callable[[Request], Any]:
     turn = asyncio.Lock()  # one at a time, so that a picture that is being made hardly waits
 
     async def tokens(request: Request) -> dict[str, Any]:
-        """Which tokens of a prompt stand for which target (see :func:`asyndm_lib.matching.match`)."""
+        """Which tokens of a prompt stand for which target (see :func:`asyndm_lib.prompt.report.match`)."""
         try:
             question = _question(await _body(request))
         except SettingsError as error:
@@ -112,7 +114,7 @@ def _question(body: bytes) -> dict[str, Any]:
     return question
 
 
-def _answer(host: ModuleType, prompt: str, targets: str, steps: int, styles: Sequence[str]) -> dict[str, Any]:
+def _answer(host: Adapter, prompt: str, targets: str, steps: int, styles: Sequence[str]) -> dict[str, Any]:
     end = time.monotonic() + SECONDS
     try:
         typed = host.typed_prompt(prompt, steps, styles)

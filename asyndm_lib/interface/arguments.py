@@ -8,15 +8,13 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..settings.settings import Settings
+from . import job
 
 TITLE = "AsynDM"
 """The script's title, by which API requests name it, in upper or lower case."""
 
 NAMES = ("enabled", *(f.name for f in fields(Settings)))
 """The order of the script's arguments, which saved API requests rely on: new ones go to the end."""
-
-AXES = "asyndm_xyz"
-"""The attribute of the host's ``StableDiffusionProcessing`` with what the axes of an X/Y/Z plot set."""
 
 
 def of(p: Any, args: Sequence[Any]) -> Settings | None:
@@ -30,7 +28,7 @@ def of(p: Any, args: Sequence[Any]) -> Settings | None:
         values = {"enabled": True, **args[0]}
     else:
         values = {"enabled": False, **dict(zip(NAMES, args, strict=False))}
-    if axes := getattr(p, AXES, None):
+    if axes := job.of(p).axes:
         values |= {"enabled": True, **axes}
     return _settings(values) if _enabled(values) else None
 

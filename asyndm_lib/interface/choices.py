@@ -1,22 +1,27 @@
-"""What a job chose by itself: kept on it, written to its infotexts, and told."""
+"""The words that a job chose by itself: kept in it, written to its infotexts, and told."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..masks.choice import Chosen
-from . import infotext, messages
+from . import infotext, job, messages
 
 
 def note(p: Any, chosen: Chosen) -> None:
-    """After a sampling call of ``p``. A second pass that chose anew (its prompt is another) adds to the first's."""
+    """Keep, write and tell what a sampling call of ``p`` chose.
+
+    A second pass that chose anew, for a prompt of its own, adds to what the first one chose.
+    """
     first = p.iteration * p.batch_size
-    for number, words in enumerate(chosen, start=first):
-        if words:
-            p.asyndm_chosen[number] = tuple(dict.fromkeys((*p.asyndm_chosen.get(number, ()), *words)))
-            messages.tell(p, f"chose: {_listed(p.asyndm_chosen[number])}")
-    if p.asyndm_chosen:
-        texts = [_listed(p.asyndm_chosen.get(number, ())) for number in range(first + len(chosen))]
+    words = dict(job.of(p).chosen)
+    for number, new in enumerate(chosen, start=first):
+        if new:
+            words[number] = tuple(dict.fromkeys((*words.get(number, ()), *new)))
+            messages.tell(p, f"chose: {_listed(words[number])}")
+    if words:
+        job.update(p, chosen=words)
+        texts = [_listed(words.get(number, ())) for number in range(first + len(chosen))]
         p.extra_generation_params[infotext.CHOSEN] = infotext.ChosenWords(text or None for text in texts)
 
 

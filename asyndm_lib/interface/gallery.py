@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from modules import images, shared
@@ -15,37 +14,17 @@ from ..pictures import sheet
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
 from ..settings.settings import EVERYWHERE, Settings
-from . import messages
+from . import job, messages
+from .job import Filmed, Sheet
 
 MARK = f", AsynDM sheet: {sheet.TITLE.removeprefix('AsynDM: ')}"
-"""Ends a sheet's infotext, which is otherwise its picture's. The page's JavaScript looks for it."""
+"""The end of a sheet's infotext, which is otherwise its picture's. The page's JavaScript looks for it."""
 
 _font = functools.cache(images.get_font)
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """``number``: of its picture among all of the job. ``iteration``, ``index``: the batch, and the place in it.
-
-    ``own``: the picture's entries in the host's lists, by the lists' names.
-    """
-
-    image: Image.Image
-    number: int
-    iteration: int
-    index: int
-    own: dict[str, Any]
-
-
-def begin(p: Any) -> None:
-    """Before every batch of ``p``."""
-    if p.iteration == 0:
-        p.asyndm_sheets, p.asyndm_made = [], 0
-    p.asyndm_films = []
-
-
 def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | None:
-    """What is to observe the coming sampling call of ``p``; None if nobody will see the sheet."""
+    """The film that is to observe the coming sampling call of ``p``; None if nobody will see the sheet."""
     if not settings.show_masks:
         return None
     if _script_selected(p):
@@ -55,7 +34,8 @@ def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | No
         if not p.save_samples():
             return None
     film = Film([str(target) for target in targets.targets] if targets else [], sheet.FRAMES)
-    p.asyndm_films.append((film, settings, getattr(p, "is_hr_pass", False)))
+    filmed = Filmed(film, settings, getattr(p, "is_hr_pass", False))
+    job.update(p, films=(*job.of(p).films, filmed))
     return film
 
 
@@ -65,9 +45,10 @@ def _script_selected(p: Any) -> bool:
 
 
 def draw(p: Any, picture: Image.Image) -> None:
-    """After every picture of ``p``: its sheet, by the last pass that ran with us."""
-    number, p.asyndm_made = p.asyndm_made, p.asyndm_made + 1
-    films = [entry for entry in p.asyndm_films if len(entry[0])]
+    """Draw the sheet of ``picture``, which ``p`` has just made, by the last pass that ran with us."""
+    here = job.of(p)
+    job.update(p, pictures=here.pictures + 1)
+    films = [filmed for filmed in here.films if len(filmed.film)]
     index = p.batch_index
     if not films or index >= len(p.seeds):
         return
@@ -83,15 +64,17 @@ def draw(p: Any, picture: Image.Image) -> None:
         made += " · second pass" if second else " · first pass"
     lines = [own["all_prompts"], " · ".join([made, *_values(settings)])]
     image = sheet.draw(picture, film.reel(index), lines, _font)
-    p.asyndm_sheets.append(Sheet(image, number, p.iteration, index, own))
+    job.update(p, sheets=(*here.sheets, Sheet(image, here.pictures, p.iteration, index, own)))
 
 
 def show(p: Any, processed: Any) -> None:
-    """After the job: the sheets follow the results. ``processed``: the host's ``Processed``.
+    """Put the sheets after the results of a job that is done.
 
-    Its lists are replaced, not changed: the host shares them with ``p``.
+    ``processed``: the host's ``Processed``. Its lists are replaced, not changed: the host shares them
+    with ``p``.
     """
-    sheets, p.asyndm_sheets, p.asyndm_films = getattr(p, "asyndm_sheets", []), [], []
+    sheets = job.of(p).sheets
+    job.forget(p)
     if not sheets:
         return
     first, shown = processed.index_of_first_image, len(processed.images)

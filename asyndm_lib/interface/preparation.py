@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ..errors import AsynDMError
+from ..errors import AsynDMError, TargetError
+from ..hosts.common.live_view import LiveView
+from ..hosts.common.task import Task
 from ..masks.choice import Chosen
-from . import arguments, choices, gallery, infotext, messages, options
+from ..prompt.prompt_targets import PromptTargets
+from . import arguments, choices, gallery, infotext, job, messages, options
 
-
-def begin(p: Any) -> None:
-    """Before every batch of ``p``."""
-    p.asyndm_asked = False
-    if p.iteration == 0:
-        p.asyndm_chosen = {}
-    gallery.begin(p)
+if TYPE_CHECKING:  # it imports what a WebUI that is not supported may lack
+    from ..hosts.common.adapter import Adapter
 
 
 def end(p: Any, args: Sequence[Any]) -> None:
-    """After every batch's sampling: say so where the host never asked before it."""
-    if p.asyndm_asked:
+    """End the sampling of a batch of ``p``: say so where the host never asked before it."""
+    if job.of(p).asked:
         return
     try:
         wanted = arguments.of(p, args) is not None
@@ -31,59 +28,78 @@ def end(p: Any, args: Sequence[Any]) -> None:
         messages.report(p, "a script samples in its own way. The picture was made without AsynDM")
 
 
-def prepare(host: ModuleType, p: Any, args: Sequence[Any]) -> None:
+def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
     """Have the coming sampling call of ``p`` run on sigma maps, if ``args`` ask for it and it can.
 
-    ``host``: a WebUI's adapter (see :mod:`hosts`). Whatever hinders it becomes one message, and the host
-    samples by itself; the infotext tells of AsynDM only where it worked.
+    ``args``: the script's arguments. Whatever hinders it becomes one message, and the host samples by
+    itself; the infotext tells of AsynDM only where it worked.
     """
-    p.asyndm_asked = True
+    job.update(p, asked=True)
     host.detach(p.sampler)
-    second = getattr(p, "is_hr_pass", False)
-    if not second:
+    call = _SamplingCall(p)
+    if not call.second:
         infotext.erase(p.extra_generation_params)
-
-    def report(text: str) -> None:
-        messages.report(p, text)
-
-    def refused(reason: object) -> None:
-        if not second:
-            infotext.erase(p.extra_generation_params)
-        report(f"{reason}. The {'second pass' if second else 'picture'} was made without AsynDM")
-
     try:
         asked = arguments.of(p, args)
     except AsynDMError as error:  # the same in both passes
-        report(f"{error}. The picture was made without AsynDM")
+        call.report(f"{error}. The picture was made without AsynDM")
         return
-    settings = asked.of_second_pass() if asked and second else asked
+    settings = asked.of_second_pass() if asked and call.second else asked
     if settings is None:
         return
+
+    chosen = job.of(p).chosen
     try:
         host.check(p)
-        targets = None if settings.whole_picture else host.prompt_targets(p, settings)
+        targets = host.prompt_targets(p, settings, chosen)
+        shortcomings = [] if targets is None else list(_shortcomings(targets))
     except AsynDMError as error:
-        refused(error)
+        call.refused(error)
         return
-    if targets is not None and not targets.targets:
-        refused("no targets are named, and no word of the prompt names a thing")
-        return
+    for shortcoming in shortcomings:
+        call.report(shortcoming)
 
-    missing = targets.missing() if targets else []
-    names = ", ".join(f'"{target!s:.80}"' for target in missing)
-    if missing and len(missing) == len(targets.targets):
-        refused(f"{names} not found in the prompt")
-        return
-    if missing:
-        report(f"{names} not found in the prompt; the other targets were used")
-    if targets is not None and any(not targets.named[image] for image in targets.automatic):
-        report("no word of some prompts names a thing; their pictures were made without AsynDM")
-    film = gallery.film(p, settings, targets)
-
-    def chose(chosen: Chosen) -> None:
-        choices.note(p, chosen)
-        if film is not None:
-            film.chose(chosen)
-
-    host.attach(p, settings, targets, report, refused, chose, film, options.live_view())
+    call.film = gallery.film(p, settings, targets)
+    live_view = LiveView() if options.live_view() else None
+    observers = [observer for observer in (call.film, live_view) if observer is not None]
+    host.attach(p, Task(settings, targets, chosen, call, observers))
     p.extra_generation_params.update(infotext.write(asked))
+
+
+def _shortcomings(targets: PromptTargets) -> Iterator[str]:
+    """The messages about targets of which some can be used. Raises :class:`TargetError` where none can."""
+    if not targets.targets:
+        raise TargetError("no targets are named, and no word of the prompt names a thing")
+    missing = targets.missing()
+    names = ", ".join(f'"{target!s:.80}"' for target in missing)
+    if len(missing) == len(targets.targets):
+        raise TargetError(f"{names} not found in the prompt")
+    if missing:
+        yield f"{names} not found in the prompt; the other targets were used"
+    if any(not targets.named[image] for image in targets.automatic):
+        yield "no word of some prompts names a thing; their pictures were made without AsynDM"
+
+
+class _SamplingCall:
+    """One sampling call of a job: a :class:`hosts.common.task.Listener` that tells the person.
+
+    ``second``: it is hires fix's second pass. ``film``: what observes it, or None.
+    """
+
+    def __init__(self, p: Any):
+        self._p = p
+        self.second: bool = getattr(p, "is_hr_pass", False)
+        self.film: gallery.Film | None = None
+
+    def report(self, text: str) -> None:
+        messages.report(self._p, text)
+
+    def refused(self, reason: AsynDMError) -> None:
+        if not self.second:
+            infotext.erase(self._p.extra_generation_params)
+        self.report(f"{reason}. The {'second pass' if self.second else 'picture'} was made without AsynDM")
+
+    def chose(self, chosen: Chosen) -> None:
+        choices.note(self._p, chosen)
+        if self.film is not None:
+            self.film.chose(chosen)

@@ -13,7 +13,7 @@ import modules.scripts
 
 from ..errors import AsynDMError, SettingsError
 from ..settings.settings import Settings
-from .arguments import AXES
+from . import job
 
 PREFIX = "[AsynDM] "
 FIRST = ("concavity", "curve", "mask_timing", "threshold", "targets", "whole_picture", "second_pass")
@@ -57,7 +57,7 @@ def _axis(option: Callable[..., Any], field: Any) -> Any:
 
 def _apply(name: str) -> Callable[[Any, Any, Any], None]:
     def apply(p: Any, value: Any, _: Any) -> None:
-        setattr(p, AXES, {**getattr(p, AXES, {}), name: value})  # a cell's p is a shallow copy of the plot's
+        job.update(p, axes={**job.of(p).axes, name: value})
 
     return apply
 

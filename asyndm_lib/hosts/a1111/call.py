@@ -19,24 +19,25 @@ from ...run.host import Host
 from ...run.model_call import Rows
 from ...run.run import Run
 from ...samplers.timesteps import denoised_of
-from ...settings.settings import Settings
+from ..common.attaching import ReadTargets, SamplerCall
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
 from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
 from ..common.rehearsal import rehearsal
 from ..common.row_slices import RowSlices
 from .models import check_model
-from .text import prompt_targets
 
 
 class Call:
-    """The host's call ``(model, x, **options)`` of the sampler function ``name`` for ``p``.
+    """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
+    itself.
     """
 
-    def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
-        self._p, self._settings, self._model = p, settings, model
+    def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
+        name, model, x, options = call.name, call.model, call.x, dict(call.options)
+        self._p, self._read_targets, self._model = p, read_targets, model
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         # The timestep samplers work on eps, from which the host makes its previews.
@@ -75,8 +76,7 @@ class Call:
             denoising.close()
             original()
             check_model(shared.sd_model)
-            targets = None if self._settings.whole_picture else prompt_targets(self._p, self._settings)
-            run.move(shared.sd_model.model.diffusion_model, targets)
+            run.move(shared.sd_model.model.diffusion_model, self._read_targets())
             denoising.enter_context(_denoising(model.inner_model, run, self._rows))
 
         with ExitStack() as stack:

@@ -7,30 +7,35 @@ changes is the update formula between two model calls, and the noise level that 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from modules import sd_samplers
 from torch import Tensor
 
 from ...errors import Unsupported
-from ...masks.choice import Chosen
-from ...pictures.film import Film
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
-from ...settings.settings import Settings
-from .live_view import LiveView
+from ...run.step import Observer
+from .task import Task
 
-Report = Callable[[str], None]
-"""Shows the person one message."""
+
+class SamplerCall(NamedTuple):
+    """The host's call ``(model, x, **options)`` of its sampler function ``name``."""
+
+    name: str
+    model: Any
+    x: Tensor
+    options: Mapping[str, Any]
 
 
 class Call(Protocol):
     """One call of a host's sampler function.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
+    itself.
     """
 
     host: Host
@@ -41,13 +46,16 @@ class Call(Protocol):
 
 
 Samplers = Mapping[str, Callable[..., Tensor]]
-"""Ours by the names of the host's sampler functions."""
+"""Our samplers by the names of the host's sampler functions."""
 
-MakeCall = Callable[[Any, Settings, str, Any, Tensor, dict[str, Any]], Call]
-"""``(p, settings, name, model, x, options)``: the host's call ``(model, x, **options)`` of the function ``name``."""
+ReadTargets = Callable[[], PromptTargets | None]
+"""The target words at their positions in the host's present text encoder; None for the whole picture."""
+
+MakeCall = Callable[[Any, ReadTargets, SamplerCall], Call]
+"""``(p, read_targets, sampler_call)`` → a sampling call of ``p``. Raises :class:`Unsupported`."""
 
 
-def check_sampler(p: Any, samplers: Samplers, labels: Iterable[str]) -> None:
+def check_sampler(samplers: Samplers, labels: Iterable[str], p: Any) -> None:
     """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call is none of ``samplers``.
 
     ``labels``: how the host calls those.
@@ -58,7 +66,10 @@ def check_sampler(p: Any, samplers: Samplers, labels: Iterable[str]) -> None:
 
 
 def refuse_sampler(p: Any, why: str, labels: Iterable[str]) -> NoReturn:
-    """Raise :class:`Unsupported` for the sampler of ``p``'s coming sampling call; ``labels``: use one of those."""
+    """Raise :class:`Unsupported` for the sampler of ``p``'s coming sampling call.
+
+    ``why``: what is wrong with it. ``labels``: the samplers to use.
+    """
     here = [label for label in labels if label in sd_samplers.all_samplers_map]
     raise Unsupported(f"the sampler {_label(p)!r} {why}; use {', '.join(here)}")
 
@@ -71,26 +82,11 @@ def _function_name(sampler: Any) -> str:
     return getattr(sampler.func, "__name__", "")
 
 
-def attach(
-    make_call: MakeCall,
-    samplers: Samplers,
-    p: Any,
-    settings: Settings,
-    targets: PromptTargets | None,
-    report: Report,
-    refused: Callable[[Unsupported], None],
-    chose: Callable[[Chosen], None],
-    film: Film | None = None,
-    live_view: bool = False,
-) -> None:
-    """Have the coming sampling call of ``p`` run on sigma maps, once.
+def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], Call], task: Task) -> None:
+    """Have the coming call of the host's ``sampler`` run on sigma maps, once.
 
-    ``p`` has passed the adapter's ``check``. ``targets``: None for the whole picture. What shows only at the call goes
-    to ``refused``, and the host samples by itself. ``chose`` is told which words became targets where none were
-    named, of an interrupted picture too. ``film``: what is to observe the run. ``live_view``: show what
-    lags in the host's previews.
+    What shows only at the call is told to the task's listener, and the host samples by itself.
     """
-    sampler = p.sampler
     detach(sampler)
     original, name = sampler.func, _function_name(sampler)
 
@@ -102,23 +98,32 @@ def attach(
         if knots is not None and len(knots) < 2:
             return original(model, x, **options)  # nothing to sample
         try:
-            call = make_call(p, settings, name, model, x, dict(options))
-            live = LiveView() if live_view else None
-            run = Run(call.host, settings, targets, x, [watching for watching in (film, live) if watching is not None])
+            call = make_call(SamplerCall(name, model, x, options))
+            run = Run(call.host, task.settings, task.targets, x, task.observers)
         except Unsupported as error:
-            refused(error)
+            task.listener.refused(error)
             return original(model, x, **options)
-        with run, call.patched(run), live.shown() if live else nullcontext():
+        with run, call.patched(run), _entered(task.observers):
             try:
                 x = run.sample(samplers[name], x, **call.options)
             finally:
-                chose(run.chosen)
+                task.listener.chose(run.chosen)
         for problem in sorted(run.problems):
-            report(problem)
+            task.listener.report(problem)
         return x
 
     sample.asyndm_original = original
     sampler.func = sample
+
+
+@contextmanager
+def _entered(observers: Sequence[Observer]) -> Iterator[None]:
+    """Inside the ``with`` those ``observers`` are entered that are context managers."""
+    with ExitStack() as stack:
+        for observer in observers:
+            if isinstance(observer, AbstractContextManager):
+                stack.enter_context(observer)
+        yield
 
 
 def detach(sampler: Any) -> None:

@@ -1,9 +1,9 @@
-"""What lags just now, outlined in the host's live preview."""
+"""An outline in the host's live preview around what lags just now."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,27 +17,35 @@ from ...pictures.drawing import enlarged, outlined
 from ...run.step import Seen
 
 LEAST = 4
-"""Pixels of the preview for one of the latent: the quick previews have only one, on which an outline would hide all."""
+"""The fewest pixels of a preview for one of the latent.
+
+The quick previews have only one, on which an outline would hide all.
+"""
 
 _RELATED = (1, 2, 3)
-"""No colour that the host fills the empty cells of a grid with."""
+"""A colour with which the host fills no empty cell of a grid."""
 
 
 class LiveView:
-    """An observer of :class:`run.Run`. The host asks for previews from another thread, whenever the page does."""
+    """An observer of a run. Inside its ``with`` the host's previews have the outline, however it makes them.
+
+    The host asks for previews from another thread, whenever the page does.
+    """
 
     def __init__(self) -> None:
         self._related: Tensor | None = None
+        self._patched = ExitStack()
 
     def __call__(self, seen: Seen) -> None:
         if seen.mask is not None:
             self._related = seen.mask.related
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Inside the ``with`` the host's previews have the outline, whichever way it makes them."""
-        with replaced(shared.state, "assign_current_image", partial(self._assign, shared.state.assign_current_image)):
-            yield
+    def __enter__(self) -> None:
+        assign = partial(self._assign, shared.state.assign_current_image)
+        self._patched.enter_context(replaced(shared.state, "assign_current_image", assign))
+
+    def __exit__(self, *exception: object) -> None:
+        self._patched.close()
 
     def _assign(self, original: Callable[[Any], None], image: Image.Image) -> None:
         related = self._related
@@ -45,7 +53,10 @@ class LiveView:
 
 
 def _outlined(image: Image.Image, related: np.ndarray) -> Image.Image:
-    """``related``: bool ``[B, h, w]``. The preview shows the first picture of the batch, or all in a grid."""
+    """``image`` with the outline of ``related``, bool ``[B, h, w]``.
+
+    The preview shows the first picture of the batch, or all in a grid.
+    """
     if not shared.opts.show_progress_grid:
         mask = related[0]
     else:

@@ -3,45 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from modules import extra_networks, prompt_parser, script_callbacks, shared
+from modules import extra_networks, prompt_parser, script_callbacks, sd_models, shared
 
-from ...errors import SettingsError
+from ...errors import SettingsError, Unsupported
 from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
 from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
 from ...settings.settings import Settings
+from .task import EarlierChoice
 
 MAX_BRACKETS = 200
-"""Of prompt editing that is read while a person types: the host's parser takes seconds for more."""
+"""The most brackets of prompt editing that are read while a person types: the host's parser takes seconds for more."""
 
 _PRIVATE = 0xF0000
 """The first of 65,534 characters that mean nothing."""
 
 
 class TypedPrompt(NamedTuple):
-    """``parts``: the ``AND`` parts. ``tags``: the target lists in the prompt's tags."""
+    """A prompt in which no picture is made yet.
+
+    ``parts``: its ``AND`` parts. ``tags``: the target lists in its tags. ``tokenize``: the
+    tokenization of the model that is loaded.
+    """
 
     parts: list[Scheduled]
     tags: list[str]
     tokenize: Tokenize
 
 
-def typed_prompt(
-    prompt: str,
-    steps: int,
-    styles: Sequence[str],
-    tokenize: Tokenize,
-    without_comments: Callable[[str], str] = str,
-) -> TypedPrompt:
-    """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
+@dataclass(frozen=True)
+class Reader:
+    """Reads prompts as the models of one host do.
 
-    ``tokenize``: of the model that is loaded. ``without_comments``: takes out what the host does neither with the
-    styles nor in its callbacks. Raises :class:`SettingsError` for a prompt too intricate.
+    ``tokenizer``: a model of the host → its tokenization. ``check_model`` raises :class:`Unsupported` for a
+    model that cannot run on sigma maps. ``is_loaded``: whether the host's model is more than a stand-in, and
+    ``loading``: what loads one. ``without_comments`` takes comments out of a prompt, where the host does it
+    neither with the styles nor in its callbacks.
     """
-    text, tags = _as_sent(prompt, steps, styles, without_comments)
+
+    tokenizer: Callable[[Any], Tokenize]
+    check_model: Callable[[Any], None]
+    is_loaded: Callable[[Any], bool]
+    loading: str
+    without_comments: Callable[[str], str] = str
+
+    def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> TypedPrompt:
+        """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
+
+        Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for one too
+        intricate.
+        """
+        sd_model = sd_models.model_data.sd_model  # shared.sd_model would load one
+        if not self.is_loaded(sd_model):
+            raise Unsupported(f"no model is loaded; {self.loading} and ask again")
+        try:
+            self.check_model(sd_model)
+            tokenize = self.tokenizer(sd_model)
+        except (AttributeError, StopIteration):
+            raise Unsupported("the model is being loaded; ask again in a moment") from None
+        text, tags = _as_sent(prompt, steps, styles, self.without_comments)
+        return TypedPrompt(_parts(text, steps), tags, tokenize)
+
+    def prompt_targets(self, p: Any, settings: Settings, chosen: EarlierChoice) -> PromptTargets:
+        """The target words in the prompts of the coming sampling call of the host's ``p``.
+
+        Where none are named they are those to choose from. Hires fix's second pass keeps what the first
+        one chose for its prompt, by ``chosen``.
+        """
+        hires = getattr(p, "is_hr_pass", False)
+        prompts = p.hr_prompts if hires else p.prompts
+        steps = {"base_steps": p.firstpass_steps}
+        if hires:
+            steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
+        indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
+        schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
+        parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
+        # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
+        first = p.iteration * p.batch_size
+        typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
+        named = [named_targets(settings.targets, prompt) for prompt in typed]
+        if hires and p.hr_prompts == p.prompts:
+            kept = [chosen.get(first + image, ()) for image in range(len(prompts))]
+            named = [own or tuple(map(Target, words)) for own, words in zip(named, kept, strict=True)]
+        return named_or_candidates(named, parts, self.tokenizer(p.sd_model))
+
+
+def _parts(text: str, steps: int) -> list[Scheduled]:
+    """The ``AND`` parts of a prompt that is read while a person types."""
     (indexes,), flat, _ = prompt_parser.get_multicond_prompt_list([text])
     if "[" not in text:
         schedules = [[(steps, part)] for part in flat]
@@ -52,13 +104,13 @@ def typed_prompt(
             schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps, **_scheduling())
         except RecursionError:
             raise SettingsError("the prompt's brackets are nested too deeply") from None
-    return TypedPrompt([schedules[index] for index, _ in indexes], tags, tokenize)
+    return [schedules[index] for index, _ in indexes]
 
 
 def _as_sent(
     prompt: str, steps: int, styles: Sequence[str], without_comments: Callable[[str], str]
 ) -> tuple[str, list[str]]:
-    """The text that is encoded of a typed prompt, and the target lists in its tags."""
+    """A typed prompt → the text of it that is encoded, and the target lists in its tags."""
     tags: list[str] = []
 
     def hidden(tag: str) -> str:
@@ -77,41 +129,18 @@ def _as_sent(
     return text, tagged(left)
 
 
-def prompt_targets(p: Any, settings: Settings, tokenize: Tokenize) -> PromptTargets:
-    """The target words in the prompts of the coming sampling call of ``p`` (a ``StableDiffusionProcessing``).
-
-    ``tokenize``: of its model.
-    Those to choose from, where none are named; hires fix's second pass keeps what the first one chose for its prompt.
-    """
-    hires = getattr(p, "is_hr_pass", False)
-    prompts = p.hr_prompts if hires else p.prompts
-    steps = {"base_steps": p.firstpass_steps}
-    if hires:
-        steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
-    indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
-    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
-    parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
-    # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
-    first = p.iteration * p.batch_size
-    typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
-    named = [named_targets(settings.targets, prompt) for prompt in typed]
-    if hires and p.hr_prompts == p.prompts:
-        chosen = [p.asyndm_chosen.get(first + image, ()) for image in range(len(prompts))]
-        named = [own or tuple(map(Target, words)) for own, words in zip(named, chosen, strict=True)]
-    return named_or_candidates(named, parts, tokenize)
-
-
 def _scheduling() -> dict[str, bool]:
     """The host's option for how prompt editing counts steps, where it has one."""
     old = getattr(shared.opts, "use_old_scheduling", None)
     return {} if old is None else {"use_old_scheduling": old}
 
 
-def text_encoder(conditioner: Any) -> Any:
-    """The first of a model's text encoders that cuts a text into tokens; where there are two, they cut it alike.
+def text_encoder(sd_model: Any) -> Any:
+    """The first of a model's text encoders that cuts a text into tokens, in AUTOMATIC1111's and reForge's models.
 
-    Raises :class:`StopIteration` if there is none yet.
+    Where there are two they cut it alike. Raises :class:`StopIteration` if there is none yet.
     """
+    conditioner = sd_model.cond_stage_model
     return next(part for part in getattr(conditioner, "embedders", [conditioner]) if hasattr(part, "process_texts"))
 
 

@@ -7,11 +7,9 @@ from typing import Any
 import k_diffusion.sampling
 from torch import Tensor
 
-from ...prompt.prompt_targets import PromptTargets
 from ..common.noise_levels import Levels
 from ..forge_family import call
 from . import own_samplers
-from .text import prompt_targets
 
 
 class Call(call.Call):
@@ -25,6 +23,3 @@ class Call(call.Call):
 
     def _predictor(self) -> Any:
         return self._p.sd_model.forge_objects.unet.model.predictor
-
-    def _targets(self) -> PromptTargets:
-        return prompt_targets(self._p, self._settings)

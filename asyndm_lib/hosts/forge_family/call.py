@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ...clock.schedule import on
 from ...models.parts.patching import replaced
-from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
-from ...settings.settings import Settings
+from ..common.attaching import ReadTargets, SamplerCall
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal
@@ -27,18 +26,20 @@ from .variance_preserving import in_sigma_space
 
 
 class Call:
-    """The host's call ``(model, x, **options)`` of the sampler function ``name`` for ``p``.
+    """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler itself.
-    ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``: see :func:`inpainting.blending`.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
+    itself. ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``: ``apart`` of
+    :func:`inpainting.blending`.
     """
 
     sampling: ModuleType
     blends_apart = False
 
-    def __init__(self, p: Any, settings: Settings, name: str, model: Any, x: Tensor, options: dict[str, Any]):
+    def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         check_wrapper(p.sd_model)
-        self._p, self._settings, self._model = p, settings, model
+        name, model, x, options = call.name, call.model, call.x, dict(call.options)
+        self._p, self._read_targets, self._model = p, read_targets, model
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         self._variance_preserving = "timesteps" in options
@@ -66,11 +67,7 @@ class Call:
         return levels_of(name, self._model, x, options, maps, self.sampling, whole=True)
 
     def _predictor(self) -> Any:
-        """What knows the noise levels of the host's present model, and scales for it."""
-        raise NotImplementedError
-
-    def _targets(self) -> PromptTargets:
-        """The target words at their positions in the host's present text encoder."""
+        """The part of the host's present model that knows its noise levels and scales for it."""
         raise NotImplementedError
 
     def _unconditional(self) -> Tensor:
@@ -91,8 +88,7 @@ class Call:
             engine.close()
             original()
             check_model(self._p.sd_model)
-            targets = None if self._settings.whole_picture else self._targets()
-            run.move(unet_of(self._p.sd_model), targets)
+            run.move(unet_of(self._p.sd_model), self._read_targets())
             enter()
 
         with ExitStack() as stack:

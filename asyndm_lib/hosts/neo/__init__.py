@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from functools import partial
 
 from ...samplers.neo.table import LABELS, SAMPLERS
-from ..common.attaching import attach as attach_call
-from ..common.attaching import check_sampler, detach
-from ..forge.text import prompt_targets
+from ..common.adapter import Adapter
+from ..common.attaching import check_sampler
 from ..forge_family.models import check_model
 from .call import Call
-from .text import typed_prompt
+from .text import READER
 
-__all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
-
-attach = functools.partial(attach_call, Call, SAMPLERS)
-
-
-def check(p: Any) -> None:
-    """Raise :class:`Unsupported` if the sampler or the model of ``p``'s coming sampling call cannot run on maps."""
-    check_model(p.sd_model)  # first: a sampler may be one that only its model has
-    check_sampler(p, SAMPLERS, LABELS)
+adapter = Adapter(
+    call=Call,
+    samplers=SAMPLERS,
+    # The model first: a sampler may be one that only its model has.
+    checks=(lambda p: check_model(p.sd_model), partial(check_sampler, SAMPLERS, LABELS)),
+    reader=READER,
+)

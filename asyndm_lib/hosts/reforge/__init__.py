@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import functools
+from functools import partial
 from typing import Any
 
 from ...samplers.table import LABELS, SAMPLERS
-from ..common.attaching import attach as attach_call
-from ..common.attaching import check_sampler, detach, refuse_sampler
+from ..common.adapter import Adapter
+from ..common.attaching import check_sampler, refuse_sampler
 from ..forge_family.models import check_model
 from .call import Call
-from .text import prompt_targets, typed_prompt
-
-__all__ = ["attach", "check", "detach", "prompt_targets", "typed_prompt"]
-
-attach = functools.partial(attach_call, Call, SAMPLERS)
+from .text import READER
 
 FORGES = ("HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM")
-"""Of our labels those for which reForge has functions of ComfyUI's."""
+"""The samplers that Forge has too, and for which reForge has functions of ComfyUI's."""
+
+OWN_LABELS = [label for label in LABELS if label not in FORGES]
 
 
-def check(p: Any) -> None:
-    """Raise :class:`Unsupported` if the sampler or the model of ``p``'s coming sampling call cannot run on maps."""
-    check_model(p.sd_model)  # first: a sampler may be one that only its model has
-    labels = [label for label in LABELS if label not in FORGES]
+def check_backend(p: Any) -> None:
+    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call is one of ComfyUI's."""
     if getattr(p.sampler.func, "__module__", "").startswith("ldm_patched."):
         # They have k-diffusion's names, but formulas, options and random numbers of their own.
         backend = "is not AUTOMATIC1111's own (in Settings, A1111 as the SD Sampling backend gives that back, "
-        refuse_sampler(p, f"{backend}after a restart)", labels)
-    check_sampler(p, SAMPLERS, labels)
+        refuse_sampler(p, f"{backend}after a restart)", OWN_LABELS)
+
+
+adapter = Adapter(
+    call=Call,
+    samplers=SAMPLERS,
+    # The model first: a sampler may be one that only its model has.
+    checks=(lambda p: check_model(p.sd_model), check_backend, partial(check_sampler, SAMPLERS, OWN_LABELS)),
+    reader=READER,
+)

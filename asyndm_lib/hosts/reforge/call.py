@@ -9,10 +9,8 @@ from modules import sd_samplers_common
 from torch import Tensor
 
 from ...errors import Unsupported
-from ...prompt.prompt_targets import PromptTargets
 from ..common.noise_levels import Levels
 from ..forge_family import call
-from .text import prompt_targets
 
 
 class Call(call.Call):
@@ -34,6 +32,3 @@ class Call(call.Call):
             kind = " and ".join(base.__name__ for base in type(predictor).__bases__)
             raise Unsupported(f"models that predict by {kind} are not supported; switch that way of sampling off")
         return predictor
-
-    def _targets(self) -> PromptTargets:
-        return prompt_targets(self._p, self._settings)

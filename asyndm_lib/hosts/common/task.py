@@ -1,0 +1,44 @@
+"""What the interface asks of one sampling call, and what it is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...errors import Unsupported
+from ...masks.choice import Chosen
+from ...prompt.prompt_targets import PromptTargets
+from ...run.step import Observer
+from ...settings.settings import Settings
+
+EarlierChoice = Mapping[int, Sequence[str]]
+"""The words that earlier sampling calls of a job chose as targets, by the number of the picture in the job."""
+
+
+class Listener(Protocol):
+    """Who is told how a sampling call went."""
+
+    def report(self, text: str) -> None:
+        """Show the person one message."""
+
+    def refused(self, reason: Unsupported) -> None:
+        """The call cannot run on sigma maps, and the host samples by itself."""
+
+    def chose(self, chosen: Chosen) -> None:
+        """The words that became targets where none were named, of an interrupted picture too."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sampling call that is to run on sigma maps.
+
+    ``targets``: the target words in its prompts, None for the whole picture. ``chosen``: what the first
+    pass chose. ``observers`` see every step; one that is a context manager is entered for the call.
+    """
+
+    settings: Settings
+    targets: PromptTargets | None
+    chosen: EarlierChoice
+    listener: Listener
+    observers: Sequence[Observer] = ()
