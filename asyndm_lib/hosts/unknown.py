@@ -1,4 +1,7 @@
-"""A WebUI without an adapter: every use is refused with one message, and pictures are made without us."""
+"""A WebUI that we do not know: every use is refused with one message.
+
+Pictures are made without us. Nothing of the WebUI is imported: nothing is known to be there.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ..errors import Unsupported
 
 
 class Unknown:
-    """What is used of an :class:`common.adapter.Adapter` whose ``check`` refuses. It imports nothing of the host."""
+    """The part of an :class:`common.adapter.Adapter` that is used where ``check`` refuses."""
 
     def detach(self, sampler: Any) -> None:
         """Do nothing: nothing was attached."""

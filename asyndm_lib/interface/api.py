@@ -1,8 +1,9 @@
-"""Our own HTTP endpoints beside the host's, and the API's refusal of named settings that cannot be right.
+"""Our own HTTP endpoints, and a check of the settings that the host's API is sent.
 
-``GET /asyndm/v1/schema`` is there with the host's API; ``POST /asyndm/v1/tokens`` with the API or the page. Each is
-guarded as the host guards its own: by ``--api-auth`` with the API, by ``--gradio-auth`` with the page alone. The page
-asks ``POST /internal/asyndm-tokens``, as it cannot know the API's password.
+``GET /asyndm/v1/schema`` is there with the host's API; ``POST /asyndm/v1/tokens`` with the API or
+the page. Each is guarded as the host guards its own: by ``--api-auth`` with the API, by
+``--gradio-auth`` with the page alone. The page asks ``POST /internal/asyndm-tokens``, as it cannot
+know the API's password.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ if TYPE_CHECKING:  # it imports what a WebUI that is not supported may lack
 PICTURE_REQUESTS = ("/sdapi/v1/txt2img", "/sdapi/v1/img2img")
 MAX_BYTES = 256 * 1024
 MAX_PROMPT = 8000
-"""Characters."""
+"""The most characters of a prompt."""
 MAX_STYLES = 100
 MAX_STEPS = 150
 SECONDS = 5.0
-"""After which the question what the words of a prompt are is given up."""
+"""How long the reading of a prompt may take."""
 
 
 def mount(host: Adapter, demo: Any, app: FastAPI) -> None:
@@ -88,7 +89,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _question(body: bytes) -> dict[str, Any]:
-    """Checked. Raises :class:`SettingsError` that names what is wrong."""
+    """The question, checked. Raises :class:`SettingsError` that names what is wrong."""
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):

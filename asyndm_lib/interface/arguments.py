@@ -20,9 +20,9 @@ NAMES = ("enabled", *(f.name for f in fields(Settings)))
 def of(p: Any, args: Sequence[Any]) -> Settings | None:
     """The settings of one job or one cell of an X/Y/Z plot, or None if switched off.
 
-    ``args``: the script's arguments, in order, or one object that names settings; what is missing has its default.
-    Named settings and axes switch AsynDM on unless they say otherwise.
-    Raises :class:`errors.AsynDMError` that names the value that is wrong.
+    ``args``: the script's arguments, in order, or one object that names settings; what is missing
+    has its default. Named settings and axes switch AsynDM on unless they say otherwise. Raises
+    :class:`errors.AsynDMError` that names the value that is wrong.
     """
     if args and isinstance(args[0], Mapping):
         values = {"enabled": True, **args[0]}
@@ -34,8 +34,9 @@ def of(p: Any, args: Sequence[Any]) -> Settings | None:
 
 
 def check(body: Any) -> None:
-    """Raise :class:`errors.AsynDMError` for a picture request of the API (decoded) whose settings cannot be right.
+    """Raise :class:`errors.AsynDMError` if the settings of a picture request cannot be right.
 
+    ``body``: the API's request, decoded.
     The host would pass over some of them in silence. Settings in a list are left to :func:`of`.
     """
     scripts = body.get("alwayson_scripts") if isinstance(body, Mapping) else None

@@ -1,4 +1,4 @@
-"""The sheets of a job: drawn as its pictures are made, shown after the results, and saved beside them."""
+"""The sheets of a job: drawn as its pictures are made, shown after them, and saved beside them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from . import job, messages
 from .job import Filmed, Sheet
 
 MARK = f", AsynDM sheet: {sheet.TITLE.removeprefix('AsynDM: ')}"
-"""The end of a sheet's infotext, which is otherwise its picture's. The page's JavaScript looks for it."""
+"""The end of a sheet's infotext, which is otherwise its picture's.
+
+The page's JavaScript looks for it.
+"""
 
 _font = functools.cache(images.get_font)
 
 
 def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | None:
-    """The film that is to observe the coming sampling call of ``p``; None if nobody will see the sheet."""
+    """The film that is to observe the coming sampling call of ``p``.
+
+    None if nobody will see the sheet.
+    """
     if not settings.show_masks:
         return None
     if _script_selected(p):
@@ -40,12 +46,15 @@ def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | No
 
 
 def _script_selected(p: Any) -> bool:
-    """Whether a script of the host collects the pictures of several jobs; some take all of them for results."""
+    """Whether a script of the host collects the pictures of several jobs.
+
+    Some scripts take every picture for a result.
+    """
     return bool(p.script_args) and p.script_args[0] not in (None, 0)
 
 
 def draw(p: Any, picture: Image.Image) -> None:
-    """Draw the sheet of ``picture``, which ``p`` has just made, by the last pass that ran with us."""
+    """Draw the sheet of ``picture``, just made by ``p``, from the last pass that ran with us."""
     here = job.of(p)
     job.update(p, pictures=here.pictures + 1)
     films = [filmed for filmed in here.films if len(filmed.film)]
@@ -70,8 +79,8 @@ def draw(p: Any, picture: Image.Image) -> None:
 def show(p: Any, processed: Any) -> None:
     """Put the sheets after the results of a job that is done.
 
-    ``processed``: the host's ``Processed``. Its lists are replaced, not changed: the host shares them
-    with ``p``.
+    ``processed``: the host's ``Processed``. Its lists are replaced, not changed: the host shares
+    them with ``p``.
     """
     sheets = job.of(p).sheets
     job.forget(p)
@@ -93,7 +102,7 @@ def show(p: Any, processed: Any) -> None:
 
 
 def _finish(p: Any, one: Sheet, text: str) -> None:
-    """Save it where the host saves the pictures; its infotext."""
+    """Give the sheet its infotext, and save it where the host saves the pictures."""
     options, own = shared.opts, one.own
     if options.enable_pnginfo:
         one.image.info["parameters"] = text
@@ -111,13 +120,16 @@ def _images_each(p: Any) -> int:
 
 
 def _spread(values: Sequence[Any], each: int, length: int) -> list[Any]:
-    """One value per picture → one per image; more images, of other extensions, follow and have the last one's."""
+    """One value per picture → one per image.
+
+    More images, of other extensions, follow and have the last one's.
+    """
     spread = [value for value in values for _ in range(each)][:length]
     return spread + [values[-1]] * (length - len(spread))
 
 
 def _values(settings: Settings) -> Iterator[str]:
-    """The settings that counted."""
+    """The settings that counted, as texts."""
     for field in EVERYWHERE:
         label, value = field.metadata["label"].lower(), getattr(settings, field.name)
         if value is True:

@@ -27,7 +27,7 @@ CHOSEN = f"{PREFIX} chosen"
 
 
 def write(settings: Settings) -> dict[str, Any]:
-    """The entries for ``settings``; never empty: a prompt's tags alone may have named the targets."""
+    """The entries for ``settings``. There is always one: tags alone may have named the targets."""
     values = {key(f): getattr(settings, f.name) for f in _WRITTEN if getattr(settings, f.name) != f.default}
     # Line breaks divide targets as commas do; an infotext is one line.
     values = {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
@@ -35,14 +35,15 @@ def write(settings: Settings) -> dict[str, Any]:
 
 
 class ChosenWords(tuple):
-    """What was chosen where no targets were named: a text or None per picture of the job.
+    """The words chosen where no targets were named: a text or None per picture of the job.
 
-    An infotext calls it and has its own picture's; the API's ``info`` has all. It is not restored: the same request
-    chooses the same.
+    An infotext calls it and has its own picture's; the API's ``info`` has all. It is not restored:
+    the same request chooses the same.
     """
 
     def __call__(self, p: Any, index: int, all_prompts: Any, use_main_prompt: bool = False, **_: Any) -> str | None:
-        # While a batch is saved the host counts in that batch, later in the job. reForge then has prompts of its own.
+        # While a batch is saved the host counts in that batch, later in the job.
+        # reForge then has prompts of its own.
         of_batch = all_prompts is not p.all_prompts and len(all_prompts) == len(p.prompts) and not use_main_prompt
         first = p.iteration * p.batch_size if of_batch else 0
         return self[first + index] if first + index < len(self) else None

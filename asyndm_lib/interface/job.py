@@ -28,8 +28,8 @@ class Filmed(NamedTuple):
 class Sheet:
     """The sheet of one picture.
 
-    ``number`` counts the picture in the whole job; ``iteration`` is its batch and ``index`` its place
-    in that. ``own`` holds the picture's entries in the host's lists, by the lists' names.
+    ``number`` counts the picture in the whole job; ``iteration`` is its batch and ``index`` its
+    place in that. ``own`` holds the picture's entries in the host's lists, by the lists' names.
     """
 
     image: Image.Image
@@ -44,10 +44,10 @@ class Job:
     """What lasts from one hook to the next.
 
     ``axes``: what an X/Y/Z plot sets for its cell, by the names of the script's arguments.
-    ``chosen``: the words that became targets by themselves, by the number of the picture in the job.
-    ``sheets``: those of the pictures made so far. ``pictures``: how many were made so far.
-    ``asked``: whether the host has asked before it sampled the present batch.
-    ``films``: the sampling calls of the present batch that are observed.
+    ``chosen``: the words that became targets by themselves, by the number of the picture in the
+    job. ``sheets``: those of the pictures made so far. ``pictures``: how many were made so far.
+    ``asked``: whether the host has asked before it sampled the present batch. ``films``: the
+    sampling calls of the present batch that are observed.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)

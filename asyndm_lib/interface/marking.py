@@ -1,4 +1,4 @@
-"""Target words marked in the prompt: what the page's JavaScript builds on, and the tags' way through the WebUI."""
+"""Target words marked in the prompt: the page's controls, and the tags' way through the WebUI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROMPTS = ("prompt", "main_prompt", "all_prompts", "prompts", "hr_prompt", "all
 
 
 class AsynTags(extra_networks.ExtraNetwork):
-    """Makes the tags known to the WebUI, which takes them out of the prompts before it encodes them."""
+    """The tags, for the WebUI, which takes them out of the prompts before it encodes them."""
 
     def __init__(self) -> None:
         super().__init__("asyn")
@@ -28,14 +28,14 @@ class AsynTags(extra_networks.ExtraNetwork):
 
 
 def register() -> None:
-    """To be called whenever the WebUI loads its scripts."""
+    """Make tags and controls known to the WebUI, whenever it loads its scripts."""
     script_callbacks.on_before_ui(lambda: extra_networks.register_extra_network(AsynTags()))
     script_callbacks.on_before_token_counter(_before_token_counter)
     script_callbacks.on_after_component(_after_component)
 
 
 def panel(elem_id: str) -> None:
-    """Where the page shows the prompt's words and which tokens the targets are."""
+    """The place where the page shows the prompt's words and which tokens the targets are."""
     # An elem_id of gr.HTML would be there twice.
     gr.HTML(
         f'<div id="{elem_id}" class="asyndm-panel"><div class="asyndm-words"></div>'
@@ -44,12 +44,15 @@ def panel(elem_id: str) -> None:
 
 
 def shield(p: Any) -> None:
-    """Before the WebUI takes the comments, which begin with #, out of the prompts: ``<asyn:dog#2>`` is none."""
+    """Keep the numbers in the tags of ``p``'s prompts: ``<asyn:dog#2>`` holds no comment.
+
+    It is called before the WebUI takes the comments, which begin with #, out of the prompts.
+    """
     _exchange(p, _NUMBER_SIGN, _STAND_IN)
 
 
 def unshield(p: Any) -> None:
-    """Before every batch: the prompts as typed."""
+    """Give ``p`` its prompts as typed, before every batch."""
     _exchange(p, _STAND_IN, _NUMBER_SIGN)
 
 

@@ -14,12 +14,15 @@ def report(p: Any, text: str) -> None:
 
 
 def tell(p: Any, text: str) -> None:
-    """Say ``AsynDM text``, which is no matter of concern, once for this job; the API's info does not repeat it."""
+    """Say ``AsynDM text``, which is no matter of concern, once for this job.
+
+    The API's info does not repeat it.
+    """
     _say(p, f"AsynDM {text}")
 
 
 def _say(p: Any, text: str) -> bool:
-    """Whether it is new."""
+    """Say ``text`` if it is new; whether it was."""
     line = _printable(text)
     if line in p.comments:
         return False
@@ -30,12 +33,15 @@ def _say(p: Any, text: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Control characters and broken ones, which a message repeats from what was typed, as escapes."""
+    """``text``, which may repeat what was typed, with control and broken characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _ForInfo(tuple):
-    """Lines for the API's ``info``, where comments are not shown. An infotext calls them, and leaves None out."""
+    """Lines for the API's ``info``, where comments are not shown.
+
+    An infotext calls them, and leaves None out.
+    """
 
     def __call__(self, **_: Any) -> None:
         return None

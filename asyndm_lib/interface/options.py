@@ -32,7 +32,7 @@ def register() -> None:
 
 
 def default(field: Any) -> Any:
-    """What the control of a setting begins with: the person's own default, where it is a possible one."""
+    """The value that a setting's control begins with: the person's own default, where possible."""
     if field not in OWN:
         return field.default
     value = getattr(shared.opts, _key(field), field.default)

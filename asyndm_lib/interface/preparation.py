@@ -31,8 +31,8 @@ def end(p: Any, args: Sequence[Any]) -> None:
 def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
     """Have the coming sampling call of ``p`` run on sigma maps, if ``args`` ask for it and it can.
 
-    ``args``: the script's arguments. Whatever hinders it becomes one message, and the host samples by
-    itself; the infotext tells of AsynDM only where it worked.
+    ``args``: the script's arguments. Whatever hinders it becomes one message, and the host samples
+    by itself; the infotext tells of AsynDM only where it worked.
     """
     job.update(p, asked=True)
     host.detach(p.sampler)
@@ -67,7 +67,7 @@ def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
 
 
 def _shortcomings(targets: PromptTargets) -> Iterator[str]:
-    """The messages about targets of which some can be used. Raises :class:`TargetError` where none can."""
+    """The messages about ``targets``. Raises :class:`TargetError` if none of them can be used."""
     if not targets.targets:
         raise TargetError("no targets are named, and no word of the prompt names a thing")
     missing = targets.missing()

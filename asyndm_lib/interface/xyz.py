@@ -20,7 +20,7 @@ FIRST = ("concavity", "curve", "mask_timing", "threshold", "targets", "whole_pic
 """The axes after "Enabled"; the settings that are not named here follow in the model's order."""
 
 MAX_VALUES = 1000
-"""Of one range."""
+"""The most values of one range."""
 
 _YES_OR_NO = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 _NUMBER = r"\s*([+-]?\d*\.?\d+)\s*"
@@ -63,8 +63,11 @@ def _apply(name: str) -> Callable[[Any, Any, Any], None]:
 
 
 def values(text: str) -> list[str]:
-    """The numbers of an axis, divided by commas. A range is written as the host's own axes take it, ``0.3-0.9 (+0.2)``
-    or ``0-1 [5]``, and never goes past its end, as theirs do."""
+    """The numbers of an axis, divided by commas.
+
+    A range is written as the host's own axes take it, ``0.3-0.9 (+0.2)`` or ``0-1 [5]``. It never
+    goes past its end, as theirs do.
+    """
     entries = [entry.strip() for row in csv.reader([text], skipinitialspace=True) for entry in row]
     return [value for entry in entries if entry for value in _expanded(entry)]
 

@@ -17,7 +17,7 @@ from .text import READER
 
 
 def check_unet(p: Any) -> None:
-    """Raise :class:`Unsupported` if another program's UNet (TensorRT's) stands in the model's place."""
+    """Raise :class:`Unsupported` if another UNet (TensorRT's) stands in the model's place."""
     if sd_unet.current_unet is not None:
         label = sd_unet.current_unet.option.label
         raise Unsupported(f"the replaced UNet {label!r} is not supported; set SD Unet to None")

@@ -13,13 +13,17 @@ from .models import check_model
 
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
-    """The tokenization of ``sd_model``. Raises :class:`StopIteration` if it has no text encoder yet."""
+    """The tokenization of ``sd_model``. Raises :class:`StopIteration` if it has no encoder yet."""
     encoder = text.text_encoder(sd_model)
     return text.tokenizer(encoder, _vocabulary(encoder))
 
 
 def _vocabulary(encoder: Any) -> dict[str, int]:
-    """Token → id. OpenCLIP's tokenizer (SD 2, XL's refiner) stands in the host's module, CLIP's beside the encoder."""
+    """Token → id.
+
+    OpenCLIP's tokenizer (SD 2, XL's refiner) stands in the host's module, CLIP's beside the
+    encoder.
+    """
     if hasattr(encoder, "tokenizer"):
         return encoder.tokenizer.get_vocab()
     return sd_hijack_open_clip.tokenizer.encoder

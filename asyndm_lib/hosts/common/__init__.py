@@ -1,1 +1,1 @@
-"""What AUTOMATIC1111's WebUI and its relatives share: the samplers' calls, the prompts and the previews."""
+"""The common ground of AUTOMATIC1111's WebUI and its relatives: calls, prompts and previews."""

@@ -1,4 +1,4 @@
-"""The adapter of a WebUI: what the interface uses of it, made from the parts in which WebUIs differ."""
+"""The adapter of a WebUI, made from the parts in which WebUIs differ."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .task import EarlierChoice, Task
 
 @dataclass(frozen=True)
 class Adapter:
-    """One WebUI.
+    """One WebUI, as the interface uses it.
 
-    ``call``: its sampling call. ``samplers``: ours by the names of its sampler functions. ``checks``: each
-    raises :class:`Unsupported` if the coming sampling call of the host's ``p`` cannot run on sigma maps;
-    the first that does is heard. ``reader``: reads prompts as its models do.
+    ``call``: its sampling call. ``samplers``: ours by the names of its sampler functions.
+    ``checks``: each raises :class:`Unsupported` if the coming sampling call of the host's ``p``
+    cannot run on sigma maps; the first that does is heard. ``reader``: reads prompts as its models
+    do.
     """
 
     call: MakeCall
@@ -34,8 +35,9 @@ class Adapter:
             check(p)
 
     def prompt_targets(self, p: Any, settings: Settings, chosen: EarlierChoice) -> PromptTargets | None:
-        """The target words in the prompts of ``p``'s coming sampling call; None for the whole picture.
+        """The target words in the prompts of ``p``'s coming sampling call.
 
+        None for the whole picture.
         ``chosen``: what the first pass chose, which the second one keeps.
         """
         return None if settings.whole_picture else self.reader.prompt_targets(p, settings, chosen)
@@ -43,16 +45,16 @@ class Adapter:
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> text.TypedPrompt:
         """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
 
-        Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for one too
-        intricate.
+        Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for
+        one too intricate.
         """
         return self.reader.typed_prompt(prompt, steps, styles)
 
     def attach(self, p: Any, task: Task) -> None:
-        """Have the coming sampling call of ``p``, which has passed :meth:`check`, run on sigma maps, once."""
+        """Have ``p``'s coming sampling call run on sigma maps, once. It has passed :meth:`check`."""
         read_targets = functools.partial(self.prompt_targets, p, task.settings, task.chosen)
         attaching.attach(p.sampler, self.samplers, functools.partial(self.call, p, read_targets), task)
 
     def detach(self, sampler: Any) -> None:
-        """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
+        """Give ``sampler``, which the batches of an img2img job share, its own function back."""
         attaching.detach(sampler)

@@ -1,7 +1,8 @@
 """Puts a run in the place of one call of the host's sampler function.
 
-The host keeps its samplers' entry points, its CFG denoiser, its callbacks and its random numbers; what
-changes is the update formula between two model calls, and the noise level that each pixel has in one.
+The host keeps its samplers' entry points, its CFG denoiser, its callbacks and its random numbers;
+what changes is the update formula between two model calls, and the noise level that each pixel has
+in one.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class SamplerCall(NamedTuple):
 class Call(Protocol):
     """One call of a host's sampler function.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
-    itself.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
+    sampler itself.
     """
 
     host: Host
@@ -49,14 +50,17 @@ Samplers = Mapping[str, Callable[..., Tensor]]
 """Our samplers by the names of the host's sampler functions."""
 
 ReadTargets = Callable[[], PromptTargets | None]
-"""The target words at their positions in the host's present text encoder; None for the whole picture."""
+"""Gives the target words as the host's present text encoder reads them.
+
+None for the whole picture.
+"""
 
 MakeCall = Callable[[Any, ReadTargets, SamplerCall], Call]
 """``(p, read_targets, sampler_call)`` → a sampling call of ``p``. Raises :class:`Unsupported`."""
 
 
 def check_sampler(samplers: Samplers, labels: Iterable[str], p: Any) -> None:
-    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call is none of ``samplers``.
+    """Raise :class:`Unsupported` if ``p``'s coming call is of none of ``samplers``.
 
     ``labels``: how the host calls those.
     """
@@ -127,6 +131,6 @@ def _entered(observers: Sequence[Observer]) -> Iterator[None]:
 
 
 def detach(sampler: Any) -> None:
-    """Give ``sampler`` its own function back; it may be shared by the batches of an img2img job."""
+    """Give ``sampler``, which the batches of an img2img job share, its own function back."""
     if hasattr(sampler, "func"):
         sampler.func = getattr(sampler.func, "asyndm_original", sampler.func)

@@ -19,8 +19,9 @@ from ...run.run import Run
 def blending(scripts: Any, run: Run, unit: Callable[[Tensor], Tensor], apart: bool = False) -> Iterator[None]:
     """Soft inpainting by each pixel's own noise level, inside the ``with`` only.
 
-    ``scripts``: the host's script runner, or None. ``unit``: a map of sigmas in what the host tells scripts.
-    ``apart``: its soft inpainting takes the same levels for all images, and so is given one image at a time.
+    ``scripts``: the host's script runner, or None. ``unit``: a map of sigmas in what the host tells
+    scripts. ``apart``: its soft inpainting takes the same levels for all images, and so is given
+    one image at a time.
     """
     if scripts is None:
         yield
@@ -32,7 +33,11 @@ def blending(scripts: Any, run: Run, unit: Callable[[Tensor], Tensor], apart: bo
 
 
 def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[..., None], p: Any, args: Any) -> None:
-    """Soft inpainting keeps the more of the start picture the noisier a pixel is; of all it reads ``sigma[0]``."""
+    """Blend as ``original`` does, with a level for every pixel.
+
+    Soft inpainting keeps the more of the start picture the noisier a pixel is. It reads
+    ``sigma[0]`` for all images.
+    """
     here = run.evaluating
     if here is not None and args.sigma is not None and here.lagging.any():
         own = args.sigma.view(-1, 1, 1, 1)

@@ -27,9 +27,10 @@ _RELATED = (1, 2, 3)
 
 
 class LiveView:
-    """An observer of a run. Inside its ``with`` the host's previews have the outline, however it makes them.
+    """An observer of a run, inside whose ``with`` the host's previews have the outline.
 
-    The host asks for previews from another thread, whenever the page does.
+    It works whichever way the host makes them. The host asks for previews from another thread,
+    whenever the page does.
     """
 
     def __init__(self) -> None:

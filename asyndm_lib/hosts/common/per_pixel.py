@@ -1,4 +1,4 @@
-"""Per-pixel pre-conditioning of a host's denoiser (METHOD, section 3)."""
+"""Per-pixel pre-conditioning of a host's denoiser (docs/METHOD.md, section 3)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from ...run.model_call import Rows
 
 
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """The noise in a variance-preserving ``x`` whose velocity is ``v``; ``sigma`` broadcasts to them."""
+    """The noise in a variance-preserving ``x`` of velocity ``v``; ``sigma`` broadcasts to them."""
     a = alpha(sigma)
     return a.sqrt() * v + (1 - a).sqrt() * x
 
 
 def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
-    """``formula(sigma [n], *maps [n, C, H, W])`` of a host, which takes one sigma a row, with a sigma for every pixel.
+    """A host's ``formula(sigma [n], *maps [n, C, H, W])`` with a sigma for every pixel.
 
-    ``sigma``: ``[n, 1, H, W]``. The result is in the hosts' order in memory, by which their convolutions round.
+    ``sigma``: ``[n, 1, H, W]``. The result is in the hosts' order in memory, by which their
+    convolutions round.
     """
     n, _, h, w = sigma.shape
     pixels = [map.movedim(1, -1).reshape(n * h * w, -1, 1, 1) for map in maps]
@@ -32,12 +33,13 @@ def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tenso
 
 @contextmanager
 def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
-    """For one call of a k-diffusion ``denoiser`` (eps or v): lagging pixels are scaled by their own sigma.
+    """Inside the ``with`` a k-diffusion ``denoiser`` scales lagging pixels by their own sigma.
 
-    ``here``: what :meth:`run.Run.rows` gave for the same rows. The other pixels take their row's sigma, and so keep,
-    to the bit, the value that the denoiser has for it: its factors are sums, products, quotients and square roots,
-    which do not round by the shape that they are computed in. Does nothing where ``here`` is None or the denoiser
-    scales nothing.
+    ``denoiser`` predicts eps or v. The ``with`` is around one call of it. ``here``: what
+    :meth:`run.Run.rows` gave for the same rows. The other pixels take their row's sigma, and so
+    keep, to the bit, the value that the denoiser has for it: its factors are sums, products,
+    quotients and square roots, which do not round by the shape that they are computed in. Does
+    nothing where ``here`` is None or the denoiser scales nothing.
     """
     own = getattr(denoiser, "get_scalings", None)
     if here is None or own is None:

@@ -17,7 +17,8 @@ from ...models.parts.patching import replaced
 def rehearsal(p: Any, model: Any) -> Iterator[None]:
     """A pass that leaves the random numbers and the model calls counted by the host as they were.
 
-    ``model``: its CFG denoiser. The pass stays on the UNet that it begins with, which the one after it begins with too.
+    ``model``: its CFG denoiser. The pass stays on the UNet that it begins with, which the one after
+    it begins with too.
     """
     rng, step = p.rng, model.step
     while not hasattr(rng, "generators"):  # ControlNet's noise modifiers wrap the host's

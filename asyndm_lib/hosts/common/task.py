@@ -13,7 +13,7 @@ from ...run.step import Observer
 from ...settings.settings import Settings
 
 EarlierChoice = Mapping[int, Sequence[str]]
-"""The words that earlier sampling calls of a job chose as targets, by the number of the picture in the job."""
+"""The words that a job's earlier calls chose as targets, by the picture's number in the job."""
 
 
 class Listener(Protocol):
@@ -33,8 +33,9 @@ class Listener(Protocol):
 class Task:
     """One sampling call that is to run on sigma maps.
 
-    ``targets``: the target words in its prompts, None for the whole picture. ``chosen``: what the first
-    pass chose. ``observers`` see every step; one that is a context manager is entered for the call.
+    ``targets``: the target words in its prompts, None for the whole picture. ``chosen``: what the
+    first pass chose. ``observers`` see every step; one that is a context manager is entered for the
+    call.
     """
 
     settings: Settings

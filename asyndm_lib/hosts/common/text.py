@@ -17,7 +17,10 @@ from ...settings.settings import Settings
 from .task import EarlierChoice
 
 MAX_BRACKETS = 200
-"""The most brackets of prompt editing that are read while a person types: the host's parser takes seconds for more."""
+"""The most brackets of prompt editing that are read while a person types.
+
+The host's parser takes seconds for more.
+"""
 
 _PRIVATE = 0xF0000
 """The first of 65,534 characters that mean nothing."""
@@ -39,10 +42,11 @@ class TypedPrompt(NamedTuple):
 class Reader:
     """Reads prompts as the models of one host do.
 
-    ``tokenizer``: a model of the host → its tokenization. ``check_model`` raises :class:`Unsupported` for a
-    model that cannot run on sigma maps. ``is_loaded``: whether the host's model is more than a stand-in, and
-    ``loading``: what loads one. ``without_comments`` takes comments out of a prompt, where the host does it
-    neither with the styles nor in its callbacks.
+    ``tokenizer``: a model of the host → its tokenization. ``check_model`` raises
+    :class:`Unsupported` for a model that cannot run on sigma maps. ``is_loaded``: whether the
+    host's model is more than a stand-in, and ``loading``: what loads one. ``without_comments``
+    takes comments out of a prompt, where the host does it neither with the styles nor in its
+    callbacks.
     """
 
     tokenizer: Callable[[Any], Tokenize]
@@ -54,8 +58,8 @@ class Reader:
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> TypedPrompt:
         """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
 
-        Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for one too
-        intricate.
+        Raises :class:`Unsupported` while there is no model to read it, :class:`SettingsError` for
+        one too intricate.
         """
         sd_model = sd_models.model_data.sd_model  # shared.sd_model would load one
         if not self.is_loaded(sd_model):
@@ -71,8 +75,8 @@ class Reader:
     def prompt_targets(self, p: Any, settings: Settings, chosen: EarlierChoice) -> PromptTargets:
         """The target words in the prompts of the coming sampling call of the host's ``p``.
 
-        Where none are named they are those to choose from. Hires fix's second pass keeps what the first
-        one chose for its prompt, by ``chosen``.
+        Where none are named they are those to choose from. Hires fix's second pass keeps what the
+        first one chose for its prompt, by ``chosen``.
         """
         hires = getattr(p, "is_hr_pass", False)
         prompts = p.hr_prompts if hires else p.prompts
@@ -82,7 +86,7 @@ class Reader:
         indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
         schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
         parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
-        # The host has taken the tags out of the batch's prompts; it keeps them in those of the whole job.
+        # The host has taken the tags out of the batch's prompts, not out of those of the whole job.
         first = p.iteration * p.batch_size
         typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
         named = [named_targets(settings.targets, prompt) for prompt in typed]
@@ -117,8 +121,8 @@ def _as_sent(
         tags.append(tag)
         return chr(_PRIVATE + len(tags) - 1)
 
-    # Tags are hidden from the host's own ways of taking out comments: they may hold a comment's #. Some hosts do it
-    # where they apply the styles, others in their callbacks.
+    # Tags are hidden from the host's own ways of taking out comments: they may hold a comment's #.
+    # Some hosts do it where they apply the styles, others in their callbacks.
     styled = shared.prompt_styles.apply_styles_to_prompt(replace_tags(prompt, hidden), styles)
     params = script_callbacks.BeforeTokenCounterParams(replace_tags(styled, hidden), steps, [])
     script_callbacks.before_token_counter_callback(params)
@@ -136,7 +140,7 @@ def _scheduling() -> dict[str, bool]:
 
 
 def text_encoder(sd_model: Any) -> Any:
-    """The first of a model's text encoders that cuts a text into tokens, in AUTOMATIC1111's and reForge's models.
+    """The first text encoder of AUTOMATIC1111's or reForge's model that cuts a text into tokens.
 
     Where there are two they cut it alike. Raises :class:`StopIteration` if there is none yet.
     """
@@ -145,9 +149,11 @@ def text_encoder(sd_model: Any) -> Any:
 
 
 def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[Token]]:
-    """The model's own tokenization: emphasis, ``BREAK``, chunks and textual inversions as the host encodes them.
+    """The model's own tokenization.
 
-    ``text``: the host's text encoder, with a ``process_texts``. ``vocabulary``: its tokens and their ids.
+    Emphasis, ``BREAK``, chunks and textual inversions are read as the host encodes them.
+    ``text``: the host's text encoder, with a ``process_texts``. ``vocabulary``: its tokens and
+    their ids.
     """
     ending = {index for word, index in vocabulary.items() if word.endswith("</w>")}
 

@@ -12,7 +12,7 @@ from ..forge_family.models import check_model
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
     """The tokenization of ``sd_model``."""
-    # SD 1 and 2 have one, SDXL two that cut a text in the same way, and its refiner only the second of them.
+    # SD 1 and 2 have one, SDXL two that cut a text in the same way, its refiner the second of them.
     names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
     engine = next(getattr(sd_model, name) for name in names if hasattr(sd_model, name))
     return text.tokenizer(engine, engine.tokenizer.get_vocab())

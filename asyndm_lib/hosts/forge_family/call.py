@@ -28,9 +28,9 @@ from .variance_preserving import in_sigma_space
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
-    itself. ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``: ``apart`` of
-    :func:`inpainting.blending`.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
+    sampler itself. ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``:
+    ``apart`` of :func:`inpainting.blending`.
     """
 
     sampling: ModuleType

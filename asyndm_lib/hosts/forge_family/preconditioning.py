@@ -1,4 +1,4 @@
-"""Per-pixel pre-conditioning of the hosts' models (METHOD, section 3)."""
+"""Per-pixel pre-conditioning of the hosts' models (docs/METHOD.md, section 3)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ..common.per_pixel import at_single_pixels
 
 @contextmanager
 def preconditioned(predictor: Any, run: Run) -> Iterator[None]:
-    """Inside the ``with`` the scalings of ``predictor`` go by each pixel's own noise level while ``run`` evaluates.
+    """Inside the ``with`` the scalings of ``predictor`` go by each pixel's own noise level.
 
-    They serve the UNet, the built-in ControlNet and the start picture's noise in inpainting. Pixels that do
-    not lag keep, to the bit, what the predictor gives for their row.
+    They do so while ``run`` evaluates.
+    They serve the UNet, the built-in ControlNet and the start picture's noise in inpainting. Pixels
+    that do not lag keep, to the bit, what the predictor gives for their row.
     """
     with ExitStack() as stack:
         for name, scaled in (
@@ -33,7 +34,7 @@ def preconditioned(predictor: Any, run: Run) -> Iterator[None]:
 
 
 def _scaled(run: Run, original: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
-    """``original(sigma [rows], *maps [rows, C, H, W])``; the rows are whole batches, one after the other."""
+    """``original(sigma [rows], *maps [rows, C, H, W])``; the rows are whole batches, one by one."""
     own = original(sigma, *maps)
     here = run.evaluating
     if here is None or own.shape[-2:] != here.sigma.shape[-2:] or len(own) % len(here.sigma):

@@ -1,4 +1,4 @@
-"""The hosts' timestep samplers, whose ``x`` is in variance-preserving scale and whose model gives eps."""
+"""The hosts' timestep samplers: ``x`` is in variance-preserving scale, and the model gives eps."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from ...run.run import Run
 def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
     """Inside the ``with`` the denoiser takes ``x``, and gives eps, by each pixel's own noise level.
 
-    It scales both by one sigma a picture. For lagging pixels the ratio to their own is put right before and after,
-    so that masks, guidance and previews within meet the latent and the picture that are really there.
+    It scales both by one sigma a picture. For lagging pixels the ratio to their own is put right
+    before and after, so that masks, guidance and previews within meet the latent and the picture
+    that are really there.
     """
     original = model.forward
 

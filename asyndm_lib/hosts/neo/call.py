@@ -18,7 +18,10 @@ from .noise_levels import levels_of
 
 
 class Call(call.Call):
-    """As Forge's. The CFG++ samplers get the unconditional picture, which the others have no use for."""
+    """Forge's call, in which the CFG++ samplers get the unconditional picture.
+
+    The other samplers have no use for it.
+    """
 
     def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
         self._guided_twice = name.endswith("_cfg_pp")
@@ -32,8 +35,8 @@ class Call(call.Call):
     def patched(self, run: Run) -> Iterator[None]:
         with super().patched(run), _no_more_than_now(self._extra_args), _told_of_weights_in_place():
             if self._guided_twice:
-                # As the host's own functions do it: by an extra option of the model call, without which guidance of 1
-                # would leave the unconditional picture out.
+                # As the host's own functions do it: by an extra option of the model call, without
+                # which guidance of 1 would leave the unconditional picture out.
                 options = dict(self._extra_args.get("model_options", {}))
                 self._extra_args["model_options"] = set_model_options_post_cfg_function(
                     options, self._guided, disable_cfg1_optimization=True
@@ -47,9 +50,11 @@ class Call(call.Call):
 
 @contextmanager
 def _told_of_weights_in_place() -> Iterator[None]:
-    """Inside the ``with`` the denoiser is told of every refiner, as the host does where it loads a model of its own.
+    """Inside the ``with`` the denoiser is told of every refiner.
 
-    By an option it loads the refiner's weights into the same model; LoRAs then put another patcher in ours' place.
+    The host tells it only where it loads a model of its own.
+    By an option it loads the refiner's weights into the same model; LoRAs then put another patcher
+    in ours' place.
     """
     original = sd_samplers_common.apply_refiner
 
@@ -65,7 +70,10 @@ def _told_of_weights_in_place() -> Iterator[None]:
 
 @contextmanager
 def _no_more_than_now(values: dict[str, Any]) -> Iterator[None]:
-    """What is added to ``values`` inside the ``with`` is gone afterwards; what is replaced stays, a refiner's."""
+    """Inside the ``with`` values may be added, which are gone afterwards.
+
+    What is replaced stays: it is a refiner's.
+    """
     before = set(values)
     try:
         yield

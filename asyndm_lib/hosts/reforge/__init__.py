@@ -19,7 +19,7 @@ OWN_LABELS = [label for label in LABELS if label not in FORGES]
 
 
 def check_backend(p: Any) -> None:
-    """Raise :class:`Unsupported` if the sampler of ``p``'s coming sampling call is one of ComfyUI's."""
+    """Raise :class:`Unsupported` if the sampler of ``p``'s coming call is one of ComfyUI's."""
     if getattr(p.sampler.func, "__module__", "").startswith("ldm_patched."):
         # They have k-diffusion's names, but formulas, options and random numbers of their own.
         backend = "is not AUTOMATIC1111's own (in Settings, A1111 as the SD Sampling backend gives that back, "

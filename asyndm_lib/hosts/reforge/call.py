@@ -21,7 +21,7 @@ class Call(call.Call):
 
     def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
         if name == "sample_lcm":
-            # The random numbers of the one copy are the picture's own, those of the other PyTorch's.
+            # The random numbers of the one copy are the picture's own, of the other PyTorch's.
             options["noise_sampler"] = self.sampling.default_noise_sampler(x)
         return super()._levels(name, x, options)
 
