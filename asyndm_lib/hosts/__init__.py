@@ -24,7 +24,7 @@ def _adapter() -> str:
     if find_spec("modules_forge") is None:
         return ".a1111"
     if find_spec("backend") is None:
-        # ComfyUI's engine. reForge has a k-diffusion of its own beside that one's, Forge Classic none.
+        # ComfyUI's engine. reForge has a k-diffusion of its own beside it, Forge Classic has none.
         return ".unknown" if find_spec("k_diff") is None else ".reforge"
     neo = import_module("modules_forge.forge_version").version == "neo"
     return ".neo" if neo else ".forge"
