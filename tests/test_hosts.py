@@ -1,10 +1,13 @@
 """Which adapter a WebUI gets, by what can be imported in it."""
 
+import ast
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
+from asyndm_lib import hosts
 from asyndm_lib.hosts import _adapter
 
 FILES = {
@@ -34,3 +37,11 @@ def test_adapter(name, tmp_path, monkeypatch):
     finally:
         for module in ("modules_forge", "modules_forge.forge_version"):
             sys.modules.pop(module, None)
+
+
+def test_hosts_need_nothing_of_the_interface():
+    for path in Path(hosts.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = getattr(node, "module", None) or getattr(node, "attr", None) or ""
+            assert "interface" not in named.split("."), path
+            assert named != "asyndm", f"{path}: a job's state is the interface's"

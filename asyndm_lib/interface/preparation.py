@@ -9,6 +9,7 @@ from ..errors import AsynDMError, TargetError
 from ..hosts.common.live_view import LiveView
 from ..hosts.common.task import Task
 from ..masks.choice import Chosen
+from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
 from . import arguments, choices, gallery, infotext, job, messages, options
 
@@ -89,7 +90,7 @@ class _SamplingCall:
     def __init__(self, p: Any):
         self._p = p
         self.second: bool = getattr(p, "is_hr_pass", False)
-        self.film: gallery.Film | None = None
+        self.film: Film | None = None
 
     def report(self, text: str) -> None:
         messages.report(self._p, text)

@@ -1,0 +1,146 @@
+"""One call of a host's sampler function, taken over: what is told, entered and given back on every path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from asyndm_lib.errors import Unsupported
+from asyndm_lib.hosts.common.task import Task
+from asyndm_lib.settings.settings import Settings
+
+
+@pytest.fixture
+def attaching(monkeypatch):
+    """The module as in a WebUI, without a WebUI."""
+    modules = ModuleType("modules")
+    modules.sd_samplers = ModuleType("modules.sd_samplers")
+    monkeypatch.setitem(sys.modules, "modules", modules)
+    monkeypatch.setitem(sys.modules, "modules.sd_samplers", modules.sd_samplers)
+    name = "asyndm_lib.hosts.common.attaching"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module(name)
+    monkeypatch.setitem(sys.modules, name, module)  # gone afterwards
+    monkeypatch.setattr(module, "Run", Run)
+    return module
+
+
+class Run:
+    def __init__(self, host, settings, targets, x, observers):
+        self.chosen, self.problems, self._said = ["cat"], {"b", "a"}, host.said
+
+    def __enter__(self):
+        self._said.append("run begins")
+
+    def __exit__(self, *exception):
+        self._said.append("run ends")
+
+    def sample(self, sampler, x, **options):
+        return sampler(x, **options)
+
+
+class Watching:
+    """An observer that is a context manager too."""
+
+    def __init__(self, said):
+        self._said = said
+
+    def __call__(self, seen):
+        pass
+
+    def __enter__(self):
+        self._said.append("observer enters")
+
+    def __exit__(self, *exception):
+        self._said.append("observer leaves")
+
+
+class Scene:
+    """A host's sampler, attached to; ``said``: what happened in the order in which it did."""
+
+    def __init__(self, attaching, ours, refuses=False):
+        self.said = said = []
+        self.given = None
+
+        def sample_euler(model, x, sigmas=None, extra_args=None):
+            said.append("the host samples")
+            self.given = extra_args
+            return x
+
+        def make_call(call):
+            options = dict(call.options)
+            options.clear()  # a call may take its copy apart
+            if refuses:
+                raise Unsupported("no")
+            return SimpleNamespace(host=SimpleNamespace(said=said), options=options, patched=patched)
+
+        @contextmanager
+        def patched(run):
+            said.append("host patched")
+            try:
+                yield
+            finally:
+                said.append("host as before")
+
+        told = SimpleNamespace(
+            report=lambda text: said.append(f"report {text}"),
+            refused=lambda reason: said.append(f"refused: {reason}"),
+            chose=lambda chosen: said.append(f"chose {chosen}"),
+        )
+        self.own = sample_euler
+        self.sampler = SimpleNamespace(func=sample_euler)
+        observers = [lambda seen: None, Watching(said)]
+        task = Task(Settings(), None, {}, told, observers)
+        attaching.attach(self.sampler, {"sample_euler": ours}, make_call, task)
+
+    def sample(self, sigmas=(2.0, 1.0, 0.0)):
+        return self.sampler.func("model", "x", sigmas=sigmas, extra_args={"cond": 1})
+
+
+AROUND = ["run begins", "host patched", "observer enters"], ["observer leaves", "host as before", "run ends"]
+
+
+def test_a_call_is_ours_once_and_what_was_seen_is_told(attaching):
+    scene = Scene(attaching, lambda x: "ours")
+    assert inspect.signature(scene.sampler.func) == inspect.signature(scene.own)
+    assert scene.sample() == "ours"
+    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1], "report a", "report b"]
+    assert scene.sampler.func is scene.own
+
+
+@pytest.mark.parametrize("what", [KeyboardInterrupt, RuntimeError])
+def test_everything_is_undone_after_an_exception_and_the_choice_is_told(what, attaching):
+    def ours(x):
+        raise what
+
+    scene = Scene(attaching, ours)
+    with pytest.raises(what):
+        scene.sample()
+    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1]]
+    assert scene.sampler.func is scene.own
+
+
+def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
+    scene = Scene(attaching, lambda x: "ours", refuses=True)
+    assert scene.sample() == "x"
+    assert scene.said == ["refused: no", "the host samples"]
+    assert scene.given == {"cond": 1}
+    assert scene.sampler.func is scene.own
+
+
+def test_a_schedule_of_no_step_is_the_hosts_own(attaching):
+    scene = Scene(attaching, lambda x: "ours")
+    assert scene.sample(sigmas=(0.0,)) == "x"
+    assert scene.said == ["the host samples"]
+
+
+def test_a_call_attached_to_twice_gives_back_the_hosts_own_function(attaching):
+    scene = Scene(attaching, lambda x: "ours")
+    attaching.attach(scene.sampler, {}, None, None)
+    attaching.detach(scene.sampler)
+    assert scene.sampler.func is scene.own
