@@ -31,8 +31,8 @@ from .models import check_model
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the sampler
-    itself.
+    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
+    sampler itself.
     """
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
@@ -72,7 +72,7 @@ class Call:
         original = model.update_inner_model
 
         def update_inner_model() -> None:
-            """The host has loaded its refiner: another UNet, text encoder and denoiser go on from here."""
+            """Go on with another UNet, text encoder and denoiser: the host has loaded its refiner."""
             denoising.close()
             original()
             check_model(shared.sd_model)
@@ -95,10 +95,10 @@ def _maps(denoiser: Any) -> tuple[Map, Map]:
 
 
 def _rows(cond: Any, model: Any) -> list[Row]:
-    """The rows of the host's batch: conditional ones image by image, then the unconditional ones."""
+    """The rows of the host's batch: conditional ones image by image, then unconditional ones."""
     images = range(len(cond.batch))
     conditional = [(image, part) for image in images for part in range(len(cond.batch[image]))]
-    # InstructPix2Pix guides by the start picture too, and has unconditional rows with and without it.
+    # InstructPix2Pix guides by the start picture too: unconditional rows with it and without it.
     edit = shared.sd_model.cond_stage_key == "edit" and model.image_cfg_scale not in (None, 1.0)
     return conditional + [(image, None) for image in images] * (2 if edit else 1)
 
@@ -148,7 +148,7 @@ def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:
-    """The preview of the timestep samplers, which an interrupt also returns, at each pixel's own noise level."""
+    """The timestep samplers' preview, which an interrupt returns, at each pixel's own noise level."""
     own = original(x_in, x_out, timestep)
     here = run.evaluating
     if here is None or len(x_in) != len(here.lagging):

@@ -51,7 +51,7 @@ class Adapter:
         return self.reader.typed_prompt(prompt, steps, styles)
 
     def attach(self, p: Any, task: Task) -> None:
-        """Have the coming sampling call of ``p``, which has passed :meth:`check`, run on sigma maps."""
+        """Have ``p``'s coming sampling call, which has passed :meth:`check`, run on sigma maps."""
         read_targets = functools.partial(self.prompt_targets, p, task.settings, task.chosen)
         attaching.attach(p.sampler, self.samplers, functools.partial(self.call, p, read_targets), task)
 

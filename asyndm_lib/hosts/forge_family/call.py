@@ -84,7 +84,7 @@ class Call:
             engine.enter_context(rows.named(self._p.sd_model))
 
         def update_inner_model() -> None:
-            """The host has loaded its refiner: another UNet and text encoder go on from here."""
+            """Go on with another UNet and text encoder: the host has loaded its refiner."""
             engine.close()
             original()
             check_model(self._p.sd_model)

@@ -1,4 +1,4 @@
-"""What the rows of each call of the host's UNet are, by a wrapper on a patched clone of it."""
+"""The rows of each call of the host's UNet, named by a wrapper on a patched clone of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...run.run import Run
 WRAPPER = "model_function_wrapper"
 APART = "another extension takes the picture apart{name}; switch it or AsynDM off"
 TILING = ("lib_multidiffusion",)
-"""Packages whose wrappers give the model parts of the picture, as Forge's MultiDiffusion does."""
+"""Packages whose wrappers give the model parts of the picture: Forge's MultiDiffusion."""
 
 
 def check_wrapper(sd_model: Any) -> None:
-    """Raise :class:`Unsupported` if another extension's wrapper is one that no run can work with."""
+    """Raise :class:`Unsupported` if no run can work with another extension's wrapper."""
     wrapper = sd_model.forge_objects.unet.model_options.get(WRAPPER)
     package = type(wrapper).__module__.partition(".")[0]
     if package in TILING:
@@ -31,13 +31,17 @@ def check_wrapper(sd_model: Any) -> None:
 class UNetRows:
     """Tells a run what the rows of a call of the UNet are.
 
-    Forge sends the batch through the UNet once for the negative prompt and once for every ``AND`` part, several
-    of them joined to one call as there is memory and as their lengths allow; the parts come last to first.
-    Another extension's guidance may ask for some again in the same evaluation.
+    Forge sends the batch through the UNet once for the negative prompt and once for every ``AND``
+    part, several of them joined to one call as there is memory and as their lengths allow; the
+    parts come last to first. Another extension's guidance may ask for some again in the same
+    evaluation.
     """
 
     def __init__(self, run: Run, model: Any, extra_args: dict[str, Any]):
-        """``model``: the host's CFG denoiser. ``extra_args``: what it is called with, which a refiner replaces."""
+        """``model``: the host's CFG denoiser.
+
+        ``extra_args``: what it is called with, which a refiner replaces.
+        """
         self._run, self._model, self._extra_args = run, model, extra_args
         self._conditional = 0
 
@@ -89,7 +93,8 @@ class UNetRows:
     def _rows(self, cond_or_uncond: list[int], count: int) -> list[Row]:
         images = range(count // len(cond_or_uncond))
         rows: list[Row] = []
-        parts = min(map(len, self._extra_args["cond"].batch))  # of prompts with different numbers the host takes these
+        # Where the prompts have different numbers of parts, the host takes the least.
+        parts = min(map(len, self._extra_args["cond"].batch))
         for unconditional in cond_or_uncond:
             part = None if unconditional else (parts - 1 - self._conditional) % parts
             self._conditional += not unconditional
@@ -97,7 +102,7 @@ class UNetRows:
         return rows
 
     def _tokens(self, context: Tensor) -> int:
-        """The length of the prompts' own context, which the host repeats to match that of a longer one."""
+        """The length of the prompts' own context, which the host repeats to match a longer one."""
         _, text = prompt_parser.reconstruct_multicond_batch(self._extra_args["cond"], self._model.step)
         if not isinstance(text, dict):
             return text.shape[1]
