@@ -72,7 +72,7 @@ class Call:
         original = model.update_inner_model
 
         def update_inner_model() -> None:
-            """Go on with another UNet, text encoder and denoiser: the host has loaded its refiner."""
+            """Go on with the refiner that the host has loaded: all its parts are others."""
             denoising.close()
             original()
             check_model(shared.sd_model)
@@ -148,7 +148,7 @@ def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:
-    """The timestep samplers' preview, which an interrupt returns, at each pixel's own noise level."""
+    """The timestep samplers' preview, which an interrupt returns, at each pixel's own level."""
     own = original(x_in, x_out, timestep)
     here = run.evaluating
     if here is None or len(x_in) != len(here.lagging):
