@@ -84,8 +84,8 @@ def show(p: Any, processed: Any) -> None:
     """
     sheets = job.of(p).sheets
     job.forget(p)
-    if not sheets:
-        return
+    if not sheets or not processed.infotexts:
+        return  # ADetailer ends a copy of a job, with no pictures, before that is done
     first, shown = processed.index_of_first_image, len(processed.images)
     texts = processed.infotexts
     own = [texts[min(first + one.number, len(texts) - 1)] + MARK for one in sheets]

@@ -290,6 +290,15 @@ def test_a_message_outlives_the_job_within(listed, host):
     assert '"zebra" not found' in answer.messages[0]
 
 
+@pytest.mark.parametrize("listed", ["", "asyndm"])
+def test_the_sheets_outlive_the_job_within(listed, host):
+    settings = {"targets": "cat", "show_masks": True}
+    scripts = {"stand-in adetailer": {"args": [True, listed, ""]}, "asyndm": {"args": arguments(settings)}}
+    answer = host.make({**BASE, "n_iter": 2, "alwayson_scripts": scripts})
+    shapes = [pictures.pixels(picture).shape[:2] for picture in answer.pictures]
+    assert [shape == (96, 96) for shape in shapes] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("kind", ["stand-in", "real"])
 def test_all_at_once(kind, host):
     known = host.get("/sdapi/v1/scripts")["txt2img"]
