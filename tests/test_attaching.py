@@ -1,4 +1,4 @@
-"""One call of a host's sampler function, taken over: what is told, entered and given back on every path."""
+"""One call of a host's sampler function, taken over: what is told and given back on every path."""
 
 from __future__ import annotations
 

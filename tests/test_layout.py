@@ -162,12 +162,7 @@ def test_runs_and_masks_know_no_family_by_name(room):
     assert not named, "\n".join(named)
 
 
-_MOVING = ("interface",)
-
-
-@pytest.mark.parametrize(
-    "room", [pytest.param(room, marks=[pytest.mark.xfail(reason="being moved")] * (room in _MOVING)) for room in ROOMS]
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_reference_in_a_docstring_names_what_exists(room):
     lost = []
     for file in sorted(PACKAGE.rglob("*.py")):

@@ -68,7 +68,7 @@ def _tokens(host: Adapter) -> Callable[[Request], Any]:
     turn = asyncio.Lock()  # one at a time, so that a picture that is being made hardly waits
 
     async def tokens(request: Request) -> dict[str, Any]:
-        """Which tokens of a prompt stand for which target (see :func:`asyndm_lib.prompt.report.match`)."""
+        """The tokens of a prompt that stand for its targets (see :func:`prompt.report.match`)."""
         try:
             question = _question(await _body(request))
         except SettingsError as error:
