@@ -14,16 +14,6 @@ from .demo import MODEL
 from .errors import AsynDMError
 
 BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
-BENCH_SAMPLERS = (
-    "sample_euler",
-    "sample_euler_ancestral",
-    "sample_heun",
-    "sample_dpmpp_2m",
-    "sample_dpmpp_sde",
-    "sample_dpmpp_2m_sde",
-    "sample_dpmpp_3m_sde",
-)
-"""The samplers that need no more than sigmas and noise."""
 
 RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 """The committed results of an evaluation."""
@@ -160,7 +150,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     )
     add = one.add_argument
     add("--models", nargs="+", choices=BENCH_MODELS, metavar="NAME", help=", ".join(BENCH_MODELS))
-    samplers = [label for label in LABELS if LABELS[label][0] in BENCH_SAMPLERS]
+    samplers = [label for label, (sampler, _) in LABELS.items() if sampler.benched]
     add("--samplers", nargs="+", choices=samplers, metavar="NAME", help=", ".join(samplers))
     add("--batch", nargs="+", type=_whole(1, MAX_BATCH), metavar="N", help="pictures at once")
     add("--length", nargs="+", type=_whole(3, MAX_STEPS), metavar="N", help="steps")

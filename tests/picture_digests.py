@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.demo import MODEL
-from asyndm_lib.hosts.standalone.embedded import OWN_LEVELS, Embedded, Request
+from asyndm_lib.hosts.standalone.embedded import Embedded, Request
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
 from asyndm_lib.hosts.standalone.schedules import SCHEDULES
 from asyndm_lib.masks.target_masks import TIMINGS
@@ -52,13 +52,13 @@ def cases() -> Iterator[tuple[str, Request, Settings]]:
     for label, curve, timing in itertools.product(LABELS, CURVES, TIMINGS):
         settings = replace(ON, curve=curve, mask_timing=timing)
         yield f"{label} {curve} {timing}", replace(REQUEST, sampler=label), settings
-    for label in LABELS:
+    for label, (sampler, _) in LABELS.items():
         request = replace(REQUEST, sampler=label)
         yield f"{label} whole picture", request, replace(ON, whole_picture=True)
         yield f"{label} synchronous", request, replace(ON, concavity=0.0)
         yield f"{label} batch", replace(request, seeds=(1, 2), width=192), ON
         yield f"{label} chosen by itself", request, replace(ON, targets="")
-        if label not in OWN_LEVELS:
+        if sampler.levels == "sigmas":
             for schedule in SCHEDULES:
                 yield f"{label} {schedule}", replace(request, schedule=schedule), ON
     for curve, k in itertools.product(CURVES, (0.25, 1.0)):

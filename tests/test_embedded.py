@@ -25,9 +25,8 @@ from torch import Tensor
 
 from asyndm_lib import cli
 from asyndm_lib.errors import SettingsError, Unsupported
-from asyndm_lib.hosts.standalone.embedded import OWN_LEVELS, SYNCHRONOUS, Embedded, Request
+from asyndm_lib.hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
 from asyndm_lib.hosts.standalone.ldm_checkpoint import Checkpoint, load
-from asyndm_lib.hosts.standalone.schedules import AUTOMATIC, DISCARDING
 from asyndm_lib.hosts.standalone.text_encoders import encode, tokenize
 from asyndm_lib.samplers.table import LABELS
 from asyndm_lib.settings.settings import Settings
@@ -46,7 +45,11 @@ REQUEST = Request(
 )
 ON = Settings(targets="cat, basketball")
 KINDS = ["sd1", "sd1-v"]  # the third needs open_clip, which a WebUI brings
-FUNCTIONS = {label: name for label, (name, _) in LABELS.items() if hasattr(k, name) and label != "DPM fast"}
+FUNCTIONS = {
+    label: sampler.name
+    for label, (sampler, _) in LABELS.items()
+    if hasattr(k, sampler.name) and sampler.levels == "sigmas"
+}
 """The functions that are k-diffusion's own, on a schedule that is given."""
 
 
@@ -112,7 +115,7 @@ class Reference:
 
 
 def sigmas_of(reference: Reference, schedule: str) -> Tensor:
-    if schedule == "uniform" and reference.sampler in DISCARDING:
+    if schedule == "uniform" and LABELS[reference.sampler][0].discards:
         longer = reference.denoiser.get_sigmas(REQUEST.steps + 1)
         return longer[[*range(REQUEST.steps), -1]]
     if schedule == "uniform":
@@ -138,7 +141,13 @@ def test_schedules_are_k_diffusions(schedule, models, folder, sd1):
 
 
 def test_automatic_is_what_it_is_in_the_webuis(sd1):
-    assert set(AUTOMATIC) | set(DISCARDING) < set(LABELS)
+    of = {label: sampler.schedule for label, (sampler, _) in LABELS.items()}
+    karras = {"DPM++ 2M", "DPM++ SDE", "DPM++ 2S a", "DPM2", "DPM2 a", "Restart"}
+    assert {label for label in of if of[label] == "karras"} == karras
+    exponential = {"DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE"}
+    assert {label for label in of if of[label] == "exponential"} == exponential
+    discarding = {label for label, (sampler, _) in LABELS.items() if sampler.discards}
+    assert discarding == {"DPM++ 3M SDE", "DPM2", "DPM2 a"}
     for sampler, schedule in {"DPM++ 2M": "karras", "DPM++ 2M SDE": "exponential", "Euler": "uniform"}.items():
         request = replace(REQUEST, sampler=sampler)
         expected = sd1.sample(replace(request, schedule=schedule), SYNCHRONOUS)
@@ -504,7 +513,7 @@ def test_what_a_sampler_cannot_do_is_said_by_its_name(sampler, sd1):
         with pytest.raises(SettingsError, match=re.escape(f"{sampler} needs at least {least} steps, not {least - 1}")):
             sd1.check(replace(request, steps=least - 1))
     scheduled = replace(request, schedule="karras")
-    if sampler not in OWN_LEVELS:
+    if sampler not in ("DPM fast", "DDIM", "DDIM CFG++", "PLMS", "UniPC"):
         sd1.check(scheduled)
         return
     with pytest.raises(SettingsError, match=re.escape(f"{sampler} has noise levels of its own: the schedule 'karras'")):

@@ -19,7 +19,6 @@ from torch import Tensor
 from asyndm_lib.clock.schedule import Schedule
 from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
 from asyndm_lib.samplers.neo.unipc import LAST_SIGMA
-from asyndm_lib.samplers.table import descents
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,15 @@ class Case:
 
     @property
     def takes(self) -> set[str]:
-        return set(inspect.signature(SAMPLERS[self.name]).parameters)
+        return set(inspect.signature(SAMPLERS[self.name].function).parameters)
 
     @property
     def brownian(self) -> bool:
-        return self.name.startswith("sample_dpmpp_") and self.name.endswith("sde")
+        return SAMPLERS[self.name].noise == "Brownian"
 
     def sigmas(self, steps: int, dtype: torch.dtype) -> Tensor:
         if self.flow:
-            top = 0.9999 if self.name in ("sample_er_sde",) or self.brownian else 1.0
+            top = 0.9999 if SAMPLERS[self.name].begins_below_all_noise else 1.0
             return torch.cat([torch.linspace(top, 0.1, steps, dtype=torch.float64), torch.zeros(1)]).to(dtype)
         sigmas = uniform_sigmas(steps, dtype)
         if self.name == "sample_unipc":
@@ -53,7 +52,7 @@ class Case:
 def both(name: str, options: dict | None = None, loose: float = 1.0) -> dict[str, Case]:
     label = ", ".join([name.removeprefix("sample_"), *(f"{key} {value}" for key, value in (options or {}).items())])
     kinds = {label: Case(name, options or {}, False, loose)}
-    if "flow" in inspect.signature(SAMPLERS[name]).parameters:
+    if SAMPLERS[name].takes("flow"):
         kinds[f"{label}, flow"] = Case(name, options or {}, True, 3 * loose)
     return kinds
 
@@ -244,10 +243,11 @@ def test_the_last_step_of_lms_goes_to_the_prediction():
 
 
 def test_every_sampler_is_tried():
-    assert set(SAMPLERS) == set(LABELS.values())
+    assert set(SAMPLERS) == {sampler.name for sampler, _ in LABELS.values()}
     plain = {"sample_dpmpp_2m", "sample_euler", "sample_heun", "sample_dpm_2", "sample_lms", "restart_sampler"}
     assert {case.name for case in CASES.values()} | plain | {"ddim", "plms"} == set(SAMPLERS)
 
 
 def test_restart_has_the_descents_of_the_other_webuis():
-    assert len(descents("restart_sampler", {"sigmas": uniform_sigmas(20)}, torch.device("cpu"))) == 3
+    ways, _ = SAMPLERS["restart_sampler"].descents({"sigmas": uniform_sigmas(20)}, torch.device("cpu"))
+    assert len(ways) == 3

@@ -14,9 +14,9 @@ from stand_ins import LEVELS, Noise, make_run, uniform_sigmas
 from torch import Tensor
 
 from asyndm_lib.hosts.common.own_scalars import lms_coefficients
-from asyndm_lib.samplers.dpm_fast import _Solver
+from asyndm_lib.samplers.dpm_fast import Solver
 from asyndm_lib.samplers.lms import weights
-from asyndm_lib.samplers.table import LABELS, SAMPLERS, descents
+from asyndm_lib.samplers.table import LABELS, SAMPLERS
 from asyndm_lib.samplers.unipc import Marginals
 
 SIZES = [(1, 6, 8), (2, 7, 5)]
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def parameters(name: str) -> Collection[str]:
-    return inspect.signature(SAMPLERS[name]).parameters
+    return inspect.signature(SAMPLERS[name].function).parameters
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Case:
 
     @property
     def scaled(self) -> bool:
-        return self.name in ("ddim", "ddim_cfgpp", "plms", "unipc")
+        return SAMPLERS[self.name].levels == "timesteps"
 
     @property
     def brownian(self) -> bool:
-        return "noise_sampler" in parameters(self.name) and self.name.endswith("sde")
+        return SAMPLERS[self.name].noise == "Brownian"
 
 
 CASES = {
@@ -156,7 +156,8 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype, device: str = "cpu") -
     else:
         options["sigmas"] = uniform_sigmas(steps, dtype)
     options = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in options.items()}
-    ways = [way.to(dtype) for way in descents(case.name, options, torch.device(device))]
+    ways, options = SAMPLERS[case.name].descents(options, torch.device(device))
+    ways = [way.to(dtype) for way in ways]
     if "times" in options:  # of single precision in k-diffusion too
         options["times"] = options["times"].to(dtype)
         ways = [torch.stack([(-t).exp() for t in options["times"]])]
@@ -418,19 +419,19 @@ def test_callbacks_of_unipc_tell_the_corrected_latents():
 def test_dpm_fast_gives_no_nan_to_a_pixel_that_is_held_at_any_level(dtype):
     """The noise to add is a difference of nothing there, which rounding may make negative."""
     t = torch.linspace(-2.7, 3.5, 20001, dtype=torch.float64).to(dtype)
-    solver = _Solver(t[-1] + 0.1, 1.0)
+    solver = Solver(t[-1] + 0.1, 1.0)
     ones = torch.ones_like(t)
-    moved = solver.noised(solver.last(ones, [ones, 2 * ones, 3 * ones], t, t), ones, 1.0, t, t)
+    moved = solver.noised(solver.step(ones, [ones, 2 * ones, 3 * ones], t, t), ones, 1.0, t, t)
     torch.testing.assert_close(moved, ones, rtol=0, atol=5e-3)
 
 
 def test_every_sampler_is_tried():
-    assert {case.name for case in CASES.values()} == set(SAMPLERS) == {name for name, _ in LABELS.values()}
+    assert {case.name for case in CASES.values()} == set(SAMPLERS) == {sampler.name for sampler, _ in LABELS.values()}
 
 
 def test_restart_goes_by_heuns_steps_alone_when_there_are_few():
     options = {"sigmas": uniform_sigmas(19, torch.float32)}
-    (way,) = descents("restart_sampler", options, torch.device("cpu"))
+    (way,), _ = SAMPLERS["restart_sampler"].descents(options, torch.device("cpu"))
     assert torch.equal(way, uniform_sigmas(19, torch.float32))
 
 
@@ -438,8 +439,9 @@ def test_restart_leaves_out_ways_back_that_lead_nowhere():
     sigmas = uniform_sigmas(10, torch.float32)
     for plan in ({0.5: [4, 2, 0.1]}, {0.5: [1, 2, 3.0]}):  # down instead of up; of a single knot
         options = {"sigmas": sigmas, "restart_list": plan}
-        ways = descents("restart_sampler", options, torch.device("cpu"))
-        assert options == {}
+        ways, rest = SAMPLERS["restart_sampler"].descents(options, torch.device("cpu"))
+        assert rest == {}
+        assert set(options) == {"sigmas", "restart_list"}, "the host's own options were changed"
         assert all(len(way) > 1 for way in ways)
         assert torch.equal(torch.cat([ways[0], *(way[1:] for way in ways[1:])]), sigmas)
 
@@ -455,7 +457,8 @@ def test_lcm_asks_a_given_noise_sampler():
 
 @pytest.mark.parametrize(("steps", "times"), [(20, 1), (35, 1), (36, 2), (150, 2)])
 def test_restart_rises_again_and_makes_as_many_steps_as_were_asked_for(steps, times):
-    ways = descents("restart_sampler", {"sigmas": uniform_sigmas(steps, torch.float32)}, torch.device("cpu"))
+    options = {"sigmas": uniform_sigmas(steps, torch.float32)}
+    ways, _ = SAMPLERS["restart_sampler"].descents(options, torch.device("cpu"))
     assert len(ways) == times + 2
     assert sum(len(way) - 1 for way in ways) == steps
     first, *again, last = ways
@@ -471,7 +474,8 @@ def test_restart_rises_again_and_makes_as_many_steps_as_were_asked_for(steps, ti
 @pytest.mark.parametrize("n", range(1, 20))
 def test_dpm_fast_has_as_many_evaluations_as_were_asked_for(n):
     options = {"n": n, "sigma_min": 0.03, "sigma_max": 14.6}
-    (way,) = descents("sample_dpm_fast", options, torch.device("cpu"))
-    assert sum(options["orders"]) == n
-    assert len(way) == len(options["times"]) == len(options["orders"]) + 1
+    (way,), rest = SAMPLERS["sample_dpm_fast"].descents(options, torch.device("cpu"))
+    assert sum(rest["orders"]) == n
+    assert len(way) == len(rest["times"]) == len(rest["orders"]) + 1
+    assert set(options) == {"n", "sigma_min", "sigma_max"}, "the host's own options were changed"
     torch.testing.assert_close(way[[0, -1]], torch.tensor([14.6, 0.03]))

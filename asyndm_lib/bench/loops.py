@@ -18,7 +18,7 @@ from ..prompt.target_list import parse_targets
 from ..prompt.token_search import Token
 from ..run.host import Descent, Host
 from ..run.run import Run
-from ..samplers.table import LABELS, SAMPLERS
+from ..samplers.table import LABELS
 from ..settings.settings import Settings
 from .models import Model
 
@@ -45,7 +45,7 @@ class Loop:
     def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
         self._batch, self._words = batch, WORDS[:targets]
         self._denoiser = _Denoiser(model.unet, alphas_cumprod(), quantize=False).to(device)
-        self._name, self._options = LABELS[sampler]
+        self._sampler, self._options = LABELS[sampler]
         self.sigmas = self._denoiser.get_sigmas(steps)
         random = torch.Generator().manual_seed(1)
         shape = (batch, 4, model.size, model.size)
@@ -59,7 +59,7 @@ class Loop:
     @torch.no_grad()
     def plain(self) -> Tensor:
         """The final latents of k-diffusion's own loop, ``[B, 4, h, w]``."""
-        function = getattr(k_diffusion.sampling, self._name)
+        function = getattr(k_diffusion.sampling, self._sampler.name)
         return function(self._guided, self._x, self.sigmas, disable=True, **self._sampler_options())
 
     @torch.no_grad()
@@ -82,13 +82,13 @@ class Loop:
         targets = PromptTargets(parse_targets(named), [[[(0, prompt)]]] * self._batch, _tokenize)
         with Run(host, Settings(targets=named, mask_timing="fresh"), targets, self._x) as self._run:
             try:
-                return self._run.sample(SAMPLERS[self._name], self._x, **self._sampler_options())
+                return self._run.sample(self._sampler, self._x, **self._sampler_options())
             finally:
                 self._run = None
 
     def _sampler_options(self) -> dict[str, Any]:
-        if "sde" not in self._name:
-            return self._options
+        if self._sampler.noise != "Brownian":
+            return dict(self._options)
         low, high = self.sigmas[-2], self.sigmas[0]
         noise = k_diffusion.sampling.BrownianTreeNoiseSampler(self._x, low, high, seed=[0] * self._batch)
         return {**self._options, "noise_sampler": noise}

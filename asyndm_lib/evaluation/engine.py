@@ -14,7 +14,7 @@ from torch.nn.functional import group_norm, layer_norm
 
 from ..clock.schedule import Schedule
 from ..errors import Unsupported
-from ..hosts.standalone.embedded import TIMESTEPS, Embedded, Request
+from ..hosts.standalone.embedded import Embedded, Request
 from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..hosts.standalone.ldm_checkpoint import Checkpoint
 from ..hosts.standalone.text_encoders import CHUNK, encode, tokenize
@@ -26,7 +26,7 @@ from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
 from ..run.run import Run
 from ..run.step import Observer
-from ..samplers.table import LABELS, SAMPLERS
+from ..samplers.table import LABELS
 from ..settings.settings import Settings
 from .methods import Method, Way
 from .peers import z_sampling
@@ -104,17 +104,17 @@ class Batches(Embedded):
         context = self._context([prompt.text for prompt in prompts])
         noise.begin()
         x = noise.like(context)
-        sampler = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
+        label = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
         if method.peer in ("CFG++", "Z-Sampling") and way.sampler != "DDIM":
             raise Unsupported(f"{method.peer} is a form of DDIM; it does not go with {way.sampler}")
-        name, options = LABELS[sampler]
-        options = {**options, **({} if way.eta is None else {"eta": way.eta})}
-        scaled = sampler in TIMESTEPS
-        (sigmas,) = self._ways(Request("", "", (), sampler, way.schedule, way.steps, way.cfg, 0, 0, way.eta), options)
+        sampler, _ = LABELS[label]
+        scaled = sampler.levels == "timesteps"
+        (sigmas,), options = self._ways(Request("", "", (), label, way.schedule, way.steps, way.cfg, 0, 0, way.eta))
         if not scaled:
             x = x * sigmas[0]
         # As the WebUI scales it: a CFG++ of 0.4 does what CFG does at 5.
-        guidance = _guidance(method.peer, way.cfg / 12.5 if method.peer == "CFG++" else way.cfg)
+        divisor = sampler.cfg_divisor if method.peer == "CFG++" else None
+        guidance = _guidance(method.peer, way.cfg / (divisor or 1.0))
         copies = torch.cat(
             [context if conditional else self._context([""]).expand_as(context) for conditional in guidance.copies]
         )
@@ -141,7 +141,7 @@ class Batches(Embedded):
             progress=iter,
             rehearsal=noise.kept,
         )
-        walk = SAMPLERS[name]
+        walk: Callable[..., Tensor] = sampler
         if method.peer == "Z-Sampling":
             walk = partial(z_sampling.zigzag, guidance=guidance)
         settings = method.settings

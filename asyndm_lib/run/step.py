@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..clock.clocks import Mask
+from ..clock.curves import NEVER_STILL
 from ..clock.sigma_map import PixelMap, SigmaMap
 
 if TYPE_CHECKING:
@@ -99,6 +102,34 @@ class Step:
         own = formula(*(sigma.scalar for sigma in sigmas))
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
 
+    def multistep(self, orders: Sequence[Callable[..., Tensor]], to: SigmaMap) -> Tensor:
+        """The latent at ``to``, every pixel by the highest of ``orders`` that its past noise levels allow.
+
+        ``orders``: the formulas of the first order, the second, and so on. Each takes the step's noise level, ``to``
+        and one past level more than the one before it, the newest first. Levels that coincide fix no polynomial
+        (see :func:`coincide`): such a pixel goes by the highest order below them.
+        """
+        past = tuple(reversed(self.before))[: len(orders) - 1]
+        if not self._may_repeat:
+            return self.per_pixel(orders[len(past)], self.sigma, to, *past)
+
+        def highest(sigma: Tensor, to: Tensor, *past: Tensor) -> Tensor:
+            x = orders[0](sigma, to)
+            # The formulas divide by differences of logarithms, which round more coarsely.
+            levels = [level.log() for level in (to, sigma, *past)]
+            for n in range(1, len(past) + 1):
+                x = torch.where(coincide(levels[: n + 2]), x, orders[n](sigma, to, *past[:n]))
+            return x
+
+        return self.per_pixel(highest, self.sigma, to, *past)
+
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether a pixel may have one noise level twice, held by its curve or because the host repeats a level."""
+        if self.run.settings.curve not in NEVER_STILL:
+            return True
+        return any(descent.schedule.repeats for descent in self.run.host.descents)
+
     def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
         """Whether a formula has the same bits for the scalar and for pixels that were never
         related, which hold it.
@@ -126,3 +157,13 @@ class Step:
             i = self.i if number is None else number
             state = {"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
             self.run.host.callback(state)
+
+
+def coincide(levels: Sequence[Tensor]) -> Tensor:
+    """Whether neighbours in ``levels`` coincide, element by element; False for a single one.
+
+    A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). A multistep formula divides by the
+    difference of two levels, and has to do without a level that repeats another.
+    """
+    alike = [newer == older for newer, older in pairwise(levels)]
+    return reduce(torch.logical_or, alike) if alike else torch.zeros_like(levels[0], dtype=torch.bool)

@@ -14,10 +14,10 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tenso
         return sigma_next, 0.0
     # From an infinite noise level (a flow's first one over its signal) there is no ratio: all is noise again.
     variance, variance_next = sigma**2, sigma_next**2
-    up = fmin(sigma_next, eta * (variance_next * (variance - variance_next) / variance) ** 0.5)
-    return (variance_next - up**2) ** 0.5, up
+    sigma_up = fmin(sigma_next, eta * (variance_next * (variance - variance_next) / variance) ** 0.5)
+    return (variance_next - sigma_up**2) ** 0.5, sigma_up
 
 
 def independent_noise(run: Run, x: Tensor) -> NoiseSampler:
-    """k-diffusion's default: the host's random numbers, shaped like ``x``, whatever the noise levels."""
+    """k-diffusion's default noise sampler: the host's random numbers in the shape of ``x``, at any noise level."""
     return lambda sigma, sigma_next: run.host.randn_like(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 
 import torch
@@ -14,9 +13,9 @@ from ..run.step import Step
 
 
 class Churn:
-    """``s_churn`` adds noise where ``s_tmin <= sigma <= s_tmax``.
+    """Noise before a step: ``s_churn`` of it, scaled by ``s_noise``, where ``s_tmin <= sigma <= s_tmax``.
 
-    ``always``: draw noise at every step, as k-diffusion does; Forge Neo does only where it adds some.
+    ``always``: whether noise is drawn at every step, as in k-diffusion. Forge Neo draws it only where it adds some.
     """
 
     def __init__(
@@ -41,16 +40,10 @@ class Churn:
             return x, step.sigma
         if not self._always and not (self._within(step.sigma.map).any() or self._within(step.sigma.scalar)):
             return x, step.sigma
-        noise = self._run.host.randn_like(x)
-        sigma_hat = step.sigma.apply(self._raised)
-        return step.per_pixel(partial(_churn, x, noise * self._s_noise), step.sigma, sigma_hat), sigma_hat
-
-    def _raised(self, sigma: Tensor) -> Tensor:
-        return torch.where(self._within(sigma), sigma * (self._gamma + 1), sigma)
+        eps = self._run.host.randn_like(x) * self._s_noise
+        sigma_hat = step.sigma.apply(lambda sigma: torch.where(self._within(sigma), sigma * (self._gamma + 1), sigma))
+        x = step.per_pixel(lambda sigma, hat: x + eps * (hat**2 - sigma**2) ** 0.5, step.sigma, sigma_hat)
+        return x, sigma_hat
 
     def _within(self, sigma: Tensor) -> Tensor:
         return (self._s_tmin <= sigma) & (sigma <= self._s_tmax)
-
-
-def _churn(x: Tensor, noise: Tensor, sigma: Tensor, sigma_hat: Tensor) -> Tensor:
-    return x + noise * (sigma_hat**2 - sigma**2) ** 0.5

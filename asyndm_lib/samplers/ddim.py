@@ -1,58 +1,40 @@
-"""DDIM of Song et al. (2021) and its CFG++ form (Chung et al. 2024), as the WebUI's own.
+"""DDIM and its CFG++ form, the WebUI's own.
 
-``x`` is scaled by ``sqrt(alphas_cumprod)``, and the model gives eps.
+``eta`` is 0 for no noise and 1 for the noise of DDPM, the paper's choice. ``alphas`` (``N + 1``) and ``added``
+(``N``) are the host's own scalars: ``alphas_cumprod`` at every noise level and the share of noise that each step adds.
+Noise is drawn at every step, as the WebUI does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
-from .timesteps import added_noise, alpha_map, at, denoised_of
+from .row import EVERYWHERE, WEBUIS, Sampler
+from .timesteps import NOT_FOR_FLOWS, added_noise, alpha_map, at, denoised_of, strided
+
+Scalars = Sequence[Tensor] | None
 
 
-def ddim(
-    run: Run,
-    x: Tensor,
-    *,
-    eta: float = 0.0,
-    alphas: Sequence[Tensor] | None = None,
-    added: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """``x [B, C, H, W]`` → the final latent in the same scale.
-
-    ``eta``: 0 deterministic, 1 the noise of DDPM (the paper's choice). ``alphas`` (``N + 1``) and
-    ``added`` (``N``): the host's own scalars, ``alphas_cumprod`` at every noise level and the share of
-    noise that each step adds, where its rounding is to be met to the bit. Draws noise every step, as the WebUI does.
-    """
-    return _ddim(run, x, eta, alphas, added, lambda eps: eps)
+def ddim(run: Run, x: Tensor, *, eta: float = 0.0, alphas: Scalars = None, added: Scalars = None) -> Tensor:
+    """DDIM of Song et al. (2021)."""
+    return _ddim(run, x, lambda eps: eps, eta, alphas, added)
 
 
-def ddim_cfgpp(
-    run: Run,
-    x: Tensor,
-    *,
-    eta: float = 0.0,
-    alphas: Sequence[Tensor] | None = None,
-    added: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """As :func:`ddim`, renoising with the unconditional prediction; the host has a guidance scale for it."""
-    return _ddim(run, x, eta, alphas, added, lambda eps: run.host.unconditional())
+def ddim_cfgpp(run: Run, x: Tensor, *, eta: float = 0.0, alphas: Scalars = None, added: Scalars = None) -> Tensor:
+    """DDIM in the CFG++ form of Chung et al. (2024): renoised by the unconditional prediction."""
+    return _ddim(run, x, lambda eps: run.host.unconditional(), eta, alphas, added)
 
 
 def _ddim(
-    run: Run,
-    x: Tensor,
-    eta: float,
-    alphas: Sequence[Tensor] | None,
-    added: Sequence[Tensor] | None,
-    direction: Callable[[Tensor], Tensor],
+    run: Run, x: Tensor, direction: Callable[[Tensor], Tensor], eta: float, alphas: Scalars, added: Scalars
 ) -> Tensor:
-    """``direction(eps)``: what the step's renoising goes by."""
+    """``direction(eps)``: what a step is renoised by."""
     for step in run:
         eps = step.predict(x)
         towards = direction(eps)
@@ -61,12 +43,28 @@ def _ddim(
         a, a_next = alpha_map(step.sigma, at(alphas, step.i)), alpha_map(sigma_next, at(alphas, step.i + 1))
         own = added_noise(a.scalar, a_next.scalar, eta) if added is None else added[step.i]
         share = PixelMap(own, added_noise(a.map, a_next.map, eta))
-        denoised = step.per_pixel(partial(denoised_of, x, eps), a)
-        x = step.per_pixel(partial(_next, denoised, towards, noise), a_next, share)
+        denoised = step.per_pixel(lambda a: denoised_of(x, eps, a), a)
+
+        def renoised(a_next: Tensor, share: Tensor) -> Tensor:
+            towards_x = (1.0 - a_next - share**2).clamp(min=0).sqrt() * towards
+            return a_next.sqrt() * denoised + towards_x + share * noise
+
+        x = step.per_pixel(renoised, a_next, share)
         step.callback(x, denoised)
     return x
 
 
-def _next(denoised: Tensor, eps: Tensor, noise: Tensor, a_next: Tensor, share: Tensor) -> Tensor:
-    towards_x = (1.0 - a_next - share**2).clamp(min=0).sqrt() * eps
-    return a_next.sqrt() * denoised + towards_x + share * noise
+DDIM = Sampler(
+    "ddim",
+    ddim,
+    {"DDIM": {}},
+    EVERYWHERE,
+    levels="timesteps",
+    timesteps=strided,
+    noise="independent",
+    scalars="alphas",
+    least_steps=2,  # one evaluation less than timesteps
+    not_for_flows=NOT_FOR_FLOWS,
+)
+CFGPP: dict[str, Any] = {"cfg_divisor": 12.5, "needs_unconditional": True}
+ROWS = (DDIM, replace(DDIM, name="ddim_cfgpp", function=ddim_cfgpp, labels={"DDIM CFG++": {}}, hosts=WEBUIS, **CFGPP))

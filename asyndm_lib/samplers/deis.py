@@ -1,11 +1,9 @@
-"""DEIS of Zhang & Chen (2023), as Forge's ``sample_deis``: slopes extrapolated in the time of a VP process."""
+"""DEIS, Forge's: slopes extrapolated in the time of a VP process."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -13,6 +11,9 @@ from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
+from ..run.step import coincide
+from .euler import to_d
+from .row import Sampler
 
 ORDER = 3
 _LOW, _HIGH, _START = math.log(0.002**2 + 1), math.log(80**2 + 1), 1e-3
@@ -23,31 +24,40 @@ _NODES, _SHARES = np.polynomial.legendre.leggauss(16)
 
 
 def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent, by the slopes at the last three noise levels.
+    """DEIS of Zhang & Chen (2023), of order 3.
 
-    ``coefficients``: the host's own scalars for every step, the newest slope's first (none for the first step), where
-    its rounding (it integrates numerically) is to be met to the bit.
+    ``coefficients``: the host's own scalars for every step, the newest slope's first (none for the first step). The
+    host integrates numerically.
     """
-    slopes: list[Tensor] = []
+    ds: list[Tensor] = []  # the newest first
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        slopes = [step.per_pixel(partial(_slope, x, denoised), step.sigma), *slopes[: ORDER - 1]]
+        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        ds = [d, *ds[: ORDER - 1]]
         sigma_next = step.advance()
-        if len(slopes) == 1 or sigma_next.scalar <= 0:
-            x = step.per_pixel(partial(_straight, x, slopes[0]), step.sigma, sigma_next)
+        if len(ds) == 1 or sigma_next.scalar <= 0:
+            x = step.per_pixel(lambda sigma, to: x + (to - sigma) * d, step.sigma, sigma_next)
             continue
         levels = [sigma_next, step.sigma, *reversed(step.before[1 - ORDER :])]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
-        pairs = zip(own, weights([level.map for level in levels]), strict=True)
-        x = step.per_pixel(partial(_update, x, slopes), *(PixelMap(scalar, map) for scalar, map in pairs))
+        maps = weights([level.map for level in levels])
+
+        def update(*coeffs: Tensor) -> Tensor:
+            new = x
+            for coeff, d in zip(coeffs, ds, strict=True):
+                new = new + coeff * d
+            return new
+
+        x = step.per_pixel(update, *(PixelMap(scalar, map) for scalar, map in zip(own, maps, strict=True)))
     return x
 
 
 def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     """How much each slope counts in the step to ``levels[0]``; the slopes stand at ``levels[1:]``, newest first.
 
-    The integrals over sigma of the Lagrange polynomials in time, element by element, by Gauss's nodes in log sigma.
+    The weights are the integrals over sigma of the Lagrange polynomials in time, element by element, by Gauss's nodes
+    in log sigma. Where levels coincide (see :func:`step.coincide`) the newest slope counts alone.
     """
     to, *nodes = levels
     times = [_time(node) for node in nodes]
@@ -63,27 +73,13 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
                 if k != j:
                     value = value * ((time - other) / (own - other))
             found[j] = found[j] + value
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): it goes by its newest slope then.
-    held = torch.zeros_like(to, dtype=torch.bool)
-    for one, other in combinations(nodes, 2):
-        held = held | (one == other)
+    held = coincide(nodes)
     return [torch.where(held, to - nodes[0] if j == 0 else 0.0, value) for j, value in enumerate(found)]
 
 
 def _time(sigma: Tensor) -> Tensor:
-    """Of the VP process; element by element."""
+    """The time of the VP process at ``sigma``; element by element."""
     return ((_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() - _BETA_MIN) / _BETA_D
 
 
-def _slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    return (x - denoised) / sigma
-
-
-def _straight(x: Tensor, slope: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
-    return x + (to - sigma) * slope
-
-
-def _update(x: Tensor, slopes: Sequence[Tensor], *coefficients: Tensor) -> Tensor:
-    for coefficient, slope in zip(coefficients, slopes, strict=True):
-        x = x + coefficient * slope
-    return x
+ROWS = (Sampler("sample_deis", deis, {"DEIS": {}}, ("a1111", "forge"), scalars="exponential integrator"),)

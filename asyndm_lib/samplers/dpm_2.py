@@ -1,7 +1,8 @@
-"""DPM-Solver-2 (Lu et al. 2022) after Karras et al. (2022), as k-diffusion's ``sample_dpm_2``, also ancestral."""
+"""DPM-Solver-2, also ancestral."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,12 @@ from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .churn import Churn
-from .euler import euler_step
+from .euler import euler_step, to_d
+from .row import Sampler
 
 
 def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent. ``noise``: see :class:`churn.Churn`."""
+    """DPM-Solver-2 (Lu et al. 2022) after Karras et al. (2022). ``noise``: the options of :class:`churn.Churn`."""
     churn = Churn(run, **noise)
     for step in run:
         x, sigma_hat = churn(step, x)
@@ -23,45 +25,49 @@ def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
         step.callback(x, denoised, sigma_hat.scalar)
         sigma_next = step.advance()
         if sigma_next.scalar == 0:
-            x = step.per_pixel(partial(euler_step, x, denoised), sigma_hat, sigma_next)
+            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma_hat, sigma_next)
             continue
         sigma_mid = step.between(_middle, sigma_hat, sigma_next)
-        x_2 = step.per_pixel(partial(euler_step, x, denoised), sigma_hat, sigma_mid)
+        x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma_hat, sigma_mid)
         denoised_2 = step.predict(x_2, sigma_mid)
-        x = step.per_pixel(partial(_along, x, x_2, denoised_2), sigma_hat, sigma_next, sigma_mid)
+
+        def update(sigma: Tensor, sigma_next: Tensor, sigma_mid: Tensor) -> Tensor:
+            return x + to_d(x_2, denoised_2, sigma_mid) * (sigma_next - sigma)
+
+        x = step.per_pixel(update, sigma_hat, sigma_next, sigma_mid)
     return x
 
 
 def dpm_2_ancestral(
     run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent. ``eta`` scales the noise added back."""
+    """Ancestral sampling with DPM-Solver-2 steps. ``eta`` scales the noise added back."""
     noise_sampler = noise_sampler or independent_noise(run, x)
 
-    def down(sigma: Tensor, to: Tensor) -> Tensor:
-        return ancestral_step(sigma, to, eta)[0]
+    def sigma_down(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        return ancestral_step(sigma, sigma_next, eta)[0]
 
-    def above(sigma: Tensor, to: Tensor) -> Tensor:
-        return _middle(sigma, down(sigma, to))
-
-    def update(x: Tensor, x_2: Tensor, denoised_2: Tensor, noise: Tensor, *sigmas: Tensor) -> Tensor:
-        sigma, to, sigma_mid = sigmas
-        down, up = ancestral_step(sigma, to, eta)
-        return _along(x, x_2, denoised_2, sigma, down, sigma_mid) + noise * up
+    def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        return _middle(sigma, sigma_down(sigma, sigma_next))
 
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        sigma_next = step.advance()
-        if down(step.sigma.scalar, sigma_next.scalar) == 0:
-            sigma_down = step.between(down, step.sigma, sigma_next)
-            x = step.per_pixel(partial(euler_step, x, denoised), step.sigma, sigma_down)
+        sigma, sigma_next = step.sigma, step.advance()
+        if sigma_down(sigma.scalar, sigma_next.scalar) == 0:
+            down = step.between(sigma_down, sigma, sigma_next)
+            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, down)
             continue
-        sigma_mid = step.between(above, step.sigma, sigma_next)
-        x_2 = step.per_pixel(partial(euler_step, x, denoised), step.sigma, sigma_mid)
+        sigma_mid = step.between(middle, sigma, sigma_next)
+        x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_mid)
         denoised_2 = step.predict(x_2, sigma_mid)
-        noise = noise_sampler(step.sigma.scalar, sigma_next.scalar) * s_noise
-        x = step.per_pixel(partial(update, x, x_2, denoised_2, noise), step.sigma, sigma_next, sigma_mid)
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) * s_noise
+
+        def update(sigma: Tensor, sigma_next: Tensor, sigma_mid: Tensor) -> Tensor:
+            sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
+            return x + to_d(x_2, denoised_2, sigma_mid) * (sigma_down - sigma) + noise * sigma_up
+
+        x = step.per_pixel(update, sigma, sigma_next, sigma_mid)
     return x
 
 
@@ -70,6 +76,9 @@ def _middle(sigma: Tensor, to: Tensor) -> Tensor:
     return sigma.log().lerp(to.log(), 0.5).exp()
 
 
-def _along(x: Tensor, x_2: Tensor, denoised_2: Tensor, sigma: Tensor, to: Tensor, sigma_mid: Tensor) -> Tensor:
-    """From ``sigma`` to ``to`` with the slope at ``sigma_mid``."""
-    return x + (x_2 - denoised_2) / sigma_mid * (to - sigma)
+DPM_2 = Sampler("sample_dpm_2", dpm_2, {"DPM2": {}}, noise="independent", schedule="karras", discards=True)
+ROWS = (
+    DPM_2,
+    replace(DPM_2, function=partial(dpm_2, always=False), hosts=("neo",)),
+    replace(DPM_2, name="sample_dpm_2_ancestral", function=dpm_2_ancestral, labels={"DPM2 a": {}}),
+)

@@ -1,8 +1,8 @@
-"""DPM-Solver++(3M) SDE (Lu et al. 2022, Crowson), as ``k_diffusion.sampling.sample_dpmpp_3m_sde``."""
+"""DPM-Solver++(3M) SDE."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,16 +10,33 @@ from torch import Tensor
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .exponential import t_of
+from .row import Sampler
 
 
-def dpmpp_3m_sde(
-    run: Run, x: Tensor, *, noise_sampler: NoiseSampler, eta: float = 1.0, s_noise: float = 1.0
+def dpmpp_3m_sde(run: Run, x: Tensor, *, noise_sampler: NoiseSampler, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+    """DPM-Solver++(3M) SDE of Lu et al. (2022) and Crowson."""
+
+    def first_order(x: Tensor, denoised: Tensor, h: Tensor, h_eta: Tensor, *levels: Tensor) -> tuple[Tensor, None]:
+        return torch.exp(-h_eta) * x + (-h_eta).expm1().neg() * denoised, None
+
+    return multistep_3m_sde(run, x, t_of, first_order, noise_sampler if eta else None, eta, s_noise)
+
+
+def multistep_3m_sde(
+    run: Run,
+    x: Tensor,
+    level: Callable[[Tensor], Tensor],
+    first_order: Callable[..., tuple[Tensor, Tensor | None]],
+    noise_sampler: NoiseSampler | None,
+    eta: float,
+    s_noise: float,
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent.
+    """DPM-Solver++(3M) SDE in ``level(sigma)``, the half log SNR.
 
-    ``noise_sampler``: the host's Brownian motion, asked for the host's own noise levels. ``eta`` scales the noise.
+    ``first_order(x, denoised, h, h_eta, sigma, sigma_next, level_next)``: the step of ``h`` for a constant
+    ``denoised``, and the picture's scale at its end (None for 1). ``noise_sampler``: None to add no noise.
     """
-    earlier: list[Tensor] = []
+    denoised_1 = denoised_2 = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
@@ -27,58 +44,44 @@ def dpmpp_3m_sde(
         if sigma_next.scalar == 0:
             x = denoised
         else:
-            noise = noise_sampler(sigma.scalar, sigma_next.scalar) if eta else None
-            levels = (sigma, sigma_next, *reversed(step.before[-2:]))
-            x = step.per_pixel(partial(_update, x, denoised, earlier, noise, eta, s_noise), *levels)
-        earlier = [denoised, *earlier[:1]]
+            noise = None if noise_sampler is None else noise_sampler(sigma.scalar, sigma_next.scalar)
+
+            def update(sigma: Tensor, sigma_next: Tensor, *past: Tensor) -> Tensor:
+                t, t_next, *t_past = (level(sigma) for sigma in (sigma, sigma_next, *past))
+                h = t_next - t
+                h_eta = h * (eta + 1)
+                new, scale = first_order(x, denoised, h, h_eta, sigma, sigma_next, t_next)
+                if past:
+                    phi_2 = h_eta.neg().expm1() / h_eta + 1
+                    r0 = (t - t_past[0]) / h
+                    d1_0 = (denoised - denoised_1) / r0
+                    if len(past) == 1:
+                        new = new + (phi_2 if scale is None else scale * phi_2) * d1_0
+                    else:
+                        r1 = (t_past[0] - t_past[1]) / h
+                        d1_1 = (denoised_1 - denoised_2) / r1
+                        d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)
+                        d2 = (d1_0 - d1_1) / (r0 + r1)
+                        phi_3 = phi_2 / h_eta - 0.5
+                        phi_2, phi_3 = (phi if scale is None else scale * phi for phi in (phi_2, phi_3))
+                        new = new + phi_2 * d1 - phi_3 * d2
+                if noise is not None:
+                    new = new + noise * sigma_next * (-2 * h * eta).expm1().neg().sqrt() * s_noise
+                return new
+
+            x = step.multistep([update, update, update], sigma_next)
+        denoised_1, denoised_2 = denoised, denoised_1
     return x
 
 
-def _update(
-    x: Tensor,
-    denoised: Tensor,
-    earlier: list[Tensor],
-    noise: Tensor | None,
-    eta: float,
-    s_noise: float,
-    sigma: Tensor,
-    to: Tensor,
-    *before: Tensor,
-) -> Tensor:
-    h = t_of(to) - t_of(sigma)
-    h_eta = h * (eta + 1)
-    x = torch.exp(-h_eta) * x + (-h_eta).expm1().neg() * denoised
-    if earlier:
-        x = _corrected(x, denoised, earlier, h, h_eta, sigma, *before)
-    if noise is not None:
-        x = x + noise * to * (-2 * h * eta).expm1().neg().sqrt() * s_noise
-    return x
-
-
-def _corrected(
-    x: Tensor,
-    denoised: Tensor,
-    earlier: list[Tensor],
-    h: Tensor,
-    h_eta: Tensor,
-    sigma: Tensor,
-    before: Tensor,
-    before_that: Tensor | None = None,
-) -> Tensor:
-    """``x`` after a step in which ``denoised`` goes on as it went over the last two or three noise levels."""
-    h_1 = t_of(sigma) - t_of(before)
-    r0 = h_1 / h
-    d1_0 = (denoised - earlier[0]) / r0
-    phi_2 = h_eta.neg().expm1() / h_eta + 1
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): fewer levels to go by, or none, then.
-    second = torch.where((h_1 == 0) | (h == 0), x, x + phi_2 * d1_0)
-    if before_that is None:
-        return second
-    h_2 = t_of(before) - t_of(before_that)
-    r1 = h_2 / h
-    d1_1 = (earlier[0] - earlier[1]) / r1
-    d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)
-    d2 = (d1_0 - d1_1) / (r0 + r1)
-    phi_3 = phi_2 / h_eta - 0.5
-    third = x + phi_2 * d1 - phi_3 * d2
-    return torch.where((h_1 == 0) | (h_2 == 0) | (h == 0), second, third)
+ROWS = (
+    Sampler(
+        "sample_dpmpp_3m_sde",
+        dpmpp_3m_sde,
+        {"DPM++ 3M SDE": {}},
+        noise="Brownian",
+        schedule="exponential",
+        discards=True,
+        benched=True,
+    ),
+)

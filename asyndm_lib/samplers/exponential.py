@@ -13,22 +13,12 @@ def sigma_of(t: Tensor) -> Tensor:
     return t.neg().exp()
 
 
-def between(sigma: Tensor, to: Tensor, part: float) -> Tensor:
-    """The noise level at ``part`` of the way in ``t``; element by element."""
+def between(sigma: Tensor, to: Tensor, r: float) -> Tensor:
+    """The noise level at ``r`` of the way from ``sigma`` to ``to`` in ``t``; element by element."""
     t = t_of(sigma)
-    return sigma_of(t + (t_of(to) - t) * part)
+    return sigma_of(t + (t_of(to) - t) * r)
 
 
-def exponential_step(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor, part: float | None = None) -> Tensor:
-    """From ``sigma`` to ``to``, or ``part`` of the way, exact for a constant ``denoised``; element by element."""
-    t, t_next = t_of(sigma), t_of(to)
-    h = t_next - t
-    if part is not None:
-        h = h * part
-        t_next = t + h
-    return step_in_t(x, denoised, t, t_next, h)
-
-
-def step_in_t(x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, h: Tensor) -> Tensor:
-    """:func:`exponential_step` from ``t`` to ``t_next``, ``h`` later."""
+def exponential_step(x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, h: Tensor) -> Tensor:
+    """From ``t`` to ``t_next``, ``h`` later, exact for a constant ``denoised``; element by element."""
     return (sigma_of(t_next) / sigma_of(t)) * x - (-h).expm1() * denoised

@@ -1,6 +1,6 @@
-"""Noise levels as half log SNRs, by which samplers hold for models of either kind.
+"""Noise levels as half log SNRs, by which a sampler holds for models of either kind.
 
-``x = signal · picture + sigma · noise``: the signal is 1, or of a flow (Liu et al. 2023) ``1 - sigma``.
+``x = signal · picture + sigma · noise``. The signal is 1; that of a flow (Liu et al. 2023) is ``1 - sigma``.
 All functions hold element by element.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def half_log_snr(sigma: Tensor, flow: bool) -> Tensor:
-    """``log(signal / sigma)``; of a flow minus infinity at ``sigma`` 1."""
+    """``log(signal / sigma)``; at a flow's ``sigma`` 1 it is minus infinity."""
     return sigma.logit().neg() if flow else sigma.log().neg()
 
 

@@ -1,50 +1,48 @@
-"""Improved PNDM of Zhang & Chen (2023), as Forge's ``sample_ipndm``: Adams-Bashforth over sigma, without a warm-up.
-
-``ipndm_v`` is its form for steps of several sizes (Zhou et al. 2024, diff-sampler), as Forge's ``sample_ipndm_v``.
-"""
+"""Improved PNDM, Forge's: Adams-Bashforth over sigma without a warm-up, and its form for steps of several sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..run.run import Run
+from ..run.step import coincide
+from .euler import to_d
+from .row import Sampler
 
 ORDER = 4
 
 
 def ipndm(run: Run, x: Tensor) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent, by the slopes at the last four noise levels."""
-    return _multistep(run, x, _even)
+    """Improved PNDM of Zhang & Chen (2023), of order 4."""
+    return _ipndm(run, x, _even)
 
 
 def ipndm_v(run: Run, x: Tensor) -> Tensor:
-    """As :func:`ipndm`, by how far apart the noise levels are."""
-    return _multistep(run, x, _uneven)
+    """Improved PNDM by how far apart the noise levels are, of order 4 (Zhou et al. 2024, diff-sampler)."""
+    return _ipndm(run, x, _uneven)
 
 
-def _multistep(run: Run, x: Tensor, update: Callable[..., Tensor]) -> Tensor:
-    slopes: list[Tensor] = []  # the newest first
+def _ipndm(run: Run, x: Tensor, slope: Callable[..., Tensor]) -> Tensor:
+    ds: list[Tensor] = []  # the newest first
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        slopes = [step.per_pixel(partial(_slope, x, denoised), step.sigma), *slopes[: ORDER - 1]]
-        levels = [step.advance(), step.sigma, *reversed(step.before[1 - ORDER :])]
-        x = step.per_pixel(partial(update, x, slopes), *levels)
+        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        ds = [d, *ds[: ORDER - 1]]
+        sigma_next = step.advance()
+        past = reversed(step.before[1 - ORDER :])
+        x = step.per_pixel(lambda *levels: slope(x, ds, *levels), sigma_next, step.sigma, *past)
     return x
 
 
-def _slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    return (x - denoised) / sigma
-
-
-def _even(x: Tensor, slopes: Sequence[Tensor], to: Tensor, sigma: Tensor, *before: Tensor) -> Tensor:
-    h = to - sigma
-    match slopes:
+def _even(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, sigma: Tensor, *past: Tensor) -> Tensor:
+    h = sigma_next - sigma
+    match ds:
         case [d]:
             return x + h * d
         case [d, d_1]:
@@ -55,23 +53,19 @@ def _even(x: Tensor, slopes: Sequence[Tensor], to: Tensor, sigma: Tensor, *befor
             return x + h * (55 * d - 59 * d_1 + 37 * d_2 - 9 * d_3) / 24
 
 
-def _uneven(x: Tensor, slopes: Sequence[Tensor], to: Tensor, *levels: Tensor) -> Tensor:
-    h = to - levels[0]
-    # From level to level, the newest step first.
+def _uneven(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, *levels: Tensor) -> Tensor:
+    """The step to ``sigma_next``; where ``levels`` coincide (see :func:`step.coincide`) by the newest slope alone."""
+    h = sigma_next - levels[0]
     widths = [newer - older for newer, older in pairwise(levels)]
-    slope = sum(weight * slope for weight, slope in zip(_weights(h, *widths), slopes, strict=True))
-    moved = x + h * slope
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): it goes by its newest slope then.
-    held = torch.zeros_like(h, dtype=torch.bool)
-    for width in widths:
-        held = held | (width == 0)
-    return torch.where(held, x + h * slopes[0], moved)
+    moved = x + h * sum(weight * d for weight, d in zip(_weights(h, *widths), ds, strict=True))
+    return torch.where(coincide(levels), x + h * ds[0], moved)
 
 
 def _weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
     """How much each slope counts in the step ``h``, the newest first; in the order of diff-sampler's sums.
 
     They are that code's, also the last one, with which four do not add up to 1 where steps differ in size.
+    ``widths``: from level to level, the newest step first.
     """
     match widths:
         case []:
@@ -103,3 +97,7 @@ def _weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
 
 def _bend(h: Tensor, h_1: Tensor, h_2: Tensor) -> Tensor:
     return (1 - h / (3 * (h + h_1)) * (h * (h + h_1)) / (h_1 * (h_1 + h_2))) / 2
+
+
+IPNDM = Sampler("sample_ipndm", ipndm, {"IPNDM": {}}, ("a1111", "forge"))
+ROWS = (IPNDM, replace(IPNDM, name="sample_ipndm_v", function=ipndm_v, labels={"IPNDM_V": {}}))

@@ -1,21 +1,17 @@
-"""Multistep consistency sampling of latent consistency models (Luo et al. 2023), as the WebUI's ``sample_lcm``."""
+"""Multistep consistency sampling of latent consistency models, the WebUI's own."""
 
 from __future__ import annotations
-
-from functools import partial
 
 from torch import Tensor
 
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import independent_noise
+from .row import EVERYWHERE, Sampler
 
 
 def lcm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None, flow: bool = False) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent: denoised and noised again, each pixel to its level.
-
-    ``flow``: the model is one of ``x = (1 - sigma) picture + sigma noise``.
-    """
+    """Multistep consistency sampling of Luo et al. (2023). ``flow``: whether the model is a flow."""
     noise_sampler = noise_sampler or independent_noise(run, x)
     for step in run:
         denoised = step.predict(x)
@@ -24,13 +20,12 @@ def lcm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None, flow:
         x = denoised
         if sigma_next.scalar > 0:
             noise = noise_sampler(sigma.scalar, sigma_next.scalar)
-            x = step.per_pixel(partial(_flow_noised if flow else _noised, denoised, noise), sigma_next)
+
+            def noised(sigma: Tensor) -> Tensor:
+                return sigma * noise + (1.0 - sigma) * denoised if flow else denoised + sigma * noise
+
+            x = step.per_pixel(noised, sigma_next)
     return x
 
 
-def _noised(denoised: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    return denoised + sigma * noise
-
-
-def _flow_noised(denoised: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    return sigma * noise + (1.0 - sigma) * denoised
+ROWS = (Sampler("sample_lcm", lcm, {"LCM": {}}, EVERYWHERE, noise="default"),)

@@ -1,20 +1,23 @@
-"""Linear multistep sampling (Adams-Bashforth over sigma), as ``k_diffusion.sampling.sample_lms``."""
+"""Linear multistep sampling: Adams-Bashforth over sigma."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
+from ..run.step import coincide
+from .euler import to_d
+from .row import Sampler
 
 ORDER = 4
 _NODES = (-(3**-0.5), 3**-0.5)
-"""Gauss's, on [-1, 1]: with two of them the integral of a polynomial up to the third degree is exact."""
+"""Gauss's nodes on [-1, 1]: with two of them the integral of a polynomial up to the third degree is exact."""
 
 
 def lms(
@@ -24,33 +27,37 @@ def lms(
     coefficients: Sequence[Sequence[Tensor]] | None = None,
     ends_at_prediction: bool = False,
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent, by the slopes at the last four noise levels.
+    """Linear multistep sampling of order 4.
 
-    ``coefficients``: the host's own scalars for every step, the newest slope's first, where its rounding (it
-    integrates numerically) is to be met to the bit. ``ends_at_prediction``: the last step extrapolates nothing, as in
-    Forge Neo.
+    ``coefficients``: the host's own scalars for every step, the newest slope's first. The host integrates
+    numerically. ``ends_at_prediction``: whether the last step extrapolates nothing, as in Forge Neo.
     """
-    slopes: list[Tensor] = []
+    ds: list[Tensor] = []  # the newest first
     for step in run:
         denoised = step.predict(x)
-        slopes = [step.per_pixel(partial(_slope, x, denoised), step.sigma), *slopes[: ORDER - 1]]
+        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        ds = [d, *ds[: ORDER - 1]]
         step.callback(x, denoised)
-        to = step.advance()
-        if ends_at_prediction and to.scalar == 0:
+        sigma_next = step.advance()
+        if ends_at_prediction and sigma_next.scalar == 0:
             x = denoised
             continue
-        levels = [to, step.sigma, *reversed(step.before[1 - ORDER :])]
+        levels = [sigma_next, step.sigma, *reversed(step.before[1 - ORDER :])]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
         maps = weights([level.map for level in levels])
-        pairs = [PixelMap(scalar, map) for scalar, map in zip(own, maps, strict=True)]
-        x = step.per_pixel(partial(_update, x, slopes), *pairs)
+
+        def update(*coeffs: Tensor) -> Tensor:
+            return x + sum(coeff * d for coeff, d in zip(coeffs, ds, strict=True))
+
+        x = step.per_pixel(update, *(PixelMap(scalar, map) for scalar, map in zip(own, maps, strict=True)))
     return x
 
 
 def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     """How much each slope counts in the step to ``levels[0]``; the slopes stand at ``levels[1:]``, newest first.
 
-    The integrals of the Lagrange polynomials from ``levels[1]`` to ``levels[0]``, element by element.
+    The weights are the integrals of the Lagrange polynomials from ``levels[1]`` to ``levels[0]``, element by element.
+    Where levels coincide (see :func:`step.coincide`) the newest slope counts alone.
     """
     to, *nodes = levels
     half, middle = (to - nodes[0]) / 2, (to + nodes[0]) / 2
@@ -64,16 +71,9 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
                 value = value * ((middle + half * place - other) / (own - other))
             total = total + value
         found.append(total)
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): it goes by its newest slope then.
-    held = torch.zeros_like(to, dtype=torch.bool)
-    for one, other in combinations(nodes, 2):
-        held = held | (one == other)
+    held = coincide(nodes)
     return [torch.where(held, 2 * half if j == 0 else 0.0, value) for j, value in enumerate(found)]
 
 
-def _slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    return (x - denoised) / sigma
-
-
-def _update(x: Tensor, slopes: Sequence[Tensor], *coefficients: Tensor) -> Tensor:
-    return x + sum(coefficient * slope for coefficient, slope in zip(coefficients, slopes, strict=True))
+LMS = Sampler("sample_lms", lms, {"LMS": {}}, scalars="linear multistep")
+ROWS = (LMS, replace(LMS, function=partial(lms, ends_at_prediction=True), hosts=("neo",)))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
 
+NOT_FOR_FLOWS = "DDIM and PLMS are not for rectified flow models; use another sampler, for example Euler"
+
+
+def strided(steps: int) -> Tensor:
+    """The WebUI's timesteps of DDIM and PLMS; see :class:`row.Sampler`."""
+    return torch.arange(0, 1000, 1000 // steps).add(1).clamp(max=999).flip(0).double()
+
 
 def alpha_map(sigma: SigmaMap, own: Tensor | None) -> PixelMap:
-    """``alphas_cumprod`` of every pixel; ``own``: the host's scalar, if it is not simply that of its sigma."""
+    """``alphas_cumprod`` of every pixel. ``own``: the host's scalar, if it is not simply that of its sigma."""
     return PixelMap(alpha(sigma.scalar) if own is None else own, alpha(sigma.map))
 
 

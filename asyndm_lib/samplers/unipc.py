@@ -1,15 +1,13 @@
-"""UniPC of Zhao et al. (2023), multistep and predicting the picture, as the WebUI's own.
+"""UniPC, multistep and predicting the picture, the WebUI's own.
 
-Each step corrects the latent by the newest prediction, at no further evaluation, and goes on by a predictor
-of up to ``order``. ``x`` is in variance-preserving scale and the model gives eps.
+Each step corrects the latent by the newest prediction, at no further evaluation, and goes on by a predictor of up to
+``order``. ``x`` is in variance-preserving scale and the model gives eps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from functools import partial
-from itertools import combinations
 from math import factorial
 
 import torch
@@ -18,8 +16,11 @@ from torch import Tensor
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
 from ..run.run import Run
-from ..run.step import Step
+from ..run.step import Step, coincide
+from .row import Sampler
 from .timesteps import at
+
+ORDER = 3
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,15 @@ def unipc(
     run: Run,
     x: Tensor,
     *,
-    order: int = 3,
+    order: int = ORDER,
     variant: str = "bh1",
     lower_order_final: bool = True,
     marginals: Sequence[Marginals] | None = None,
 ) -> Tensor:
-    """``x [B, C, H, W]`` → the latent at the schedule's end, in the same scale.
+    """UniPC of Zhao et al. (2023).
 
-    ``order``: at most the number of steps. ``variant``: "bh1", "bh2" or "vary_coeff". ``lower_order_final``:
-    go down in order towards the end. ``marginals`` (``N + 1``): the host's own scalars (0-d) at every
-    noise level, where its rounding is to be met to the bit.
+    ``order``: at most the number of steps. ``variant``: "bh1", "bh2" or "vary_coeff". ``lower_order_final``: whether
+    the order goes down towards the end. ``marginals`` (``N + 1``): the host's own scalars (0-d) at every noise level.
     """
     return unipc_of(run, x, Step.predict, order, variant, lower_order_final, marginals, late=True)
 
@@ -59,7 +59,10 @@ def unipc_of(
     marginals: Sequence[Marginals] | None,
     late: bool,
 ) -> Tensor:
-    """:func:`unipc` with ``noise_in(step, x)`` for the model. ``late``: the host's callback is a step behind."""
+    """UniPC with ``noise_in(step, x)`` for the model's eps; see :func:`unipc`.
+
+    ``late``: whether the host's callback is a step behind.
+    """
     levels: list[tuple[PixelMap, ...]] = []
     pictures: list[Tensor] = []  # predicted at ``levels``
 
@@ -69,13 +72,15 @@ def unipc_of(
         if lower_order_final and goal >= order:
             first = goal - min(order, run.evaluations + 1 - goal)
         quantities = [quantity for level in reversed(levels[first : goal + 1]) for quantity in level]
-        return step.per_pixel(partial(_solve, variant, start, pictures[first:goal], newest), *quantities)
+        known = pictures[first:goal][::-1]
+        return step.per_pixel(lambda *quantities: _solve(variant, start, known, newest, *quantities), *quantities)
 
     start = x
     for step in run:
         if step.i == 0:
             levels.append(_marginal_maps(step.sigma, at(marginals, 0)))
-        picture = step.per_pixel(partial(_picture, x, noise_in(step, x)), *levels[-1][:2])
+        eps = noise_in(step, x)
+        picture = step.per_pixel(lambda alpha, std: (x - std * eps) / alpha, *levels[-1][:2])
         if step.i > 0:
             start = solved(step, start, step.i, picture)
         if late and step.i > 0:
@@ -100,45 +105,55 @@ def _marginals(sigma: Tensor) -> Marginals:
     return Marginals(scale, sigma * scale, sigma.log().neg())
 
 
-def _picture(x: Tensor, eps: Tensor, alpha: Tensor, std: Tensor) -> Tensor:
-    return (x - std * eps) / alpha
-
-
 def _solve(variant: str, x: Tensor, pictures: Sequence[Tensor], newest: Tensor | None, *quantities: Tensor) -> Tensor:
     """``x`` at the goal. ``quantities``: the :class:`Marginals` of the goal, then of the ``pictures``, last first."""
     goal, here, *others = (Marginals(*quantities[i : i + 3]) for i in range(0, len(quantities), 3))
     h = goal.half_log_snr - here.half_log_snr
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1). It stays where it is then; and
-    # where levels coincide, which fix no polynomial, it goes on by the first order.
+    # A pixel that its curve holds still stays where it is; and where levels coincide it goes on by the first order.
     held = h == 0
     h = torch.where(held, torch.ones_like(h), h)
-    ratios = [(other.half_log_snr - here.half_log_snr) / h for other in others]
-    alike = torch.zeros_like(held)
-    for one, other in combinations([torch.zeros_like(h), *ratios], 2):
-        alike = alike | (one == other)
-    ratios = [torch.where(alike, torch.full_like(h, -i), ratio) for i, ratio in enumerate(ratios, start=1)]
-    update = partial(_vary_update if variant == "vary_coeff" else partial(_bh_update, variant), x, h, goal, here)
-    found = update([], pictures[-1:], newest)
+    found = _update(variant, x, h, goal, here, [], pictures[:1], newest)
     if others:
-        found = torch.where(alike, found, update(ratios, pictures[::-1], newest))
+        rks = [(other.half_log_snr - here.half_log_snr) / h for other in others]
+        alike = coincide([torch.zeros_like(h), *rks])
+        rks = [torch.where(alike, torch.full_like(h, -i), rk) for i, rk in enumerate(rks, start=1)]
+        found = torch.where(alike, found, _update(variant, x, h, goal, here, rks, pictures, newest))
     return torch.where(held, x, found)
 
 
-def _bh_update(
+def _update(
     variant: str,
     x: Tensor,
     h: Tensor,
     goal: Marginals,
     here: Marginals,
-    ratios: Sequence[Tensor],
+    rks: Sequence[Tensor],
     pictures: Sequence[Tensor],
     newest: Tensor | None,
 ) -> Tensor:
-    """The B(h) form; predictor, or corrector with ``newest``. ``pictures``: last first, the others at ``ratios``."""
-    order, hh = len(pictures), -h
+    """UniP-p, or UniC-p with ``newest``, p being the number of ``pictures``: last first, the others at ``rks``."""
+    hh = -h
     h_phi_1 = torch.expm1(hh)
-    b_h = hh if variant == "bh1" else torch.expm1(hh)
-    rows = torch.stack([*ratios, torch.ones_like(h)])
+    rows = torch.stack([*rks, torch.ones_like(h)])
+    d1s = [(picture - pictures[0]) / rk for rk, picture in zip(rks, pictures[1:], strict=True)]
+    d1 = None if newest is None else newest - pictures[0]
+    if variant == "vary_coeff":
+        terms = _varying_terms(hh, h_phi_1, rows, d1s, d1)
+    else:
+        terms = [_b_h_term(hh, h_phi_1, hh if variant == "bh1" else h_phi_1, rows, d1s, d1)]
+    x = (goal.std / here.std) * x - (goal.alpha * h_phi_1) * pictures[0]
+    for share, bend in terms:
+        x = x - (goal.alpha * share) * bend
+    return x
+
+
+Term = tuple[Tensor, Tensor | float]
+"""A correction, and how much of it counts in ``alpha·picture``."""
+
+
+def _b_h_term(hh: Tensor, h_phi_1: Tensor, b_h: Tensor, rows: Tensor, d1s: Sequence[Tensor], d1: Tensor | None) -> Term:
+    """The correction of the B(h) form."""
+    order = len(rows)
     matrix = torch.stack([torch.pow(rows, i) for i in range(order)])
     vector, phi = [], h_phi_1 / hh - 1
     for i in range(1, order + 1):
@@ -146,58 +161,31 @@ def _bh_update(
         phi = phi / hh - 1 / factorial(i + 1)
     vector = torch.stack(vector)
     half = torch.full_like(vector[:1], 0.5)
-
-    base = (goal.std / here.std) * x - (goal.alpha * h_phi_1) * pictures[0]
-    slopes = _slopes(ratios, pictures)
-    if newest is not None:
-        weights = half if order == 1 else _solution(matrix, vector)
-        bend = _weighted(weights[:-1], slopes) + weights[-1] * (newest - pictures[0])
-    elif order > 2:
-        bend = _weighted(_solution(matrix[:-1, :-1], vector[:-1]), slopes)
-    else:
-        bend = _weighted(half, slopes)
-    return base - (goal.alpha * b_h) * bend
+    if d1 is not None:
+        rhos = half if order == 1 else _solution(matrix, vector)
+        return b_h, _weighted(rhos[:-1], d1s) + rhos[-1] * d1
+    return b_h, _weighted(_solution(matrix[:-1, :-1], vector[:-1]) if order > 2 else half, d1s)
 
 
-def _vary_update(
-    x: Tensor,
-    h: Tensor,
-    goal: Marginals,
-    here: Marginals,
-    ratios: Sequence[Tensor],
-    pictures: Sequence[Tensor],
-    newest: Tensor | None,
-) -> Tensor:
-    """The form with varying coefficients; as :func:`_bh_update`."""
-    order, hh = len(pictures), -h
-    rows = torch.stack([*ratios, torch.ones_like(h)])
+def _varying_terms(hh: Tensor, h_phi_1: Tensor, rows: Tensor, d1s: Sequence[Tensor], d1: Tensor | None) -> list[Term]:
+    """The corrections of the form with varying coefficients."""
+    order = len(rows)
     column, columns = torch.ones_like(rows), []
     for k in range(1, order + 1):
         columns.append(column)
         column = column * rows / (k + 1)
     matrix = torch.stack(columns, dim=1)
-    phi = h_phi_1 = torch.expm1(hh)
-    phis = []
+    phi, phis = h_phi_1, []
     for k in range(1, order + 2):
         phis.append(phi)
         phi = phi / hh - 1 / factorial(k)
-
-    x = goal.std / here.std * x - goal.alpha * h_phi_1 * pictures[0]
-    slopes = _slopes(ratios, pictures)
-    if newest is None:
-        inverse = _inverse(matrix[:-1, :-1]) if slopes else ()
-        for k in range(order - 1):
-            x = x - goal.alpha * phis[k + 1] * _weighted(inverse[k], slopes)
-        return x
+    if d1 is None:
+        inverse = _inverse(matrix[:-1, :-1]) if d1s else ()
+        return [(phis[k + 1], _weighted(inverse[k], d1s)) for k in range(order - 1)]
     inverse = _inverse(matrix)
-    for k in range(order - 1):
-        x = x - goal.alpha * phis[k + 1] * _weighted(inverse[k][:-1], slopes)
+    terms = [(phis[k + 1], _weighted(inverse[k][:-1], d1s)) for k in range(order - 1)]
     # The row before the last, where there is one: so do the authors' code and the hosts.
-    return x - goal.alpha * phis[order] * ((newest - pictures[0]) * inverse[max(order - 2, 0)][-1])
-
-
-def _slopes(ratios: Sequence[Tensor], pictures: Sequence[Tensor]) -> list[Tensor]:
-    return [(picture - pictures[0]) / ratio for ratio, picture in zip(ratios, pictures[1:], strict=True)]
+    return [*terms, (phis[order], d1 * inverse[max(order - 2, 0)][-1])]
 
 
 def _weighted(weights: Tensor, slopes: Sequence[Tensor]) -> Tensor | float:
@@ -218,5 +206,23 @@ def _solution(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    """Of ``matrix [K, K, …]``, for every pixel."""
+    """The inverse of ``matrix [K, K, …]``, for every pixel."""
     return torch.linalg.inv(matrix.movedim((0, 1), (-2, -1))).movedim((-2, -1), (0, 1))
+
+
+def even_timesteps(steps: int) -> Tensor:
+    """The WebUI's timesteps of UniPC; see :class:`row.Sampler`."""
+    return torch.linspace(999, 0, steps + 1, dtype=torch.float64)
+
+
+ROWS = (
+    Sampler(
+        "unipc",
+        unipc,
+        {"UniPC": {}},
+        levels="timesteps",
+        timesteps=even_timesteps,
+        scalars="marginals",
+        least_steps=ORDER,
+    ),
+)

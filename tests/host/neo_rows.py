@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from inspect import signature
 from typing import Any
 
 from family import NEO
@@ -14,9 +13,7 @@ from model_rows import ALIKE
 from requests_table import MASK, PROMPT, SMALL, START, Row
 from sampler_rows import HIRES, STATIC, both
 
-from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
-
-NOT_FOR_FLOWS = ("DDIM", "PLMS")
+from asyndm_lib.samplers.neo.table import LABELS
 
 
 def rows() -> Iterator[Row]:
@@ -27,10 +24,11 @@ def rows() -> Iterator[Row]:
         return Row(f"flow, {name}", request, settings, kind=kind, checkpoint=FLOW)
 
     for sampler in (*NEO.samplers, "DPM++ 2s a RF"):
-        if sampler in NOT_FOR_FLOWS:
+        of, _ = LABELS[sampler]
+        if of.not_for_flows:
             without = {"unchanged": True, "without": True, "messages": ("not for rectified flow models",)}
             yield replace(row(sampler, sampler_name=sampler), **without)
-        elif "flow" in signature(SAMPLERS[LABELS[sampler]]).parameters:
+        elif of.takes("flow"):
             yield from both(row(sampler, sampler_name=sampler))
         else:
             yield row(sampler, sampler_name=sampler)

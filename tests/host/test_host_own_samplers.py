@@ -9,7 +9,7 @@ from stand_ins import Noise
 from test_samplers import CASES, CHURN, SETTINGS, latent, on_maps, ways_down
 
 from asyndm_lib.samplers import table as samplers
-from asyndm_lib.samplers.table import neo
+from asyndm_lib.samplers.neo import table as neo
 
 SAMPLERS = neo.SAMPLERS if HOST is NEO else samplers.SAMPLERS
 WITHIN = CHURN["s_tmin"], CHURN["s_tmax"]

@@ -18,8 +18,10 @@ from ...models.parts.patching import replaced
 from ...run.host import Host
 from ...run.model_call import Rows
 from ...run.run import Run
+from ...samplers.table import SAMPLERS
 from ...samplers.timesteps import denoised_of
 from ..common.attaching import ReadTargets, SamplerCall
+from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
 from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
@@ -31,8 +33,7 @@ from .models import check_model
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
-    sampler itself.
+    ``host``: the host as a run sees it. ``options``: those of our sampler.
     """
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
@@ -43,8 +44,9 @@ class Call:
         # The timestep samplers work on eps, from which the host makes its previews.
         self._previews_noise = "timesteps" in options
         maps = functools.partial(_maps, model.inner_model)
-        levels = levels_of(name, model, x, options, maps, k_diffusion.sampling)
-        self.options, self._unit = options, levels.unit
+        levels = levels_of(SAMPLERS[name], model, x, options, maps, k_diffusion.sampling)
+        guide_as_the_host(SAMPLERS[name], model)
+        self.options, self._unit = levels.options, levels.unit
 
         self._rows = rows = RowSlices(_rows(self._extra_args["cond"], model))
 

@@ -20,6 +20,7 @@ from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
 from ...run.step import Observer
+from ...samplers.table import UNFIT
 from .task import Task
 
 
@@ -65,8 +66,7 @@ def check_sampler(samplers: Samplers, labels: Iterable[str], p: Any) -> None:
     ``labels``: how the host calls those.
     """
     if _function_name(p.sampler) not in samplers:
-        adaptive = _label(p) == "DPM adaptive"
-        refuse_sampler(p, "chooses its own steps" if adaptive else "is not one that AsynDM knows", labels)
+        refuse_sampler(p, UNFIT.get(_label(p), "is not one that AsynDM knows"), labels)
 
 
 def refuse_sampler(p: Any, why: str, labels: Iterable[str]) -> NoReturn:

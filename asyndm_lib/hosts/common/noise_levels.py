@@ -14,7 +14,7 @@ from torch import Tensor
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import Unsupported
 from ...run.host import Descent
-from ...samplers.table import descents
+from ...samplers.row import Options, Sampler
 from ...samplers.unipc import Marginals
 from .own_scalars import lms_coefficients
 
@@ -23,55 +23,62 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Levels(NamedTuple):
-    """``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: that of a map."""
+    """The noise levels of one call, and what our sampler is called with.
+
+    ``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: a sigma map in the
+    same unit. ``options``: those of our sampler.
+    """
 
     descents: list[Descent]
     input: Map
     unit: Map
+    options: dict[str, Any]
 
 
 def levels_of(
-    name: str,
+    sampler: Sampler,
     model: Any,
     x: Tensor,
-    options: dict[str, Any],
+    options: Options,
     maps: Callable[[], tuple[Map, Map]],
     sampling: ModuleType,
     whole: bool = False,
 ) -> Levels:
-    """For the sampler function ``name`` and the host's denoiser ``model``.
+    """The noise levels of a call of ``sampler`` with the host's ``options`` and its denoiser ``model``.
 
-    Turns the host's ``options`` into those of our sampler. ``maps()``: the model's own ``sigma → timestep`` and back.
-    ``sampling``: k-diffusion's samplers as the host has them. ``whole``: the model is told no timesteps but whole ones.
+    ``maps()``: the model's own ``sigma → timestep`` and back. ``sampling``: k-diffusion's samplers as the host has
+    them. ``whole``: whether the model is told whole timesteps only.
+    Raises :class:`Unsupported` for a schedule that no run can take.
     """
-    if name == "unipc":
+    if sampler.scalars == "marginals":
         return _unipc(model, x, options, whole)
-    if "timesteps" in options:
-        return _timesteps(name, model, x, options, whole)
-    return _sigmas(name, x, options, sampling, *maps())
+    if sampler.levels == "timesteps":
+        return _timesteps(model, x, options, whole)
+    return _sigmas(sampler, x, options, sampling, *maps())
 
 
-def _sigmas(name: str, x: Tensor, options: dict[str, Any], sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
+def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
     """k-diffusion's samplers: sigmas, the last of a descent being what all pixels step to together."""
     given = options.get("sigmas")
-    ways = descents(name, options, x.device)
+    ways, ours = sampler.descents(options, x.device)
     for sigmas in ways:
         if not (sigmas[:-1] > 0).all() or not (sigmas.diff() <= 0).all():
             raise Unsupported("this schedule does not descend from step to step; choose another schedule type")
-    if name == "sample_lms":
-        options["coefficients"] = lms_coefficients(given)
-    if "noise_sampler" in options and options["noise_sampler"] is None:
+    if sampler.scalars == "linear multistep":
+        ours["coefficients"] = lms_coefficients(given)
+    if "noise_sampler" in ours and ours["noise_sampler"] is None:
         # The host may leave it to the sampler function, which then takes the first random seed that comes.
         extent = given[given > 0].min(), given.max()
-        options["noise_sampler"] = sampling.BrownianTreeNoiseSampler(x, *extent)
+        ours["noise_sampler"] = sampling.BrownianTreeNoiseSampler(x, *extent)
     ones = x.new_ones(len(x))
     found = [Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas)) for sigmas in ways]
-    return Levels(found, lambda sigma: sigma * ones, lambda map: map)
+    return Levels(found, lambda sigma: sigma * ones, lambda map: map, ours)
 
 
-def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Levels:
-    """DDIM, DDIM CFG++, PLMS: ascending timesteps, of which all but the first are evaluated, and that is stepped to."""
-    timesteps = options.pop("timesteps").cpu()
+def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
+    """DDIM's and PLMS' timesteps, ascending: all but the first are evaluated, and the first is stepped to."""
+    ours = dict(options)
+    timesteps = ours.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     levels = NoiseLevels(alphas_cumprod.double().cpu())
     to_t = _rounded(levels.sigma_to_t) if whole else levels.sigma_to_t
@@ -80,24 +87,22 @@ def _timesteps(name: str, model: Any, x: Tensor, options: dict[str, Any], whole:
     # The host's own scalars, rounded as it rounds them (modules/sd_samplers_timesteps_impl.py).
     scale = x.new_ones(1, 1, 1, 1)
     alphas = alphas_cumprod[timesteps.to(alphas_cumprod.device)]
-    options["alphas"] = [a.item() * scale for a in alphas.flip(0)]
-    if "eta" in options:
+    ours["alphas"] = [a.item() * scale for a in alphas.flip(0)]
+    if "eta" in ours:
         before, here = alphas[:-1].double().cpu().numpy(), alphas[1:].cpu()
-        added = options["eta"] * np.sqrt((1 - before) / (1 - here) * (1 - here / before))
-        options["added"] = [a.item() * scale for a in torch.as_tensor(added).flip(0)]
-    if name == "ddim_cfgpp":
-        # As the host's own function sets it.
-        model.cond_scale_miltiplier = 1 / 12.5
-        model.need_last_noise_uncond = True
+        added = ours["eta"] * np.sqrt((1 - before) / (1 - here) * (1 - here / before))
+        ours["added"] = [a.item() * scale for a in torch.as_tensor(added).flip(0)]
     ones = x.new_ones(len(x))
-    return Levels([schedule], _at_knots(schedule, [t.item() * ones for t in timesteps.flip(0)]), levels.sigma_to_t)
+    inputs = _at_knots(schedule, [t.item() * ones for t in timesteps.flip(0)])
+    return Levels([schedule], inputs, levels.sigma_to_t, ours)
 
 
-def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Levels:
-    """UniPC: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
+def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
+    """UniPC's timesteps: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
     from modules.models.diffusion.uni_pc import uni_pc  # not every host has it there
 
-    timesteps, img2img = options.pop("timesteps"), options.pop("is_img2img", False)
+    ours = dict(options)
+    timesteps, img2img = ours.pop("timesteps"), ours.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
     order = int(opts.uni_pc_order)  # a WebUI's page or API may have stored it as 3.0
     if order > steps:
@@ -121,15 +126,16 @@ def _unipc(model: Any, x: Tensor, options: dict[str, Any], whole: bool) -> Level
 
     knots = (times.double().cpu() * count - 1).clamp(0, count - 1)
     schedule = _knots(knots, to_sigma, _rounded(to_t) if whole else to_t)
-    options.update(
-        order=order,
-        variant=opts.uni_pc_variant,
-        lower_order_final=opts.uni_pc_lower_order_final,
-        marginals=[
+    ours |= {
+        "order": order,
+        "variant": opts.uni_pc_variant,
+        "lower_order_final": opts.uni_pc_lower_order_final,
+        "marginals": [
             Marginals(*(f(row)[0] for f in (own.marginal_alpha, own.marginal_std, own.marginal_lambda))) for row in rows
         ],
-    )
-    return Levels([schedule], _at_knots(schedule, [(row - 1.0 / own.total_N) * 1000.0 for row in rows]), to_t)
+    }
+    inputs = _at_knots(schedule, [(row - 1.0 / own.total_N) * 1000.0 for row in rows])
+    return Levels([schedule], inputs, to_t, ours)
 
 
 def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:

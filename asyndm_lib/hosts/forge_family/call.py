@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,10 @@ from ...clock.schedule import on
 from ...models.parts.patching import replaced
 from ...run.host import Host
 from ...run.run import Run
+from ...samplers import table
+from ...samplers.row import Options, Sampler
 from ..common.attaching import ReadTargets, SamplerCall
+from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal
@@ -28,12 +31,13 @@ from .variance_preserving import in_sigma_space
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
-    sampler itself. ``sampling``: k-diffusion's samplers as the host has them. ``blends_apart``:
-    ``apart`` of :func:`inpainting.blending`.
+    ``host``: the host as a run sees it. ``options``: those of our sampler. ``sampling``:
+    k-diffusion's samplers as the host has them. ``samplers``: ours by the names of the host's.
+    ``blends_apart``: ``apart`` of :func:`inpainting.blending`.
     """
 
     sampling: ModuleType
+    samplers: Mapping[str, Sampler] = table.SAMPLERS
     blends_apart = False
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
@@ -43,8 +47,9 @@ class Call:
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         self._variance_preserving = "timesteps" in options
-        levels = self._levels(name, x, options)
-        self.options, sampling = options, self.sampling
+        levels = self._levels(self.samplers[name], x, options)
+        guide_as_the_host(self.samplers[name], model)
+        self.options, sampling = levels.options, self.sampling
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             return model(x, levels.input(sigma), **self._extra_args)
@@ -62,9 +67,9 @@ class Call:
             rehearsal=self._rehearsal,
         )
 
-    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
+    def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
         maps = functools.partial(_maps, self._predictor())
-        return levels_of(name, self._model, x, options, maps, self.sampling, whole=True)
+        return levels_of(sampler, self._model, x, options, maps, self.sampling, whole=True)
 
     def _predictor(self) -> Any:
         """The part of the host's present model that knows its noise levels and scales for it."""

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ...models.parts.patching import replaced
 from ...run.run import Run
+from ...samplers.neo.table import SAMPLERS
+from ...samplers.row import Options, Sampler
 from ..common.noise_levels import Levels
 from ..forge import call
 from .noise_levels import levels_of
@@ -23,10 +25,12 @@ class Call(call.Call):
     The other samplers have no use for it.
     """
 
-    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
-        self._guided_twice = name.endswith("_cfg_pp")
+    samplers = SAMPLERS
+
+    def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
+        self._guided_twice = sampler.needs_unconditional
         self._uncond: Tensor | None = None
-        return levels_of(name, self._model, x, options, self._p.sd_model.forge_objects.unet.model.predictor)
+        return levels_of(sampler, self._model, x, options, self._p.sd_model.forge_objects.unet.model.predictor)
 
     def _unconditional(self) -> Tensor:
         return self._uncond

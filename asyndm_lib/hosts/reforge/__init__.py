@@ -12,10 +12,8 @@ from ..forge_family.models import check_model
 from .call import Call
 from .text import READER
 
-FORGES = ("HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM")
-"""The samplers that Forge has too, and for which reForge has functions of ComfyUI's."""
-
-OWN_LABELS = [label for label in LABELS if label not in FORGES]
+OWN_LABELS = [label for label, (sampler, _) in LABELS.items() if "reforge" in sampler.hosts]
+"""The labels of the samplers that reForge has as k-diffusion has them."""
 
 
 def check_backend(p: Any) -> None:

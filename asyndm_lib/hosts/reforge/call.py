@@ -9,6 +9,7 @@ from modules import sd_samplers_common
 from torch import Tensor
 
 from ...errors import Unsupported
+from ...samplers.row import Options, Sampler
 from ..common.noise_levels import Levels
 from ..forge_family import call
 
@@ -19,11 +20,11 @@ class Call(call.Call):
     sampling = sd_samplers_common.sampling
     blends_apart = True
 
-    def _levels(self, name: str, x: Tensor, options: dict[str, Any]) -> Levels:
-        if name == "sample_lcm":
+    def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
+        if sampler.noise == "default":
             # The random numbers of the one copy are the picture's own, of the other PyTorch's.
-            options["noise_sampler"] = self.sampling.default_noise_sampler(x)
-        return super()._levels(name, x, options)
+            options = {**options, "noise_sampler": self.sampling.default_noise_sampler(x)}
+        return super()._levels(sampler, x, options)
 
     def _predictor(self) -> Any:
         # An extension may have put another in its place for this picture.

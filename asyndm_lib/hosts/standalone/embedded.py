@@ -6,7 +6,6 @@ pictures that its seeds give one by one, on any device.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,24 +28,13 @@ from ...run.host import Descent, Host, Progressbar
 from ...run.model_call import Rows
 from ...run.run import Run
 from ...run.step import Observer
-from ...samplers.table import LABELS, SAMPLERS, descents
-from ...samplers.unipc import unipc
+from ...samplers.table import LABELS
 from ...settings.settings import Settings
 from ..common.own_scalars import lms_coefficients
 from ..common.per_pixel import eps_of_v, scalings
 from .ldm_checkpoint import Checkpoint
 from .schedules import make_sigmas
 from .text_encoders import encode, tokenize
-
-TIMESTEPS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
-"""Samplers that work on a variance-preserving latent and eps, at timesteps of their own."""
-
-OWN_LEVELS = ("DPM fast", *TIMESTEPS)
-"""Samplers that do not go by a schedule type."""
-
-BROWNIAN = ("sample_dpmpp_sde", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde")
-
-UNIPC_ORDER = inspect.signature(unipc).parameters["order"].default
 
 SYNCHRONOUS = Settings(whole_picture=True, concavity=0.0)
 """The picture without AsynDM: no pixel ever leaves the host's clock."""
@@ -84,16 +72,16 @@ class Embedded:
         for name, side in (("width", request.width), ("height", request.height)):
             if side % multiple or side <= 0:
                 raise SettingsError(f"{name} {side} does not fit {model}: it must be a multiple of {multiple}")
-        if request.eta is not None and not _takes_eta(request.sampler):
-            having = [label for label in LABELS if _takes_eta(label)]
+        sampler, _ = LABELS[request.sampler]
+        if request.eta is not None and not sampler.takes("eta"):
+            having = [label for label, (other, _) in LABELS.items() if other.takes("eta")]
             raise SettingsError(f"the sampler {request.sampler!r} has no eta; {', '.join(having)} have one")
-        if request.sampler in OWN_LEVELS and request.schedule != "automatic":
+        if sampler.levels != "sigmas" and request.schedule != "automatic":
             raise SettingsError(
                 f"{request.sampler} has noise levels of its own: the schedule {request.schedule!r} is not for it"
             )
-        least = _least_steps(request.sampler)
-        if request.steps < least:
-            raise SettingsError(f"{request.sampler} needs at least {least} steps, not {request.steps}")
+        if request.steps < sampler.least_steps:
+            raise SettingsError(f"{request.sampler} needs at least {sampler.least_steps} steps, not {request.steps}")
 
     def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
         """Where the target words, or those to choose from, stand in the prompt; None for the whole picture."""
@@ -124,16 +112,15 @@ class Embedded:
         context = texts.repeat_interleave(batch, dim=0)
         size = (batch, model.channels, request.height // model.shrink, request.width // model.shrink)
         x = noise.like(torch.empty(size, device=model.device))
-        name, options = LABELS[request.sampler]
-        options = {**options, **({} if request.eta is None else {"eta": request.eta})}
-        scaled = request.sampler in TIMESTEPS
-        ways = self._ways(request, options)
+        sampler, _ = LABELS[request.sampler]
+        scaled = sampler.levels == "timesteps"
+        ways, options = self._ways(request)
         if not scaled:
             x = x * ways[0][0]
-        if name in BROWNIAN:
+        if sampler.noise == "Brownian":
             extent = ways[0][ways[0] > 0].min(), ways[0].max()
             options["noise_sampler"] = BrownianTreeNoiseSampler(x, *extent, seed=list(request.seeds))
-        cfg = request.cfg / 12.5 if name == "ddim_cfgpp" else request.cfg  # as the WebUI scales it
+        cfg = request.cfg / (sampler.cfg_divisor or 1.0)
         names: list[Row] = [(image, part) for part in (0, None) for image in range(batch)]
         last: list[Tensor] = []
 
@@ -158,24 +145,25 @@ class Embedded:
             rehearsal=noise.kept,
         )
         with Run(host, settings, self.targets(request, settings), x, observers) as run:
-            x = run.sample(SAMPLERS[name], x, **options)
+            x = run.sample(sampler, x, **options)
         if chose is not None:
             chose(run.chosen)
         return x
 
-    def _ways(self, request: Request, options: dict[str, Any]) -> list[Tensor]:
-        """The descents of the request's sampler; completes its ``options``."""
-        name, steps = LABELS[request.sampler][0], request.steps
-        if request.sampler in TIMESTEPS:
-            return [self._levels.t_to_sigma(_timesteps(name, steps))]
-        if name == "sample_dpm_fast":
-            options["n"] = steps
-            options["sigma_min"], options["sigma_max"] = self._denoiser.sigma_min, self._denoiser.sigma_max
+    def _ways(self, request: Request) -> tuple[list[Tensor], dict[str, Any]]:
+        """The descents of the request's sampler, and the sampler's options."""
+        sampler, options = LABELS[request.sampler]
+        options = dict(options) if request.eta is None else {**options, "eta": request.eta}
+        if sampler.timesteps is not None:
+            return [self._levels.t_to_sigma(sampler.timesteps(request.steps))], options
+        if sampler.levels == "range":
+            options |= {"n": request.steps}
+            options |= {"sigma_min": self._denoiser.sigma_min, "sigma_max": self._denoiser.sigma_max}
         else:
-            options["sigmas"] = sigmas = make_sigmas(self._denoiser, request.schedule, request.sampler, steps)
-        if name == "sample_lms":
+            options["sigmas"] = sigmas = make_sigmas(self._denoiser, request.schedule, sampler, request.steps)
+        if sampler.scalars == "linear multistep":
             options["coefficients"] = lms_coefficients(sigmas)
-        return descents(name, options, self._model.device)
+        return sampler.descents(options, self._model.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -204,19 +192,6 @@ class Embedded:
         return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
 
 
-def _timesteps(name: str, steps: int) -> Tensor:
-    """The WebUI's own, descending, float64; the last one is stepped to and not evaluated."""
-    if name == "unipc":
-        return torch.linspace(999, 0, steps + 1, dtype=torch.float64)
-    return torch.arange(0, 1000, 1000 // steps).add(1).clamp(max=999).flip(0).double()
-
-
-def _least_steps(sampler: str) -> int:
-    if sampler == "UniPC":
-        return UNIPC_ORDER
-    return 2 if sampler in TIMESTEPS else 1  # the others of these make one evaluation less than their timesteps
-
-
 class _Noise:
     """Random numbers of a batch, each picture's from its own seed."""
 
@@ -234,7 +209,3 @@ class _Noise:
         yield
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state)
-
-
-def _takes_eta(sampler: str) -> bool:
-    return "eta" in inspect.signature(SAMPLERS[LABELS[sampler][0]]).parameters

@@ -1,13 +1,13 @@
-"""CFG++ (Chung et al. 2024): steps to the guided picture, noised again by the unconditional prediction.
+"""CFG++: steps to the guided picture, noised again by the unconditional prediction.
 
-As ``sample_euler_cfg_pp``, ``sample_euler_ancestral_cfg_pp`` and ``sample_dpmpp_2m_cfg_pp`` of Forge Neo. A curve may
-hold a pixel still for a step (piecewise linear with k = 1): it stays, where these formulas would push it by the
-guidance.
+A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). It stays then, where these formulas would
+push it by the guidance.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..exponential import t_of
 from ..half_log_snr import half_log_snr, signal
+from ..row import Sampler
 
 
 def euler_cfgpp(run: Run, x: Tensor, *, flow: bool = False) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent."""
+    """Euler steps in the CFG++ form of Chung et al. (2024)."""
     return euler_ancestral_cfgpp(run, x, eta=0.0, flow=flow)
 
 
@@ -33,61 +34,57 @@ def euler_ancestral_cfgpp(
     noise_sampler: NoiseSampler | None = None,
     flow: bool = False,
 ) -> Tensor:
-    """As :func:`euler_cfgpp`; ``eta`` scales the noise added back."""
+    """Ancestral sampling with Euler steps in the CFG++ form. ``eta`` scales the noise added back."""
     noise_sampler = noise_sampler or independent_noise(run, x)
-
-    def update(
-        x: Tensor, denoised: Tensor, unconditional: Tensor, noise: Tensor | None, sigma: Tensor, to: Tensor
-    ) -> Tensor:
-        scale, scale_to = (signal(level, half_log_snr(level, flow)) for level in (sigma, to))
-        slope = (x - scale * unconditional) / sigma
-        down, up = ancestral_step(sigma / scale, to / scale_to, eta)
-        moved = scale_to * denoised + scale_to * down * slope
-        if noise is not None:
-            moved = moved + scale_to * noise * s_noise * up
-        return torch.where(sigma == to, x, moved)
-
     for step in run:
         denoised = step.predict(x)
-        unconditional = run.host.unconditional()
+        uncond_denoised = run.host.unconditional()
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        if to.scalar == 0:
+        sigma, sigma_next = step.sigma, step.advance()
+        if sigma_next.scalar == 0:
             x = denoised
             continue
-        noise = noise_sampler(sigma.scalar, to.scalar) if eta > 0 and s_noise > 0 else None
-        x = step.per_pixel(partial(update, x, denoised, unconditional, noise), sigma, to)
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) if eta > 0 and s_noise > 0 else None
+
+        def update(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            alpha_s, alpha_t = (signal(level, half_log_snr(level, flow)) for level in (sigma, sigma_next))
+            d = (x - alpha_s * uncond_denoised) / sigma
+            sigma_down, sigma_up = ancestral_step(sigma / alpha_s, sigma_next / alpha_t, eta)
+            new = alpha_t * denoised + alpha_t * sigma_down * d
+            if noise is not None:
+                new = new + alpha_t * noise * s_noise * sigma_up
+            return torch.where(sigma == sigma_next, x, new)
+
+        x = step.per_pixel(update, sigma, sigma_next)
     return x
 
 
 def dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022) in this form; ``x [B, C, H, W]`` at the first sigma → the final latent."""
-    old: Tensor | None = None
+    """DPM-Solver++(2M) of Lu et al. (2022) in the CFG++ form."""
+    old_uncond_denoised = None
     for step in run:
         denoised = step.predict(x)
-        unconditional = run.host.unconditional()
+        uncond_denoised = run.host.unconditional()
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        past = step.before[-1:] if to.scalar > 0 else ()
-        x = step.per_pixel(partial(_multistep, x, denoised, unconditional, old), sigma, to, *past)
-        old = unconditional
+        sigma_next = step.advance()
+
+        def update(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor | None = None) -> Tensor:
+            t = t_of(sigma)
+            h = t_of(sigma_next) - t
+            denoised_mix = -torch.exp(-h) * uncond_denoised
+            if sigma_last is not None:
+                r = (t - t_of(sigma_last)) / h
+                denoised_mix = denoised_mix - torch.expm1(-h) * (1 / (2 * r)) * (denoised - old_uncond_denoised)
+            return torch.where(sigma == sigma_next, x, denoised + denoised_mix + torch.exp(-h) * x)
+
+        x = step.multistep([update] if sigma_next.scalar == 0 else [update, update], sigma_next)
+        old_uncond_denoised = uncond_denoised
     return x
 
 
-def _multistep(
-    x: Tensor,
-    denoised: Tensor,
-    unconditional: Tensor,
-    old: Tensor | None,
-    sigma: Tensor,
-    to: Tensor,
-    before: Tensor | None = None,
-) -> Tensor:
-    t = t_of(sigma)
-    h = t_of(to) - t
-    towards = -torch.exp(-h) * unconditional
-    if before is not None:
-        r = (t - t_of(before)) / h
-        slope = torch.expm1(-h) * (1 / (2 * r)) * (denoised - old)
-        towards = towards - torch.where(sigma == before, 0.0, slope)
-    return torch.where(sigma == to, x, denoised + towards + torch.exp(-h) * x)
+_row: Any = partial(Sampler, hosts=("neo",), needs_unconditional=True)
+ROWS = (
+    _row("sample_dpmpp_2m_cfg_pp", dpmpp_2m_cfgpp, {"DPM++ 2M CFG++": {}}),
+    _row("sample_euler_ancestral_cfg_pp", euler_ancestral_cfgpp, {"Euler a CFG++": {}}, noise="independent"),
+    _row("sample_euler_cfg_pp", euler_cfgpp, {"Euler CFG++": {}}),
+)

@@ -1,8 +1,6 @@
-"""Ancestral sampling with DPM-Solver++(2S) steps (Lu et al. 2022) on flows: ``sample_dpmpp_2s_ancestral_RF`` of Neo."""
+"""Ancestral sampling with DPM-Solver++(2S) second-order steps on flows."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import independent_noise
 from ..euler import euler_step
+from ..row import Sampler
 from .flow_ancestral import flow_ancestral_step, renoised, toward
 
 _BELOW_ALL_NOISE = 0.9999
@@ -20,37 +19,46 @@ _BELOW_ALL_NOISE = 0.9999
 def dpmpp_2s_ancestral_rf(
     run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma, at most 1 → the final latent. ``eta`` scales the noise added back."""
+    """Ancestral sampling with DPM-Solver++(2S) steps of Lu et al. (2022) on a flow, from a sigma of at most 1.
+
+    ``eta`` scales the noise added back.
+    """
     noise_sampler = noise_sampler or independent_noise(run, x)
 
-    def middle(sigma: Tensor, to: Tensor) -> Tensor:
-        down, _, _ = flow_ancestral_step(sigma, to, eta)
-        start, end = _half_log_snr(sigma), _half_log_snr(down)
-        level = (torch.exp(start + 1 / 2 * (end - start)) + 1) ** -1
+    def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        sigma_down, _, _ = flow_ancestral_step(sigma, sigma_next, eta)
+        lambda_s, lambda_t = (((1 - level) / level).log() for level in (sigma, sigma_down))
+        level = (torch.exp(lambda_s + 1 / 2 * (lambda_t - lambda_s)) + 1) ** -1
         return torch.where(sigma == 1, _BELOW_ALL_NOISE, level)
-
-    def half(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
-        return toward(x, denoised, sigma, middle(sigma, to))
-
-    def whole(x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: Tensor, to: Tensor) -> Tensor:
-        down, signal, up = flow_ancestral_step(sigma, to, eta)
-        moved = toward(x, denoised, sigma, down)
-        moved = moved if noise is None else renoised(moved, noise, signal, up)
-        return torch.where(sigma == to, x, moved)
 
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        if to.scalar == 0:
-            x = step.per_pixel(partial(euler_step, x, denoised), sigma, to)
+        sigma, sigma_next = step.sigma, step.advance()
+        if sigma_next.scalar == 0:
+            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_next)
             continue
-        x_2 = step.per_pixel(partial(half, x, denoised), sigma, to)
-        denoised_2 = step.predict(x_2, step.between(middle, sigma, to))
-        noise = noise_sampler(sigma.scalar, to.scalar) * s_noise if eta > 0 else None
-        x = step.per_pixel(partial(whole, x, denoised_2, noise), sigma, to)
+        x_2 = step.per_pixel(lambda sigma, to: toward(x, denoised, sigma, middle(sigma, to)), sigma, sigma_next)
+        denoised_2 = step.predict(x_2, step.between(middle, sigma, sigma_next))
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) * s_noise if eta > 0 else None
+
+        def update(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
+            new = toward(x, denoised_2, sigma, sigma_down)
+            new = new if noise is None else renoised(new, noise, alpha, sigma_up)
+            return torch.where(sigma == sigma_next, x, new)  # rounding would move a pixel that is held still
+
+        x = step.per_pixel(update, sigma, sigma_next)
     return x
 
 
-def _half_log_snr(sigma: Tensor) -> Tensor:
-    return ((1 - sigma) / sigma).log()
+ROWS = (
+    Sampler(
+        "sample_dpmpp_2s_ancestral_RF",
+        dpmpp_2s_ancestral_rf,
+        {"DPM++ 2s a RF": {}},
+        ("neo",),
+        noise="independent",
+        only_for_flows="the sampler 'DPM++ 2s a RF' is for rectified flow models only; use another one",
+    ),
+)

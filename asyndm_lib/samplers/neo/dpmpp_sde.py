@@ -1,8 +1,6 @@
-"""DPM-Solver++ (stochastic) of Lu et al. (2022) in half log SNR, as ``sample_dpmpp_sde`` of Forge Neo."""
+"""DPM-Solver++ (stochastic) in half log SNR."""
 
 from __future__ import annotations
-
-from functools import partial
 
 from torch import Tensor
 
@@ -10,6 +8,7 @@ from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import ancestral_step
 from ..half_log_snr import half_log_snr, sigma_at, signal
+from ..row import Sampler
 
 
 def dpmpp_sde(
@@ -22,58 +21,60 @@ def dpmpp_sde(
     r: float = 1 / 2,
     flow: bool = False,
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma (of a flow below 1) → the final latent.
+    """DPM-Solver++ (stochastic) of Lu et al. (2022). ``r``: where the second evaluation of a step stands.
 
-    ``noise_sampler``: the host's Brownian motion, asked for the host's own noise levels. ``eta`` scales
-    the noise. ``r``: where between two noise levels the second evaluation stands.
+    A flow begins below sigma 1.
     """
 
-    def inner(sigma: Tensor, to: Tensor) -> Tensor:
-        start = half_log_snr(sigma, flow)
-        return start + r * (half_log_snr(to, flow) - start)
+    def lambda_mid(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        lambda_s = half_log_snr(sigma, flow)
+        return lambda_s + r * (half_log_snr(sigma_next, flow) - lambda_s)
 
-    def middle(sigma: Tensor, to: Tensor) -> Tensor:
-        return sigma_at(inner(sigma, to), flow)
+    def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        return sigma_at(lambda_mid(sigma, sigma_next), flow)
 
-    def first(x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: Tensor, to: Tensor) -> Tensor:
-        start, end = half_log_snr(sigma, flow), inner(sigma, to)
-        return _noised_step(x, denoised, noise, s_noise, eta, (sigma, start), (sigma_at(end, flow), end))
-
-    def second(x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: Tensor, to: Tensor) -> Tensor:
-        levels = [(level, half_log_snr(level, flow)) for level in (sigma, to)]
-        return _noised_step(x, denoised, noise, s_noise, eta, *levels)
+    def noised_step(
+        x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: Tensor, lambda_s: Tensor, to: Tensor, lambda_t: Tensor
+    ) -> Tensor:
+        alpha_s, alpha_t = signal(sigma, lambda_s), signal(to, lambda_t)
+        sigma_down, sigma_up = ancestral_step(lambda_s.neg().exp(), lambda_t.neg().exp(), eta)
+        h = sigma_down.log().neg() - lambda_s
+        x = (alpha_t / alpha_s) * (-h).exp() * x - alpha_t * (-h).expm1() * denoised
+        return x if noise is None else x + alpha_t * noise * s_noise * sigma_up
 
     fac = 1 / (2 * r)
     noisy = eta > 0 and s_noise > 0
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        if to.scalar == 0:
+        sigma, sigma_next = step.sigma, step.advance()
+        if sigma_next.scalar == 0:
             x = denoised
             continue
-        sigma_mid = step.between(middle, sigma, to)
+
+        # Step 1
+        sigma_mid = step.between(middle, sigma, sigma_next)
         noise = noise_sampler(sigma.scalar, sigma_mid.scalar) if noisy else None
-        x_2 = step.per_pixel(partial(first, x, denoised, noise), sigma, to)
+
+        def first(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            lambda_s, lambda_t = half_log_snr(sigma, flow), lambda_mid(sigma, sigma_next)
+            return noised_step(x, denoised, noise, sigma, lambda_s, sigma_at(lambda_t, flow), lambda_t)
+
+        x_2 = step.per_pixel(first, sigma, sigma_next)
         denoised_2 = step.predict(x_2, sigma_mid)
-        noise = noise_sampler(sigma.scalar, to.scalar) if noisy else None
+
+        # Step 2
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) if noisy else None
         denoised_d = (1 - fac) * denoised + fac * denoised_2
-        x = step.per_pixel(partial(second, x, denoised_d, noise), sigma, to)
+
+        def second(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            lambda_s, lambda_t = half_log_snr(sigma, flow), half_log_snr(sigma_next, flow)
+            return noised_step(x, denoised_d, noise, sigma, lambda_s, sigma_next, lambda_t)
+
+        x = step.per_pixel(second, sigma, sigma_next)
     return x
 
 
-def _noised_step(
-    x: Tensor,
-    denoised: Tensor,
-    noise: Tensor | None,
-    s_noise: float,
-    eta: float,
-    now: tuple[Tensor, Tensor],
-    to: tuple[Tensor, Tensor],
-) -> Tensor:
-    """``now``, ``to``: noise levels as sigma and as half log SNR."""
-    scale, scale_to = signal(*now), signal(*to)
-    down, up = ancestral_step(now[1].neg().exp(), to[1].neg().exp(), eta)
-    h = down.log().neg() - now[1]
-    x = (scale_to / scale) * (-h).exp() * x - scale_to * (-h).expm1() * denoised
-    return x if noise is None else x + scale_to * noise * s_noise * up
+ROWS = (
+    Sampler("sample_dpmpp_sde", dpmpp_sde, {"DPM++ SDE": {}}, ("neo",), noise="Brownian", begins_below_all_noise=True),
+)

@@ -1,11 +1,6 @@
-"""The extended reverse-time SDE solver of Cui et al. (2023), arXiv 2309.06169, as ``sample_er_sde`` of Forge Neo.
-
-Of up to the third order; ``lambda`` is noise over signal.
-"""
+"""The extended reverse-time SDE solver, of up to the third order. ``lambda`` is noise over signal."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,11 +8,13 @@ from torch import Tensor
 from ...clock.sigma_map import PixelMap, SigmaMap
 from ...run.host import NoiseSampler
 from ...run.run import Run
+from ...run.step import coincide
 from ..ancestral import independent_noise
 from ..half_log_snr import half_log_snr
+from ..row import Sampler
 
 _POINTS = 200
-"""Of the sums that stand for the paper's integrals."""
+"""How many points the sums have that stand for the paper's integrals."""
 
 
 def er_sde(
@@ -28,7 +25,7 @@ def er_sde(
     noise_sampler: NoiseSampler | None = None,
     flow: bool = False,
 ) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma (of a flow below 1) → the final latent."""
+    """The extended reverse-time SDE solver of Cui et al. (2023), arXiv 2309.06169. A flow begins below sigma 1."""
     noise_sampler = noise_sampler or independent_noise(run, x)
     (descent,) = run.host.descents
     # All at once, as the host has them, for its rounding.
@@ -38,37 +35,68 @@ def er_sde(
         return PixelMap(own[i], _lambda(sigma.map, flow))
 
     def integral(what: int, sigma: SigmaMap, to: SigmaMap, i: int) -> PixelMap:
-        """Of ``(lambda - lambda(sigma))**what / scale`` between the two."""
+        """The integral of ``(lambda - lambda(sigma))**what / scale`` between the two."""
 
         def value(sigma: Tensor, to: Tensor) -> Tensor:
             return _integral(what, _lambda(sigma, flow), _lambda(to, flow))
 
         return PixelMap(_integral(what, own[i], own[i + 1]), step.between(value, sigma, to).map)
 
-    old = old_slope = None
+    old_denoised = old_slope = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        if to.scalar == 0:
+        sigma, sigma_next = step.sigma, step.advance()
+        if sigma_next.scalar == 0:
             x = denoised
             continue
-        i, before = step.i, step.before
-        now, then = lambda_map(sigma, i), lambda_map(to, i + 1)
-        x_1 = step.per_pixel(partial(_first, x, denoised), sigma, to, now, then)
-        noise = noise_sampler(sigma.scalar, to.scalar) if s_noise > 0 else None
+        i = step.i
+        lambda_s, lambda_t = lambda_map(sigma, i), lambda_map(sigma_next, i + 1)
+
+        # Stage 1
+        def first(sigma: Tensor, to: Tensor, now: Tensor, then: Tensor) -> Tensor:
+            alpha_s, alpha_t = sigma / now, to / then
+            r = _scale(then) / _scale(now)
+            return alpha_t / alpha_s * r * x + alpha_t * (1 - r) * denoised
+
+        new = step.per_pixel(first, sigma, sigma_next, lambda_s, lambda_t)
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) if s_noise > 0 else None
+
+        # Stage 2; where levels coincide there is no slope to go by
         slope = None
         if i > 0:
-            past = lambda_map(before[-1], i - 1)
-            slope = step.per_pixel(partial(_slope, denoised, old), now, past)
-            x_1 = step.per_pixel(partial(_second, x_1, slope), to, now, then, integral(0, sigma, to, i))
+            lambda_1 = lambda_map(step.before[-1], i - 1)
+
+            def slope_of(now: Tensor, past: Tensor) -> Tensor:
+                return torch.where(coincide([now, past]), 0.0, (denoised - old_denoised) / (now - past))
+
+            def second(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
+                return new + to / then * (then - now + integral * _scale(then)) * slope
+
+            slope = step.per_pixel(slope_of, lambda_s, lambda_1)
+            new = step.per_pixel(second, sigma_next, lambda_s, lambda_t, integral(0, sigma, sigma_next, i))
+
+        # Stage 3
         if i > 1:
-            levels = (now, past, lambda_map(before[-2], i - 2))
-            bend = step.per_pixel(partial(_bend, slope, old_slope), *levels)
-            x_1 = step.per_pixel(partial(_third, x_1, bend), to, now, then, integral(1, sigma, to, i))
+            lambda_2 = lambda_map(step.before[-2], i - 2)
+
+            def bend_of(now: Tensor, past: Tensor, before: Tensor) -> Tensor:
+                return torch.where(coincide([now, past, before]), 0.0, (slope - old_slope) / ((now - before) / 2))
+
+            def third(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
+                return new + to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
+
+            bend = step.per_pixel(bend_of, lambda_s, lambda_1, lambda_2)
+            new = step.per_pixel(third, sigma_next, lambda_s, lambda_t, integral(1, sigma, sigma_next, i))
+
         if noise is not None:
-            x_1 = step.per_pixel(partial(_noised, x_1, noise, s_noise), to, now, then)
-        x, old, old_slope = x_1, denoised, slope
+
+            def noised(to: Tensor, now: Tensor, then: Tensor) -> Tensor:
+                r = _scale(then) / _scale(now)
+                return new + to / then * noise * s_noise * (then**2 - now**2 * r**2).sqrt().nan_to_num(nan=0.0)
+
+            new = step.per_pixel(noised, sigma_next, lambda_s, lambda_t)
+        x, old_denoised, old_slope = new, denoised, slope
     return x
 
 
@@ -88,29 +116,4 @@ def _integral(what: int, now: Tensor, to: Tensor) -> Tensor:
     return torch.sum(above / _scale(points), dim=-1) * width
 
 
-def _first(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor, now: Tensor, then: Tensor) -> Tensor:
-    signal, signal_to = sigma / now, to / then
-    r = _scale(then) / _scale(now)
-    return signal_to / signal * r * x + signal_to * (1 - r) * denoised
-
-
-def _slope(denoised: Tensor, old: Tensor, now: Tensor, past: Tensor) -> Tensor:
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): no slope to go by then.
-    return torch.where(now == past, 0.0, (denoised - old) / (now - past))
-
-
-def _second(x: Tensor, slope: Tensor, to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
-    return x + to / then * (then - now + integral * _scale(then)) * slope
-
-
-def _bend(slope: Tensor, old_slope: Tensor, now: Tensor, past: Tensor, before: Tensor) -> Tensor:
-    return torch.where((now == past) | (past == before), 0.0, (slope - old_slope) / ((now - before) / 2))
-
-
-def _third(x: Tensor, bend: Tensor, to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
-    return x + to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
-
-
-def _noised(x: Tensor, noise: Tensor, s_noise: float, to: Tensor, now: Tensor, then: Tensor) -> Tensor:
-    r = _scale(then) / _scale(now)
-    return x + to / then * noise * s_noise * (then**2 - now**2 * r**2).sqrt().nan_to_num(nan=0.0)
+ROWS = (Sampler("sample_er_sde", er_sde, {"ER SDE": {}}, ("neo",), noise="independent", begins_below_all_noise=True),)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def flow_ancestral_step(sigma: Tensor, to: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The noise level to step down to, and by what to scale ``x`` and the noise there to arrive at ``to``."""
-    down = to * (1 + (to / sigma - 1) * eta)
-    signal, signal_down = 1 - to, 1 - down
-    added = to**2 - down**2 * signal**2 / signal_down**2
-    return down, signal / signal_down, added.clamp(min=0) ** 0.5
+def flow_ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise level to step down to, and by what to scale ``x`` and the noise there to arrive at ``sigma_next``."""
+    sigma_down = sigma_next * (1 + (sigma_next / sigma - 1) * eta)
+    alpha, alpha_down = 1 - sigma_next, 1 - sigma_down
+    variance = sigma_next**2 - sigma_down**2 * alpha**2 / alpha_down**2
+    return sigma_down, alpha / alpha_down, variance.clamp(min=0) ** 0.5
 
 
 def toward(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
@@ -23,5 +23,5 @@ def toward(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
     return left * x + (1 - left) * denoised
 
 
-def renoised(x: Tensor, noise: Tensor, signal: Tensor, up: Tensor) -> Tensor:
-    return signal * x + noise * up
+def renoised(x: Tensor, noise: Tensor, alpha: Tensor, sigma_up: Tensor) -> Tensor:
+    return alpha * x + noise * sigma_up

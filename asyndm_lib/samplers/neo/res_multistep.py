@@ -1,8 +1,6 @@
-"""The refined exponential solver of Zhang et al. (2023), arXiv 2308.02157: ``sample_res_multistep`` of Forge Neo."""
+"""The refined exponential solver."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,36 +10,42 @@ from ...run.run import Run
 from ..ancestral import independent_noise
 from ..euler import euler_step
 from ..exponential import sigma_of, t_of
+from ..row import Sampler
 
 
 def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None) -> Tensor:
-    """``x [B, C, H, W]`` at the first sigma → the final latent, of the second order.
+    """The refined exponential solver of Zhang et al. (2023), arXiv 2308.02157, of the second order.
 
     ``s_noise`` counts for nothing: the host's own draws noise at every step, which it then multiplies by 0.
     """
     noise_sampler = noise_sampler or independent_noise(run, x)
-    old: Tensor | None = None
+    old_denoised = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
-        sigma, to = step.sigma, step.advance()
-        if old is None or to.scalar == 0:
-            x = step.per_pixel(partial(euler_step, x, denoised), sigma, to)
+        sigma, sigma_next = step.sigma, step.advance()
+        if old_denoised is None or sigma_next.scalar == 0:
+            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_next)
         else:
-            x = step.per_pixel(partial(_second_order, x, denoised, old), sigma, to, step.before[-1])
-        if to.scalar > 0:
-            noise_sampler(sigma.scalar, to.scalar)
-        old = denoised
+
+            def first_order(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+                h = t_of(sigma_next) - t_of(sigma)
+                phi_1 = torch.nan_to_num(torch.expm1(-h) / -h, nan=0.0)  # h is 0 where a pixel is held still
+                return sigma_of(h) * x + h * (phi_1 * denoised)
+
+            def second_order(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor) -> Tensor:
+                t = t_of(sigma)
+                h = t_of(sigma_next) - t
+                phi_1 = torch.expm1(-h) / -h
+                phi_2 = (phi_1 - 1.0) / -h
+                b_2 = phi_2 / ((t_of(sigma_last) - t) / h)
+                return sigma_of(h) * x + h * ((phi_1 - b_2) * denoised + b_2 * old_denoised)
+
+            x = step.multistep([first_order, second_order], sigma_next)
+        if sigma_next.scalar > 0:
+            noise_sampler(sigma.scalar, sigma_next.scalar)
+        old_denoised = denoised
     return x
 
 
-def _second_order(x: Tensor, denoised: Tensor, old: Tensor, sigma: Tensor, to: Tensor, before: Tensor) -> Tensor:
-    t = t_of(sigma)
-    h = t_of(to) - t
-    phi_1 = torch.expm1(-h) / -h
-    phi_2 = (phi_1 - 1.0) / -h
-    extrapolated = phi_2 / ((t_of(before) - t) / h)
-    # A curve may hold a pixel still for a step (piecewise linear with k = 1): nothing to extrapolate, or to do, then.
-    extrapolated = torch.where(sigma == before, 0.0, extrapolated)
-    newest, older = (torch.nan_to_num(share, nan=0.0) for share in (phi_1 - extrapolated, extrapolated))
-    return sigma_of(h) * x + h * (newest * denoised + older * old)
+ROWS = (Sampler("sample_res_multistep", res_multistep, {"Res Multistep": {}}, ("neo",), noise="independent"),)
