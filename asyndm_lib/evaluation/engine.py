@@ -26,6 +26,7 @@ from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
 from ..run.run import Run
 from ..run.step import Observer
+from ..samplers.ddim import ddim
 from ..samplers.table import LABELS
 from ..settings.settings import Settings
 from .methods import Method, Way
@@ -105,7 +106,7 @@ class Batches(Embedded):
         noise.begin()
         x = noise.like(context)
         label = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
-        if method.peer in ("CFG++", "Z-Sampling") and way.sampler != "DDIM":
+        if method.peer in ("CFG++", "Z-Sampling") and LABELS[way.sampler][0].function is not ddim:
             raise Unsupported(f"{method.peer} is a form of DDIM; it does not go with {way.sampler}")
         sampler, _ = LABELS[label]
         scaled = sampler.levels == "timesteps"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from k_diffusion import sampling
 from torch import Tensor
 
 from ...samplers.row import Sampler
@@ -35,5 +34,7 @@ def _sigmas(denoiser: Any, name: str, steps: int) -> Tensor:
     function = SCHEDULES[name]
     if function is None:
         return denoiser.get_sigmas(steps)
+    from k_diffusion import sampling  # here: the command line's help wants the names alone, and this takes a second
+
     sigma_min, sigma_max = denoiser.sigma_min.item(), denoiser.sigma_max.item()
     return getattr(sampling, function)(steps, sigma_min, sigma_max, device=denoiser.sigmas.device)
