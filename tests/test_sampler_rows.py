@@ -1,4 +1,4 @@
-"""A sampler is one file with all its facts: the tables are made of the rows, and nothing else names a sampler."""
+"""A sampler is one file with all its facts: the tables are made of the rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHOOSING = [
         *("evaluation/engine.py", "evaluation/methods.py", "evaluation/plan.py"),
     )
 ]
-"""Modules that choose a sampler by its label, as a person would: defaults, and plans of what is made."""
+"""Modules that choose a sampler by its label, as a person would."""
 
 TOY = '''
 """Euler steps of any size, as an example."""

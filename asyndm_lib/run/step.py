@@ -103,11 +103,12 @@ class Step:
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
 
     def multistep(self, orders: Sequence[Callable[..., Tensor]], to: SigmaMap) -> Tensor:
-        """The latent at ``to``, every pixel by the highest of ``orders`` that its past noise levels allow.
+        """The latent at ``to``, by the highest of ``orders`` that a pixel's past levels allow.
 
-        ``orders``: the formulas of the first order, the second, and so on. Each takes the step's noise level, ``to``
-        and one past level more than the one before it, the newest first. Levels that coincide fix no polynomial
-        (see :func:`coincide`): such a pixel goes by the highest order below them.
+        ``orders``: the formulas of the first order, the second, and so on. Each takes the step's
+        noise level, ``to`` and one past level more than the one before it, the newest first. Levels
+        that coincide fix no polynomial (see :func:`coincide`): such a pixel goes by the highest
+        order below them.
         """
         past = tuple(reversed(self.before))[: len(orders) - 1]
         if not self._may_repeat:
@@ -125,7 +126,10 @@ class Step:
 
     @property
     def _may_repeat(self) -> bool:
-        """Whether a pixel may have one noise level twice, held by its curve or because the host repeats a level."""
+        """Whether a pixel may have one noise level twice.
+
+        Its curve may hold it, or the host's schedule repeats a level.
+        """
         if self.run.settings.curve not in NEVER_STILL:
             return True
         return any(descent.schedule.repeats for descent in self.run.host.descents)
@@ -162,8 +166,8 @@ class Step:
 def coincide(levels: Sequence[Tensor]) -> Tensor:
     """Whether neighbours in ``levels`` coincide, element by element; False for a single one.
 
-    A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). A multistep formula divides by the
-    difference of two levels, and has to do without a level that repeats another.
+    A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). A multistep formula
+    divides by the difference of two levels, and has to do without a level that repeats another.
     """
     alike = [newer == older for newer, older in pairwise(levels)]
     return reduce(torch.logical_or, alike) if alike else torch.zeros_like(levels[0], dtype=torch.bool)

@@ -9,15 +9,16 @@ from ..run.run import Run
 
 
 def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:
-    """The noise level to step down to, and how much noise to add to arrive at ``sigma_next``; element by element."""
+    """The noise level to step down to, and how much noise leads up to ``sigma_next`` again."""
     if not eta:
         return sigma_next, 0.0
-    # From an infinite noise level (a flow's first one over its signal) there is no ratio: all is noise again.
+    # From an infinite noise level (a flow's first one over its signal) there is no ratio: all is
+    # noise again.
     variance, variance_next = sigma**2, sigma_next**2
     sigma_up = fmin(sigma_next, eta * (variance_next * (variance - variance_next) / variance) ** 0.5)
     return (variance_next - sigma_up**2) ** 0.5, sigma_up
 
 
 def independent_noise(run: Run, x: Tensor) -> NoiseSampler:
-    """k-diffusion's default noise sampler: the host's random numbers in the shape of ``x``, at any noise level."""
+    """k-diffusion's default noise sampler: the host's random numbers in the shape of ``x``."""
     return lambda sigma, sigma_next: run.host.randn_like(x)

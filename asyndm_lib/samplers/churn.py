@@ -1,4 +1,4 @@
-"""The noise that Algorithm 2 of Karras et al. (2022) adds before a step, shared by Euler, Heun and DPM2."""
+"""The noise that Algorithm 2 of Karras et al. (2022) adds before a step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ..run.step import Step
 
 
 class Churn:
-    """Noise before a step: ``s_churn`` of it, scaled by ``s_noise``, where ``s_tmin <= sigma <= s_tmax``.
+    """Noise before a step.
 
-    ``always``: whether noise is drawn at every step, as in k-diffusion. Forge Neo draws it only where it adds some.
+    ``s_churn``: how much there is of it, where ``s_tmin <= sigma <= s_tmax``. ``s_noise`` scales
+    it. ``always``: whether noise is drawn at every step, as in k-diffusion. Forge Neo draws it only
+    where it adds some.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """DDIM and its CFG++ form, the WebUI's own.
 
-``eta`` is 0 for no noise and 1 for the noise of DDPM, the paper's choice. ``alphas`` (``N + 1``) and ``added``
-(``N``) are the host's own scalars: ``alphas_cumprod`` at every noise level and the share of noise that each step adds.
-Noise is drawn at every step, as the WebUI does.
+``eta`` is 0 for no noise and 1 for the noise of DDPM, the paper's choice. ``alphas`` (``N + 1``)
+and ``added`` (``N``) are the host's own scalars: ``alphas_cumprod`` at every noise level and the
+share of noise that each step adds. Noise is drawn at every step, as the WebUI does.
 """
 
 from __future__ import annotations

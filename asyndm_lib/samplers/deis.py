@@ -17,7 +17,10 @@ from .row import Sampler
 
 ORDER = 3
 _LOW, _HIGH, _START = math.log(0.002**2 + 1), math.log(80**2 + 1), 1e-3
-"""The VP process whose time is taken: from the first noise level at ``_START`` to the second at 1."""
+"""The VP process whose time is taken.
+
+It goes from the first noise level at ``_START`` to the second at 1.
+"""
 _BETA_D = 2 * (_LOW / _START - _HIGH) / (_START - 1)
 _BETA_MIN = _HIGH - 0.5 * _BETA_D
 _NODES, _SHARES = np.polynomial.legendre.leggauss(16)
@@ -26,8 +29,8 @@ _NODES, _SHARES = np.polynomial.legendre.leggauss(16)
 def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
     """DEIS of Zhang & Chen (2023), of order 3.
 
-    ``coefficients``: the host's own scalars for every step, the newest slope's first (none for the first step). The
-    host integrates numerically.
+    ``coefficients``: the host's own scalars for every step, the newest slope's first (none for the
+    first step). The host integrates numerically.
     """
     ds: list[Tensor] = []  # the newest first
     for step in run:
@@ -54,10 +57,12 @@ def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None
 
 
 def weights(levels: Sequence[Tensor]) -> list[Tensor]:
-    """How much each slope counts in the step to ``levels[0]``; the slopes stand at ``levels[1:]``, newest first.
+    """How much each slope counts in the step to ``levels[0]``.
 
-    The weights are the integrals over sigma of the Lagrange polynomials in time, element by element, by Gauss's nodes
-    in log sigma. Where levels coincide (see :func:`step.coincide`) the newest slope counts alone.
+    The slopes stand at ``levels[1:]``, the newest first.
+    The weights are the integrals over sigma of the Lagrange polynomials in time, element by
+    element, by Gauss's nodes in log sigma. Where levels coincide (see :func:`step.coincide`) the
+    newest slope counts alone.
     """
     to, *nodes = levels
     times = [_time(node) for node in nodes]

@@ -17,7 +17,10 @@ from .row import Sampler
 
 
 def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
-    """DPM-Solver-2 (Lu et al. 2022) after Karras et al. (2022). ``noise``: the options of :class:`churn.Churn`."""
+    """DPM-Solver-2 (Lu et al. 2022) after Karras et al. (2022).
+
+    ``noise``: the options of :class:`churn.Churn`.
+    """
     churn = Churn(run, **noise)
     for step in run:
         x, sigma_hat = churn(step, x)

@@ -1,4 +1,7 @@
-"""DPM-Solver-fast. It takes its noise levels evenly in ``t = -log sigma``, and one, two or three evaluations a step."""
+"""DPM-Solver-fast.
+
+It takes its noise levels evenly in ``t = -log sigma``, and one, two or three evaluations a step.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ def dpm_fast(
 ) -> Tensor:
     """DPM-Solver-fast of Lu et al. (2022).
 
-    ``times``: the host's own scalars ``t`` at every noise level. ``orders``: how many evaluations each step has.
-    ``eta`` scales the noise added back.
+    ``times``: the host's own scalars ``t`` at every noise level. ``orders``: how many evaluations
+    each step has. ``eta`` scales the noise added back.
     """
     noise_sampler = noise_sampler or independent_noise(run, x)
     solver = Solver(times[-1], eta)
@@ -54,8 +57,8 @@ def dpm_fast(
 class Solver:
     """The formulas of one step from ``t`` to ``t_next``; element by element.
 
-    ``eps``: the slopes found so far, at ``t`` and at the inner noise levels. ``r``: an inner one's place on the way.
-    ``end``: the last ``t`` of all.
+    ``eps``: the slopes found so far, at ``t`` and at the inner noise levels. ``r``: an inner one's
+    place on the way. ``end``: the last ``t`` of all.
     """
 
     def __init__(self, end: Tensor, eta: float):
@@ -104,9 +107,10 @@ class Solver:
 
 
 def dpm_fast_descents(options: Options, device: torch.device) -> tuple[list[Tensor], dict[str, Any]]:
-    """The one descent that the host's ``n``, ``sigma_min`` and ``sigma_max`` make; see :data:`row.Descents`.
+    """The descent that the host's ``n``, ``sigma_min`` and ``sigma_max`` make.
 
-    It ends at ``sigma_min``, not 0. What is left has ``times`` and ``orders``.
+    See :data:`row.Descents`. It ends at ``sigma_min``, not 0. What is left has ``times`` and
+    ``orders``.
     """
     rest = dict(options)
     n, low, high = rest.pop("n"), rest.pop("sigma_min"), rest.pop("sigma_max")
@@ -117,9 +121,13 @@ def dpm_fast_descents(options: Options, device: torch.device) -> tuple[list[Tens
 
 
 def _in_t(sigma: SigmaMap, own: Tensor) -> SigmaMap:
-    """``t`` of every pixel. ``own``: the host's, from which its sigma was made with a rounding of its own."""
+    """``t`` of every pixel.
+
+    ``own``: the host's, from which its sigma was made with a rounding of its own.
+    """
     levels = t_of(sigma.levels)
-    return SigmaMap(own, torch.cat([own.reshape(1).to(levels), levels[1:]]), sigma.index)
+    levels = torch.cat([own.reshape(1).to(levels), levels[1:]])
+    return SigmaMap(own, levels, sigma.index, cells=sigma.cells)
 
 
 ROWS = (

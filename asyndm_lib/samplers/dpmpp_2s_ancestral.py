@@ -15,7 +15,10 @@ from .row import Sampler
 def dpmpp_2s_ancestral(
     run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
 ) -> Tensor:
-    """Ancestral sampling with DPM-Solver++(2S) steps of Lu et al. (2022). ``eta`` scales the noise added back."""
+    """Ancestral sampling with DPM-Solver++(2S) steps of Lu et al. (2022).
+
+    ``eta`` scales the noise added back.
+    """
     noise_sampler = noise_sampler or independent_noise(run, x)
 
     def sigma_down(sigma: Tensor, sigma_next: Tensor) -> Tensor:

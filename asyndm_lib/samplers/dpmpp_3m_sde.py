@@ -33,8 +33,9 @@ def multistep_3m_sde(
 ) -> Tensor:
     """DPM-Solver++(3M) SDE in ``level(sigma)``, the half log SNR.
 
-    ``first_order(x, denoised, h, h_eta, sigma, sigma_next, level_next)``: the step of ``h`` for a constant
-    ``denoised``, and the picture's scale at its end (None for 1). ``noise_sampler``: None to add no noise.
+    ``first_order(x, denoised, h, h_eta, sigma, sigma_next, level_next)``: the step of ``h`` for a
+    constant ``denoised``, and the picture's scale at its end (None for 1). ``noise_sampler``: None
+    to add no noise.
     """
     denoised_1 = denoised_2 = None
     for step in run:

@@ -15,7 +15,10 @@ from .row import Sampler
 def dpmpp_sde(
     run: Run, x: Tensor, *, noise_sampler: NoiseSampler, eta: float = 1.0, s_noise: float = 1.0, r: float = 1 / 2
 ) -> Tensor:
-    """DPM-Solver++ (stochastic) of Lu et al. (2022). ``r``: where the second evaluation of a step stands."""
+    """DPM-Solver++ (stochastic) of Lu et al. (2022).
+
+    ``r``: where the second evaluation of a step stands.
+    """
 
     def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         return between(sigma, sigma_next, r)

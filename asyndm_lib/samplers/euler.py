@@ -14,7 +14,10 @@ from .row import Sampler
 
 
 def euler(run: Run, x: Tensor, **noise: Any) -> Tensor:
-    """Algorithm 2 (Euler steps) of Karras et al. (2022). ``noise``: the options of :class:`churn.Churn`."""
+    """Algorithm 2 (Euler steps) of Karras et al. (2022).
+
+    ``noise``: the options of :class:`churn.Churn`.
+    """
     churn = Churn(run, **noise)
     for step in run:
         x, sigma_hat = churn(step, x)

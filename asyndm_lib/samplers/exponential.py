@@ -1,4 +1,7 @@
-"""The exponential step in ``t = -log sigma`` that DPM-Solver++ (Lu et al. 2022) and its relatives build on."""
+"""The exponential step in ``t = -log sigma``.
+
+DPM-Solver++ (Lu et al. 2022) and its relatives build on it.
+"""
 
 from __future__ import annotations
 
@@ -20,5 +23,5 @@ def between(sigma: Tensor, to: Tensor, r: float) -> Tensor:
 
 
 def exponential_step(x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, h: Tensor) -> Tensor:
-    """From ``t`` to ``t_next``, ``h`` later, exact for a constant ``denoised``; element by element."""
+    """``x`` at ``t_next``, ``h`` after ``t``; exact for a constant ``denoised``."""
     return (sigma_of(t_next) / sigma_of(t)) * x - (-h).expm1() * denoised

@@ -1,7 +1,7 @@
 """Noise levels as half log SNRs, by which a sampler holds for models of either kind.
 
-``x = signal · picture + sigma · noise``. The signal is 1; that of a flow (Liu et al. 2023) is ``1 - sigma``.
-All functions hold element by element.
+``x = signal · picture + sigma · noise``. The signal is 1; that of a flow (Liu et al. 2023) is ``1 -
+sigma``. All functions hold element by element.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Heun++, Forge's: Heun's steps with two levels ahead.
 
-The slopes at the step's noise level and at the next two are weighed by how much noise is left of the first sigma.
+The slopes at the step's noise level and at the next two are weighed by how much noise is left of
+the first sigma.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from .row import Sampler
 
 
 def heunpp2(run: Run, x: Tensor, **noise: float) -> Tensor:
-    """Heun++ of Carzit (sd-webui-samplers-scheduler). ``noise``: the options of :class:`churn.Churn`."""
+    """Heun++ of Carzit (sd-webui-samplers-scheduler).
+
+    ``noise``: the options of :class:`churn.Churn`.
+    """
     churn = Churn(run, **noise)
     for step in run:
         if step.i == 0:

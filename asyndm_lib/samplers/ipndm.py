@@ -1,4 +1,7 @@
-"""Improved PNDM, Forge's: Adams-Bashforth over sigma without a warm-up, and its form for steps of several sizes."""
+"""Improved PNDM, Forge's: Adams-Bashforth over sigma without a warm-up.
+
+It has a second form for steps of several sizes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def ipndm(run: Run, x: Tensor) -> Tensor:
 
 
 def ipndm_v(run: Run, x: Tensor) -> Tensor:
-    """Improved PNDM by how far apart the noise levels are, of order 4 (Zhou et al. 2024, diff-sampler)."""
+    """Improved PNDM for steps of several sizes, of order 4 (Zhou et al. 2024, diff-sampler)."""
     return _ipndm(run, x, _uneven)
 
 
@@ -54,7 +57,7 @@ def _even(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, sigma: Tensor, *p
 
 
 def _uneven(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, *levels: Tensor) -> Tensor:
-    """The step to ``sigma_next``; where ``levels`` coincide (see :func:`step.coincide`) by the newest slope alone."""
+    """The step to ``sigma_next``; by the newest slope alone where ``levels`` coincide."""
     h = sigma_next - levels[0]
     widths = [newer - older for newer, older in pairwise(levels)]
     moved = x + h * sum(weight * d for weight, d in zip(_weights(h, *widths), ds, strict=True))
@@ -62,10 +65,11 @@ def _uneven(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, *levels: Tensor
 
 
 def _weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
-    """How much each slope counts in the step ``h``, the newest first; in the order of diff-sampler's sums.
+    """How much each slope counts in the step ``h``, the newest first.
 
-    They are that code's, also the last one, with which four do not add up to 1 where steps differ in size.
-    ``widths``: from level to level, the newest step first.
+    The weights are those of diff-sampler, summed in its order. They are that code's, also the last
+    one, with which four do not add up to 1 where steps differ in size. ``widths``: from level to
+    level, the newest step first.
     """
     match widths:
         case []:

@@ -11,7 +11,10 @@ from .row import EVERYWHERE, Sampler
 
 
 def lcm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None, flow: bool = False) -> Tensor:
-    """Multistep consistency sampling of Luo et al. (2023). ``flow``: whether the model is a flow."""
+    """Multistep consistency sampling of Luo et al. (2023).
+
+    ``flow``: whether the model is a flow.
+    """
     noise_sampler = noise_sampler or independent_noise(run, x)
     for step in run:
         denoised = step.predict(x)

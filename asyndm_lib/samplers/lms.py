@@ -17,7 +17,10 @@ from .row import Sampler
 
 ORDER = 4
 _NODES = (-(3**-0.5), 3**-0.5)
-"""Gauss's nodes on [-1, 1]: with two of them the integral of a polynomial up to the third degree is exact."""
+"""Gauss's nodes on [-1, 1].
+
+Two of them make the integral of a polynomial up to the third degree exact.
+"""
 
 
 def lms(
@@ -29,8 +32,9 @@ def lms(
 ) -> Tensor:
     """Linear multistep sampling of order 4.
 
-    ``coefficients``: the host's own scalars for every step, the newest slope's first. The host integrates
-    numerically. ``ends_at_prediction``: whether the last step extrapolates nothing, as in Forge Neo.
+    ``coefficients``: the host's own scalars for every step, the newest slope's first. The host
+    integrates numerically. ``ends_at_prediction``: whether the last step extrapolates nothing, as
+    in Forge Neo.
     """
     ds: list[Tensor] = []  # the newest first
     for step in run:
@@ -54,10 +58,12 @@ def lms(
 
 
 def weights(levels: Sequence[Tensor]) -> list[Tensor]:
-    """How much each slope counts in the step to ``levels[0]``; the slopes stand at ``levels[1:]``, newest first.
+    """How much each slope counts in the step to ``levels[0]``.
 
-    The weights are the integrals of the Lagrange polynomials from ``levels[1]`` to ``levels[0]``, element by element.
-    Where levels coincide (see :func:`step.coincide`) the newest slope counts alone.
+    The slopes stand at ``levels[1:]``, the newest first.
+    The weights are the integrals of the Lagrange polynomials from ``levels[1]`` to ``levels[0]``,
+    element by element. Where levels coincide (see :func:`step.coincide`) the newest slope counts
+    alone.
     """
     to, *nodes = levels
     half, middle = (to - nodes[0]) / 2, (to + nodes[0]) / 2

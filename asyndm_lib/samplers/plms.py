@@ -14,7 +14,10 @@ from .timesteps import NOT_FOR_FLOWS, alpha_map, at, denoised_of, strided
 
 
 def plms(run: Run, x: Tensor, *, alphas: Sequence[Tensor] | None = None) -> Tensor:
-    """PLMS of Liu et al. (2022). ``alphas`` (``N + 1``): the host's own ``alphas_cumprod`` at every noise level."""
+    """PLMS of Liu et al. (2022).
+
+    ``alphas`` (``N + 1``): the host's own ``alphas_cumprod`` at every noise level.
+    """
     old_eps: list[Tensor] = []  # the newest first
     for step in run:
         eps = step.predict(x)
@@ -22,7 +25,8 @@ def plms(run: Run, x: Tensor, *, alphas: Sequence[Tensor] | None = None) -> Tens
         a, a_next = alpha_map(step.sigma, at(alphas, step.i)), alpha_map(sigma_next, at(alphas, step.i + 1))
         match old_eps:
             case []:
-                # Nothing to go by yet: a second evaluation at the end of the step, as in Heun's method.
+                # Nothing to go by yet: a second evaluation at the end of the step, as in Heun's
+                # method.
                 ahead, _ = _step(step, x, eps, a, a_next)
                 eps_prime = (eps + step.predict(ahead, sigma_next)) / 2
             case [eps_1]:

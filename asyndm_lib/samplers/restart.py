@@ -1,6 +1,7 @@
 """Restart sampling, the WebUI's own: down by Heun steps, up again by noise, and down again.
 
-Every descent has a clock of its own, so that all pixels are at one noise level where noise carries them up.
+Every descent has a clock of its own, so that all pixels are at one noise level where noise carries
+them up.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def restart(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
 def restart_descents(options: Options, device: torch.device) -> tuple[list[Tensor], dict[str, Any]]:
     """The descents that the host's ``sigmas`` and ``restart_list`` make; see :data:`row.Descents`.
 
-    ``restart_list``: ``{sigma to rise from: [knots of the way back, how often, sigma to rise to]}``; None for the
-    WebUI's own choice by the number of steps.
+    ``restart_list``: ``{sigma to rise from: [knots of the way back, how often, sigma to rise
+    to]}``; None for the WebUI's own choice by the number of steps.
     """
     rest = dict(options)
     sigmas = rest.pop("sigmas")
@@ -65,7 +66,7 @@ def _nearest(sigmas: Tensor, sigma: float) -> int:
 
 
 def _karras(n: int, sigma_min: float, sigma_max: float, device: torch.device, rho: float = 7.0) -> Tensor:
-    """The schedule of Karras et al. (2022), ``[n + 1]`` with the final 0, in k-diffusion's precision."""
+    """The schedule of Karras et al. (2022) in k-diffusion's precision, ``[n + 1]`` with the 0."""
     ramp = torch.linspace(0, 1, n)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigmas = (high + ramp * (low - high)) ** rho

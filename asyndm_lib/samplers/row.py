@@ -1,4 +1,7 @@
-"""A sampler's row: what the rest of the code asks about a sampler. It ends the sampler's own file."""
+"""A sampler's row: what the rest of the code asks about a sampler.
+
+It ends the sampler's own file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ Options = Mapping[str, Any]
 Descents = Callable[[Options, torch.device], tuple[list[Tensor], dict[str, Any]]]
 """``(options, device)`` → the ways down, and the options that are left for our function.
 
-``options``: the host's. A way down is ``[N + 1]`` sigmas, the last one at its end. ``device``: the latent's.
+``options``: the host's. A way down is ``[N + 1]`` sigmas, the last one at its end. ``device``: the
+latent's.
 """
 
 WEBUIS = ("a1111", "forge", "reforge")
@@ -41,22 +45,27 @@ class Sampler:
     ``function``: ours, ``(run, x, **options) -> x``. Its options have the names of the host's.
     ``labels``: the names that people see, each with the options that it stands for.
     ``hosts``: the WebUIs in which the function of that name is this sampler.
-    ``levels``: what the host gives. "sigmas" is a schedule. "range" is ``n``, ``sigma_min`` and ``sigma_max``.
-    "timesteps" are timesteps for an ``x`` in variance-preserving scale, whose model gives eps.
-    ``timesteps``: with "timesteps", a number of steps → the WebUIs' timesteps, descending, float64. The last one is
-    stepped to and not evaluated.
+    ``levels``: what the host gives. "sigmas" is a schedule. "range" is ``n``, ``sigma_min`` and
+    ``sigma_max``. "timesteps" are timesteps for an ``x`` in variance-preserving scale, whose model
+    gives eps.
+    ``timesteps``: with "timesteps", a number of steps → the WebUIs' timesteps, descending, float64.
+    The last one is stepped to and not evaluated.
     ``descents``: how the host's options become ways down.
-    ``noise``: what is drawn. "independent" are the host's random numbers, "Brownian" its Brownian motion. "default" is
-    k-diffusion's default noise sampler in a function that is not k-diffusion's. "unseeded" are PyTorch's own random
-    numbers.
+    ``noise``: what is drawn. "independent" are the host's random numbers, "Brownian" its Brownian
+    motion. "default" is k-diffusion's default noise sampler in a function that is not
+    k-diffusion's. "unseeded" are PyTorch's own random numbers.
     ``schedule``: what the WebUIs take for the schedule type "automatic".
     ``discards``: whether the WebUIs leave out the last sigma but one of a longer schedule.
-    ``scalars``: the host's own scalars that our function takes, where the host's rounding is to be met to the bit.
+    ``scalars``: the host's own scalars that our function takes, where the host's rounding is to be
+    met to the bit.
     ``least_steps``: the fewest steps that it can make.
-    ``cfg_divisor``: what the host divides the guidance scale by; None where it leaves the scale alone.
+    ``cfg_divisor``: what the host divides the guidance scale by; None where it leaves the scale
+    alone.
     ``needs_unconditional``: whether our function asks for the unconditional prediction.
-    ``begins_below_all_noise``: whether the host begins a flow a little below sigma 1, which has no half log SNR.
-    ``not_for_flows``, ``only_for_flows``: what to tell the person where the sampler does not fit the model.
+    ``begins_below_all_noise``: whether the host begins a flow a little below sigma 1, which has no
+    half log SNR.
+    ``not_for_flows``, ``only_for_flows``: what to tell the person where the sampler does not fit
+    the model.
     ``benched``: whether ``asyndm bench`` offers it.
     """
 
@@ -80,7 +89,7 @@ class Sampler:
     benched: bool = False
 
     def __call__(self, run: Run, x: Tensor, **options: Any) -> Tensor:
-        """Sample ``x [B, C, H, W]`` at the first noise level of ``run``; returns the latent at its end."""
+        """The latent at the end of ``run``, from ``x [B, C, H, W]`` at its first noise level."""
         return self.function(run, x, **options)
 
     def takes(self, option: str) -> bool:

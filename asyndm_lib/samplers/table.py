@@ -1,8 +1,9 @@
 """The samplers of AUTOMATIC1111's WebUI, Forge and reForge on a sigma map.
 
-A sampler is one file: a function ``(run, x, **options) -> x`` and its row (see :mod:`row`). The function walks the
-steps of a :class:`run.Run` and states k-diffusion's update once, as a formula of noise levels. ``step.per_pixel``
-evaluates the formula on maps and on the host's scalars. The latent ``x`` is ``[B, C, H, W]``.
+A sampler is one file: a function ``(run, x, **options) -> x`` and its row (see :mod:`row`). The
+function walks the steps of a :class:`run.Run` and states k-diffusion's update once, as a formula of
+noise levels. ``step.per_pixel`` evaluates the formula on maps and on the host's scalars. The latent
+``x`` is ``[B, C, H, W]``.
 
 To add a sampler, put its file into this folder. The tables find its ``ROWS``.
 """

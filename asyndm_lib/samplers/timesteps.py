@@ -1,4 +1,7 @@
-"""What the WebUI's timestep samplers have in common: ``x`` in variance-preserving scale, the model giving eps."""
+"""What the WebUI's timestep samplers have in common.
+
+``x`` is in variance-preserving scale and the model gives eps.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ def strided(steps: int) -> Tensor:
 
 
 def alpha_map(sigma: SigmaMap, own: Tensor | None) -> PixelMap:
-    """``alphas_cumprod`` of every pixel. ``own``: the host's scalar, if it is not simply that of its sigma."""
+    """``alphas_cumprod`` of every pixel.
+
+    ``own``: the host's scalar, if it is not simply that of its sigma.
+    """
     return PixelMap(alpha(sigma.scalar) if own is None else own, alpha(sigma.map))
 
 
@@ -33,5 +39,5 @@ def denoised_of(x: Tensor, eps: Tensor, a: Tensor) -> Tensor:
 
 
 def added_noise(a: Tensor, a_next: Tensor, eta: float) -> Tensor:
-    """The share of fresh noise in DDIM's step from ``a`` to ``a_next`` (Song et al. 2021, eq. 16)."""
+    """The share of fresh noise in DDIM's step to ``a_next`` (Song et al. 2021, eq. 16)."""
     return eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)).clamp(min=0).sqrt()

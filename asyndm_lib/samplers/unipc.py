@@ -1,7 +1,7 @@
 """UniPC, multistep and predicting the picture, the WebUI's own.
 
-Each step corrects the latent by the newest prediction, at no further evaluation, and goes on by a predictor of up to
-``order``. ``x`` is in variance-preserving scale and the model gives eps.
+Each step corrects the latent by the newest prediction, at no further evaluation, and goes on by a
+predictor of up to ``order``. ``x`` is in variance-preserving scale and the model gives eps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ ORDER = 3
 
 @dataclass(frozen=True)
 class Marginals:
-    """A noise level as ``x = alpha·picture + std·noise``, with ``half_log_snr = log(alpha/std)``; of any shape."""
+    """A noise level as ``x = alpha·picture + std·noise``, of any shape.
+
+    ``half_log_snr`` is ``log(alpha/std)``.
+    """
 
     alpha: Tensor
     std: Tensor
@@ -43,8 +46,9 @@ def unipc(
 ) -> Tensor:
     """UniPC of Zhao et al. (2023).
 
-    ``order``: at most the number of steps. ``variant``: "bh1", "bh2" or "vary_coeff". ``lower_order_final``: whether
-    the order goes down towards the end. ``marginals`` (``N + 1``): the host's own scalars (0-d) at every noise level.
+    ``order``: at most the number of steps. ``variant``: "bh1", "bh2" or "vary_coeff".
+    ``lower_order_final``: whether the order goes down towards the end. ``marginals`` (``N + 1``):
+    the host's own scalars (0-d) at every noise level.
     """
     return unipc_of(run, x, Step.predict, order, variant, lower_order_final, marginals, late=True)
 
@@ -67,7 +71,7 @@ def unipc_of(
     pictures: list[Tensor] = []  # predicted at ``levels``
 
     def solved(step: Step, start: Tensor, goal: int, newest: Tensor | None) -> Tensor:
-        """The latent at the level ``goal`` from that at the one before, corrected if its own picture is known."""
+        """The latent at the level ``goal``, from the one before; corrected by ``newest``."""
         first = goal - min(order, goal)
         if lower_order_final and goal >= order:
             first = goal - min(order, run.evaluations + 1 - goal)
@@ -106,10 +110,14 @@ def _marginals(sigma: Tensor) -> Marginals:
 
 
 def _solve(variant: str, x: Tensor, pictures: Sequence[Tensor], newest: Tensor | None, *quantities: Tensor) -> Tensor:
-    """``x`` at the goal. ``quantities``: the :class:`Marginals` of the goal, then of the ``pictures``, last first."""
+    """``x`` at the goal.
+
+    ``quantities``: the :class:`Marginals` of the goal, then of the ``pictures``, last first.
+    """
     goal, here, *others = (Marginals(*quantities[i : i + 3]) for i in range(0, len(quantities), 3))
     h = goal.half_log_snr - here.half_log_snr
-    # A pixel that its curve holds still stays where it is; and where levels coincide it goes on by the first order.
+    # A pixel that its curve holds still stays where it is; and where levels coincide it goes on by
+    # the first order.
     held = h == 0
     h = torch.where(held, torch.ones_like(h), h)
     found = _update(variant, x, h, goal, here, [], pictures[:1], newest)
@@ -131,7 +139,10 @@ def _update(
     pictures: Sequence[Tensor],
     newest: Tensor | None,
 ) -> Tensor:
-    """UniP-p, or UniC-p with ``newest``, p being the number of ``pictures``: last first, the others at ``rks``."""
+    """UniP-p, or UniC-p with ``newest``, where p is the number of ``pictures``.
+
+    They come last first; all but the first stand at ``rks``.
+    """
     hh = -h
     h_phi_1 = torch.expm1(hh)
     rows = torch.stack([*rks, torch.ones_like(h)])

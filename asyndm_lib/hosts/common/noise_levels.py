@@ -1,4 +1,7 @@
-"""The noise levels of one call of a host's sampler function, and the host's own scalars at them, to the bit."""
+"""The noise levels of one call of a host's sampler function.
+
+With them come the host's own scalars at these levels, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ Map = Callable[[Tensor], Tensor]
 class Levels(NamedTuple):
     """The noise levels of one call, and what our sampler is called with.
 
-    ``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: a sigma map in the
-    same unit. ``options``: those of our sampler.
+    ``input``: the host's own scalar sigma → what its denoiser is called with, ``[B]``. ``unit``: a
+    sigma map in the same unit. ``options``: those of our sampler.
     """
 
     descents: list[Descent]
@@ -44,11 +47,11 @@ def levels_of(
     sampling: ModuleType,
     whole: bool = False,
 ) -> Levels:
-    """The noise levels of a call of ``sampler`` with the host's ``options`` and its denoiser ``model``.
+    """The noise levels of a call of ``sampler`` with the host's ``options``.
 
-    ``maps()``: the model's own ``sigma → timestep`` and back. ``sampling``: k-diffusion's samplers as the host has
-    them. ``whole``: whether the model is told whole timesteps only.
-    Raises :class:`Unsupported` for a schedule that no run can take.
+    ``model``: its denoiser. ``maps()``: the model's own ``sigma → timestep`` and back.
+    ``sampling``: k-diffusion's samplers as the host has them. ``whole``: whether the model is told
+    whole timesteps only. Raises :class:`Unsupported` for a schedule that no run can take.
     """
     if sampler.scalars == "marginals":
         return _unipc(model, x, options, whole)
@@ -58,7 +61,7 @@ def levels_of(
 
 
 def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
-    """k-diffusion's samplers: sigmas, the last of a descent being what all pixels step to together."""
+    """The levels of k-diffusion's samplers: sigmas, to the last of which all pixels step together."""
     given = options.get("sigmas")
     ways, ours = sampler.descents(options, x.device)
     for sigmas in ways:
@@ -67,7 +70,8 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
     if sampler.scalars == "linear multistep":
         ours["coefficients"] = lms_coefficients(given)
     if "noise_sampler" in ours and ours["noise_sampler"] is None:
-        # The host may leave it to the sampler function, which then takes the first random seed that comes.
+        # The host may leave it to the sampler function, which then takes the first random seed that
+        # comes.
         extent = given[given > 0].min(), given.max()
         ours["noise_sampler"] = sampling.BrownianTreeNoiseSampler(x, *extent)
     ones = x.new_ones(len(x))
@@ -76,7 +80,10 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
 
 
 def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
-    """DDIM's and PLMS' timesteps, ascending: all but the first are evaluated, and the first is stepped to."""
+    """The levels of DDIM and PLMS: ascending timesteps.
+
+    All but the first are evaluated, and the first is stepped to.
+    """
     ours = dict(options)
     timesteps = ours.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
@@ -98,7 +105,10 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
 
 
 def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
-    """UniPC's timesteps: of the timesteps only their number counts, and in img2img the last one, at which it begins."""
+    """The levels of UniPC, which makes timesteps of its own.
+
+    Of the host's only their number counts, and in img2img the last one, at which it begins.
+    """
     from modules.models.diffusion.uni_pc import uni_pc  # not every host has it there
 
     ours = dict(options)
@@ -145,7 +155,7 @@ def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:
 
 
 def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    """What the denoiser is called with at each of the descent's sigmas: its model is told timesteps."""
+    """What a denoiser whose model is told timesteps is called with at the descent's sigmas."""
     sigmas = torch.stack(list(descent.scalars))
     return lambda sigma: inputs[int((sigmas - sigma).abs().argmin())]
 

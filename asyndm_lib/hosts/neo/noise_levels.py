@@ -1,4 +1,7 @@
-"""The noise levels of one call of Forge Neo's sampler function, and the host's own scalars at them, to the bit."""
+"""The noise levels of one call of Forge Neo's sampler function.
+
+With them come the host's own scalars at these levels, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ PERCENT = 1e-4
 def levels_of(sampler: Sampler, model: Any, x: Tensor, options: Options, predictor: Any) -> Levels:
     """The noise levels of a call of ``sampler`` with the host's ``options``.
 
-    Raises :class:`Unsupported` for a sampler that is not for the model's kind of prediction, for a single step of
-    UniPC, and for a schedule that no run can take.
+    Raises :class:`Unsupported` for a sampler that is not for the model's kind of prediction, for a
+    single step of UniPC, and for a schedule that no run can take.
     """
     flow = predictor.prediction_type == "const"
     unfit = sampler.not_for_flows if flow else sampler.only_for_flows
@@ -41,7 +44,8 @@ def levels_of(sampler: Sampler, model: Any, x: Tensor, options: Options, predict
 
 
 def _maps(predictor: Any, flow: bool) -> tuple[Map, Map]:
-    # A flow's own sigma(timestep) bends the way down by the model's shift: it is for schedules, and no inverse.
+    # A flow's own sigma(timestep) bends the way down by the model's shift: it is for schedules, and
+    # no inverse.
     to_sigma = (lambda t: t / predictor.multiplier) if flow else predictor.sigma
     return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, to_sigma)
 

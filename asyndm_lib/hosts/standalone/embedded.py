@@ -1,7 +1,8 @@
-"""A host of its own, for machines without a WebUI: ldm's model, k-diffusion's denoiser and schedules, text-to-image.
+"""A host of its own, for machines without a WebUI: text-to-image.
 
-Every picture has its own random numbers from its own seed, drawn on the CPU, so that a batch holds the
-pictures that its seeds give one by one, on any device.
+It has ldm's model, and k-diffusion's denoiser and schedules.
+Every picture has its own random numbers from its own seed, drawn on the CPU, so that a batch holds
+the pictures that its seeds give one by one, on any device.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class Embedded:
         self._levels = NoiseLevels(checkpoint.alphas_cumprod.double().cpu())
 
     def check(self, request: Request) -> None:
-        """Raise :class:`SettingsError`, naming the value, if the request does not fit the sampler or the model."""
+        """Raise :class:`SettingsError` if the request does not fit the sampler or the model.
+
+        It names the value.
+        """
         multiple, model = self._model.multiple, self._model.name
         for name, side in (("width", request.width), ("height", request.height)):
             if side % multiple or side <= 0:
@@ -84,7 +88,10 @@ class Embedded:
             raise SettingsError(f"{request.sampler} needs at least {sampler.least_steps} steps, not {request.steps}")
 
     def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
-        """Where the target words, or those to choose from, stand in the prompt; None for the whole picture."""
+        """Where the target words, or those to choose from, stand in the prompt.
+
+        It is None for the whole picture.
+        """
         if settings.whole_picture:
             return None
         images = len(request.seeds)
@@ -102,9 +109,9 @@ class Embedded:
     ) -> Tensor:
         """The final latents ``[B, C, h, w]`` of a request that passes :meth:`check`.
 
-        ``progress`` wraps the step counter of each pass, ``observers`` see every step (see :mod:`run`). ``chose`` is
-        told afterwards which words became targets.
-        Raises :class:`Unsupported` for a prompt that is too long.
+        ``progress`` wraps the step counter of each pass, ``observers`` see every step (see
+        :mod:`run`). ``chose`` is told afterwards which words became targets. Raises
+        :class:`Unsupported` for a prompt that is too long.
         """
         model, batch = self._model, len(request.seeds)
         noise = _Noise(request.seeds)

@@ -16,12 +16,16 @@ SCHEDULES: dict[str, str | None] = {
     "exponential": "get_sigmas_exponential",
     "polyexponential": "get_sigmas_polyexponential",
 }
-"""Name → the function ``(n, sigma_min, sigma_max)`` of ``k_diffusion.sampling``; None: evenly spaced timesteps."""
+"""Name → the function ``(n, sigma_min, sigma_max)`` of ``k_diffusion.sampling``.
+
+None stands for evenly spaced timesteps.
+"""
 
 def make_sigmas(denoiser: Any, name: str, sampler: Sampler, steps: int) -> Tensor:
-    """The sigmas of ``steps`` evaluations and the final 0, ``[steps + 1]``, within the range of ``denoiser``.
+    """The sigmas of ``steps`` evaluations and the final 0, ``[steps + 1]``.
 
-    ``name``: one of :data:`SCHEDULES`; "automatic" is what it is for the sampler in the WebUIs.
+    They lie within the range of ``denoiser``. ``name``: one of :data:`SCHEDULES`; "automatic" is
+    what it is for the sampler in the WebUIs.
     """
     name = sampler.schedule if name == "automatic" else name
     if sampler.discards:
@@ -34,7 +38,8 @@ def _sigmas(denoiser: Any, name: str, steps: int) -> Tensor:
     function = SCHEDULES[name]
     if function is None:
         return denoiser.get_sigmas(steps)
-    from k_diffusion import sampling  # here: the command line's help wants the names alone, and this takes a second
+    # Here, because the command line's help wants the names alone, and this import takes a while.
+    from k_diffusion import sampling
 
     sigma_min, sigma_max = denoiser.sigma_min.item(), denoiser.sigma_max.item()
     return getattr(sampling, function)(steps, sigma_min, sigma_max, device=denoiser.sigmas.device)

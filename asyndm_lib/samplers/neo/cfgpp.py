@@ -1,7 +1,7 @@
 """CFG++: steps to the guided picture, noised again by the unconditional prediction.
 
-A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). It stays then, where these formulas would
-push it by the guidance.
+A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). It stays then, where
+these formulas would push it by the guidance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def euler_ancestral_cfgpp(
     noise_sampler: NoiseSampler | None = None,
     flow: bool = False,
 ) -> Tensor:
-    """Ancestral sampling with Euler steps in the CFG++ form. ``eta`` scales the noise added back."""
+    """Ancestral sampling with Euler steps in the CFG++ form.
+
+    ``eta`` scales the noise added back.
+    """
     noise_sampler = noise_sampler or independent_noise(run, x)
     for step in run:
         denoised = step.predict(x)

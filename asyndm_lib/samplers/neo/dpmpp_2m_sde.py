@@ -13,7 +13,10 @@ from ..row import Sampler
 def dpmpp_2m_sde(
     run: Run, x: Tensor, *, noise_sampler: NoiseSampler, eta: float = 1.0, s_noise: float = 1.0, flow: bool = False
 ) -> Tensor:
-    """DPM-Solver++(2M) SDE of Lu et al. (2022), by the midpoint rule. A flow begins below sigma 1."""
+    """DPM-Solver++(2M) SDE of Lu et al. (2022), by the midpoint rule.
+
+    A flow begins below sigma 1.
+    """
     old_denoised = None
     for step in run:
         denoised = step.predict(x)

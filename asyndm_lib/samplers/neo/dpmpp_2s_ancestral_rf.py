@@ -13,15 +13,18 @@ from ..row import Sampler
 from .flow_ancestral import flow_ancestral_step, renoised, toward
 
 _BELOW_ALL_NOISE = 0.9999
-"""Where the second evaluation of a step from all noise stands: that has no half log SNR to halve."""
+"""Where the second evaluation of a step from all noise stands.
+
+All noise has no half log SNR to halve.
+"""
 
 
 def dpmpp_2s_ancestral_rf(
     run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
 ) -> Tensor:
-    """Ancestral sampling with DPM-Solver++(2S) steps of Lu et al. (2022) on a flow, from a sigma of at most 1.
+    """Ancestral sampling with DPM-Solver++(2S) steps of Lu et al. (2022) on a flow.
 
-    ``eta`` scales the noise added back.
+    It begins at a sigma of at most 1. ``eta`` scales the noise added back.
     """
     noise_sampler = noise_sampler or independent_noise(run, x)
 
@@ -46,7 +49,8 @@ def dpmpp_2s_ancestral_rf(
             sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
             new = toward(x, denoised_2, sigma, sigma_down)
             new = new if noise is None else renoised(new, noise, alpha, sigma_up)
-            return torch.where(sigma == sigma_next, x, new)  # rounding would move a pixel that is held still
+            # Rounding would move a pixel that is held still.
+            return torch.where(sigma == sigma_next, x, new)
 
         x = step.per_pixel(update, sigma, sigma_next)
     return x

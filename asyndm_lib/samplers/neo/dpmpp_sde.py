@@ -21,9 +21,9 @@ def dpmpp_sde(
     r: float = 1 / 2,
     flow: bool = False,
 ) -> Tensor:
-    """DPM-Solver++ (stochastic) of Lu et al. (2022). ``r``: where the second evaluation of a step stands.
+    """DPM-Solver++ (stochastic) of Lu et al. (2022).
 
-    A flow begins below sigma 1.
+    ``r``: where the second evaluation of a step stands. A flow begins below sigma 1.
     """
 
     def lambda_mid(sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The extended reverse-time SDE solver, of up to the third order. ``lambda`` is noise over signal."""
+"""The extended reverse-time SDE solver, of up to the third order.
+
+``lambda`` is noise over signal.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ def er_sde(
     noise_sampler: NoiseSampler | None = None,
     flow: bool = False,
 ) -> Tensor:
-    """The extended reverse-time SDE solver of Cui et al. (2023), arXiv 2309.06169. A flow begins below sigma 1."""
+    """The extended reverse-time SDE solver of Cui et al. (2023), arXiv 2309.06169.
+
+    A flow begins below sigma 1.
+    """
     noise_sampler = noise_sampler or independent_noise(run, x)
     (descent,) = run.host.descents
     # All at once, as the host has them, for its rounding.

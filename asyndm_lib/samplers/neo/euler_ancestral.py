@@ -34,7 +34,8 @@ def euler_ancestral(
         if sigma_next.scalar == 0:
             x = denoised
             continue
-        # A large eta leads down to 0 before the end; the host then adds no noise. Another pixel may be elsewhere.
+        # A large eta leads down to 0 before the end; the host then adds no noise. Another pixel may
+        # be elsewhere.
         noisy = eta > 0 if flow else ancestral_step(sigma.scalar, sigma_next.scalar, eta)[0] > 0 or run.lagging.any()
         noise = noise_sampler(sigma.scalar, sigma_next.scalar) * s_noise if noisy else torch.zeros_like(x)
 
@@ -46,7 +47,8 @@ def euler_ancestral(
             sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
             new = toward(x, denoised, sigma, sigma_down)
             new = renoised(new, noise, alpha, sigma_up) if eta > 0 else new
-            return torch.where(sigma == sigma_next, x, new)  # rounding would move a pixel that is held still
+            # Rounding would move a pixel that is held still.
+            return torch.where(sigma == sigma_next, x, new)
 
         x = step.per_pixel(flow_update if flow else update, sigma, sigma_next)
     return x

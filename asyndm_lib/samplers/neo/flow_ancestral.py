@@ -1,7 +1,8 @@
-"""An ancestral step of a flow model: further down than the next noise level, and up to it again by noise.
+"""An ancestral step of a flow model.
 
-On ``x = (1 - sigma) picture + sigma noise`` (Liu et al. 2023) both the picture and the noise must be scaled for it.
-All functions hold element by element.
+It goes further down than the next noise level, and up to it again by noise.
+On ``x = (1 - sigma) picture + sigma noise`` (Liu et al. 2023) both the picture and the noise must
+be scaled for it. All functions hold element by element.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from torch import Tensor
 
 
 def flow_ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The noise level to step down to, and by what to scale ``x`` and the noise there to arrive at ``sigma_next``."""
+    """The noise level to step down to, and the factors that lead up to ``sigma_next`` from there.
+
+    They are those of ``x`` and of the noise; see :func:`renoised`.
+    """
     sigma_down = sigma_next * (1 + (sigma_next / sigma - 1) * eta)
     alpha, alpha_down = 1 - sigma_next, 1 - sigma_down
     variance = sigma_next**2 - sigma_down**2 * alpha**2 / alpha_down**2
@@ -18,7 +22,10 @@ def flow_ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[
 
 
 def toward(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
-    """From ``sigma`` to ``to`` along the straight line through ``denoised``, as the share of ``x`` that is left."""
+    """``x`` moved from ``sigma`` to ``to`` along the straight line through ``denoised``.
+
+    It is written by the share of ``x`` that is left.
+    """
     left = to / sigma
     return left * x + (1 - left) * denoised
 

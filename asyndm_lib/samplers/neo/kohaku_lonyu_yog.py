@@ -1,7 +1,7 @@
 """Kohaku LoNyu Yog, by KohakuBlueleaf; there is no paper.
 
-Ancestral Euler steps. The slope of the first half of them is corrected at a point to which the mean of the slopes at
-``x`` and at its mirror image leads.
+Ancestral Euler steps. The slope of the first half of them is corrected at a point to which the mean
+of the slopes at ``x`` and at its mirror image leads.
 """
 
 from __future__ import annotations

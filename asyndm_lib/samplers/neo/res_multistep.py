@@ -16,7 +16,8 @@ from ..row import Sampler
 def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None) -> Tensor:
     """The refined exponential solver of Zhang et al. (2023), arXiv 2308.02157, of the second order.
 
-    ``s_noise`` counts for nothing: the host's own draws noise at every step, which it then multiplies by 0.
+    ``s_noise`` counts for nothing: the host's own draws noise at every step, which it then
+    multiplies by 0.
     """
     noise_sampler = noise_sampler or independent_noise(run, x)
     old_denoised = None
@@ -30,7 +31,8 @@ def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: N
 
             def first_order(sigma: Tensor, sigma_next: Tensor) -> Tensor:
                 h = t_of(sigma_next) - t_of(sigma)
-                phi_1 = torch.nan_to_num(torch.expm1(-h) / -h, nan=0.0)  # h is 0 where a pixel is held still
+                # Where a pixel is held still, h is 0.
+                phi_1 = torch.nan_to_num(torch.expm1(-h) / -h, nan=0.0)
                 return sigma_of(h) * x + h * (phi_1 * denoised)
 
             def second_order(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor) -> Tensor:

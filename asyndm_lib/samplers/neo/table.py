@@ -1,9 +1,9 @@
 """The samplers of Forge Neo on a sigma map.
 
-Neo has k-diffusion as ComfyUI carries it on. Its own forms stand in this folder: they are written in half log SNR, so
-that they hold for flow models too, and have other last steps and draws of noise under the old names. The option
-``flow`` is True for a flow model. What Neo shares with the other WebUIs, or has with another option, has its row in
-the folder above.
+Neo has k-diffusion as ComfyUI carries it on. Its own forms stand in this folder: they are written
+in half log SNR, so that they hold for flow models too, and have other last steps and draws of noise
+under the old names. The option ``flow`` is True for a flow model. What Neo shares with the other
+WebUIs, or has with another option, has its row in the folder above.
 """
 
 from __future__ import annotations

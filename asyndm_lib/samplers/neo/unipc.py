@@ -19,7 +19,8 @@ LAST_SIGMA = 0.001
 def unipc(run: Run, x: Tensor, *, variant: str = "bh1", marginals: Sequence[Marginals] | None = None) -> Tensor:
     """UniPC of Zhao et al. (2023), over two steps or more to :data:`LAST_SIGMA`.
 
-    ``variant``: "bh1" or "bh2". ``marginals`` (one per noise level and its last): the host's own scalars.
+    ``variant``: "bh1" or "bh2". ``marginals`` (one per noise level and its last): the host's own
+    scalars.
     """
     (descent,) = run.host.descents
     first, last = descent.scalars[0], descent.scalars[-1]
@@ -29,7 +30,10 @@ def unipc(run: Run, x: Tensor, *, variant: str = "bh1", marginals: Sequence[Marg
 
 
 def _noise_in(step: Step, x: Tensor) -> Tensor:
-    """The noise in ``x``, of variance-preserving scale, where the model takes k-diffusion's and gives the picture."""
+    """The noise in ``x``, which is in variance-preserving scale.
+
+    The model takes k-diffusion's scale and gives the picture.
+    """
     scaled = step.per_pixel(lambda sigma: x * (sigma**2 + 1.0) ** 0.5, step.sigma)
     denoised = step.predict(scaled)
     return step.per_pixel(lambda sigma: to_d(scaled, denoised, sigma), step.sigma)
