@@ -114,7 +114,7 @@ def dpm_fast_descents(options: Options, device: torch.device) -> tuple[list[Tens
     """
     rest = dict(options)
     n, low, high = rest.pop("n"), rest.pop("sigma_min"), rest.pop("sigma_max")
-    start, end = (t_of(torch.as_tensor(sigma)) for sigma in (high, low))
+    start, end = (t_of(torch.as_tensor(sigma)).item() for sigma in (high, low))
     rest["times"] = torch.linspace(start, end, n // 3 + 2, device=device)
     rest["orders"] = [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
     return [torch.stack([sigma_of(t) for t in rest["times"]])], rest

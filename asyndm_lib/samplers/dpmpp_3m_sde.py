@@ -37,7 +37,7 @@ def multistep_3m_sde(
     constant ``denoised``, and the picture's scale at its end (None for 1). ``noise_sampler``: None
     to add no noise.
     """
-    denoised_1 = denoised_2 = None
+    denoised_1 = denoised_2 = x  # read from the second and the third step on
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)

@@ -6,6 +6,8 @@ the first sigma.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..run.run import Run
@@ -14,7 +16,7 @@ from .euler import euler_step, to_d
 from .row import Sampler
 
 
-def heunpp2(run: Run, x: Tensor, **noise: float) -> Tensor:
+def heunpp2(run: Run, x: Tensor, **noise: Any) -> Tensor:
     """Heun++ of Carzit (sd-webui-samplers-scheduler).
 
     ``noise``: the options of :class:`churn.Churn`.

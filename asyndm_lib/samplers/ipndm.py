@@ -52,7 +52,8 @@ def _even(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, sigma: Tensor, *p
             return x + h * (3 * d - d_1) / 2
         case [d, d_1, d_2]:
             return x + h * (23 * d - 16 * d_1 + 5 * d_2) / 12
-        case [d, d_1, d_2, d_3]:
+        case _:
+            d, d_1, d_2, d_3 = ds
             return x + h * (55 * d - 59 * d_1 + 37 * d_2 - 9 * d_3) / 24
 
 
@@ -83,7 +84,8 @@ def _weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
                 -(h / h_1) / 2 - (1 + h_1 / h_2) * bend,
                 bend * h_1 / h_2,
             ]
-        case [h_1, h_2, h_3]:
+        case _:
+            h_1, h_2, h_3 = widths
             bend = _bend(h, h_1, h_2)
             twist = (
                 ((1 - h / (3 * (h + h_1))) / 2 + (1 - h / (2 * (h + h_1))) * h / (6 * (h + h_1 + h_2)))

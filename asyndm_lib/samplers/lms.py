@@ -67,16 +67,15 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     """
     to, *nodes = levels
     half, middle = (to - nodes[0]) / 2, (to + nodes[0]) / 2
-    found = []
-    for j, own in enumerate(nodes):
-        others = [node for k, node in enumerate(nodes) if k != j]
-        total = 0
-        for place in _NODES:
-            value = half
-            for other in others:
-                value = value * ((middle + half * place - other) / (own - other))
-            total = total + value
-        found.append(total)
+
+    def polynomial(j: int, place: float) -> Tensor:
+        value = half
+        for k, other in enumerate(nodes):
+            if k != j:
+                value = value * ((middle + half * place - other) / (nodes[j] - other))
+        return value
+
+    found = [polynomial(j, _NODES[0]) + polynomial(j, _NODES[1]) for j in range(len(nodes))]
     held = coincide(nodes)
     return [torch.where(held, 2 * half if j == 0 else 0.0, value) for j, value in enumerate(found)]
 

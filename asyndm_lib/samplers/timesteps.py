@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
+
+Scalar = TypeVar("Scalar")
 
 NOT_FOR_FLOWS = "DDIM and PLMS are not for rectified flow models; use another sampler, for example Euler"
 
@@ -29,7 +32,7 @@ def alpha_map(sigma: SigmaMap, own: Tensor | None) -> PixelMap:
     return PixelMap(alpha(sigma.scalar) if own is None else own, alpha(sigma.map))
 
 
-def at(values: Sequence[Tensor] | None, i: int) -> Tensor | None:
+def at(values: Sequence[Scalar] | None, i: int) -> Scalar | None:
     return None if values is None else values[i]
 
 

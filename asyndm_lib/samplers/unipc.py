@@ -166,11 +166,11 @@ def _b_h_term(hh: Tensor, h_phi_1: Tensor, b_h: Tensor, rows: Tensor, d1s: Seque
     """The correction of the B(h) form."""
     order = len(rows)
     matrix = torch.stack([torch.pow(rows, i) for i in range(order)])
-    vector, phi = [], h_phi_1 / hh - 1
+    sums, phi = [], h_phi_1 / hh - 1
     for i in range(1, order + 1):
-        vector.append(phi * factorial(i) / b_h)
+        sums.append(phi * factorial(i) / b_h)
         phi = phi / hh - 1 / factorial(i + 1)
-    vector = torch.stack(vector)
+    vector = torch.stack(sums)
     half = torch.full_like(vector[:1], 0.5)
     if d1 is not None:
         rhos = half if order == 1 else _solution(matrix, vector)
@@ -204,7 +204,7 @@ def _weighted(weights: Tensor, slopes: Sequence[Tensor]) -> Tensor | float:
     if not slopes:
         return 0
     if weights.dim() == 1:  # the host's own way to add them up, for its rounding
-        return torch.einsum("k,bkchw->bchw", weights, torch.stack(slopes, dim=1))
+        return torch.einsum("k,bkchw->bchw", weights, torch.stack(list(slopes), dim=1))
     return sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
 
 

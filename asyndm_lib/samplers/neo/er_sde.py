@@ -48,7 +48,7 @@ def er_sde(
 
         return PixelMap(_integral(what, own[i], own[i + 1]), step.between(value, sigma, to).map)
 
-    old_denoised = old_slope = None
+    old_denoised = old_slope = x  # read from the second and the third step on
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
@@ -69,7 +69,7 @@ def er_sde(
         noise = noise_sampler(sigma.scalar, sigma_next.scalar) if s_noise > 0 else None
 
         # Stage 2; where levels coincide there is no slope to go by
-        slope = None
+        slope = old_slope
         if i > 0:
             lambda_1 = lambda_map(step.before[-1], i - 1)
 

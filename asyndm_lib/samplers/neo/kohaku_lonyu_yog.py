@@ -6,6 +6,8 @@ of the slopes at ``x`` and at its mirror image leads.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ...run.host import NoiseSampler
@@ -17,7 +19,7 @@ from ..row import Sampler
 
 
 def kohaku_lonyu_yog(
-    run: Run, x: Tensor, *, eta: float = 1.0, noise_sampler: NoiseSampler | None = None, **noise: float
+    run: Run, x: Tensor, *, eta: float = 1.0, noise_sampler: NoiseSampler | None = None, **noise: Any
 ) -> Tensor:
     """Kohaku LoNyu Yog. ``eta`` scales the noise added back.
 
