@@ -102,27 +102,24 @@ class Step:
         own = formula(*(sigma.scalar for sigma in sigmas))
         return torch.where(self.run.lagging, lagging.to(own.dtype), own)
 
-    def multistep(self, orders: Sequence[Callable[..., Tensor]], to: SigmaMap) -> Tensor:
-        """The latent at ``to``, by the highest of ``orders`` that a pixel's past levels allow.
+    def multistep(self, formula: Callable[..., Tensor], to: SigmaMap, order: int) -> Tensor:
+        """``formula(sigma, to, *past)`` for every pixel, by the predictions at several levels.
 
-        ``orders``: the formulas of the first order, the second, and so on. Each takes the step's
-        noise level, ``to`` and one past level more than the one before it, the newest first. Levels
-        that coincide fix no polynomial (see :func:`coincide`): such a pixel goes by the highest
-        order below them.
+        ``past``: the noise levels of the steps before, the newest first. There are ``order - 1`` of
+        them, and fewer in the first steps. Two of a pixel's levels may coincide: where the formula
+        divides by their difference, :meth:`if_distinct` chooses another.
         """
-        past = tuple(reversed(self.before))[: len(orders) - 1]
-        if not self._may_repeat:
-            return self.per_pixel(orders[len(past)], self.sigma, to, *past)
+        past = tuple(reversed(self.before))[: order - 1]
+        return self.per_pixel(formula, self.sigma, to, *past)
 
-        def highest(sigma: Tensor, to: Tensor, *past: Tensor) -> Tensor:
-            x = orders[0](sigma, to)
-            # The formulas divide by differences of logarithms, which round more coarsely.
-            levels = [level.log() for level in (to, sigma, *past)]
-            for n in range(1, len(past) + 1):
-                x = torch.where(coincide(levels[: n + 2]), x, orders[n](sigma, to, *past[:n]))
-            return x
+    def if_distinct(
+        self, levels: Sequence[Tensor], higher: Tensor, lower: Tensor | float
+    ) -> Tensor:
+        """``higher`` where ``levels`` all differ, ``lower`` where neighbours coincide.
 
-        return self.per_pixel(highest, self.sigma, to, *past)
+        ``higher`` divides by differences of ``levels``; see :func:`coincide`.
+        """
+        return torch.where(coincide(levels), lower, higher) if self._may_repeat else higher
 
     @property
     def _may_repeat(self) -> bool:

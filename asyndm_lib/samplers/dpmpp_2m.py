@@ -17,19 +17,19 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
         step.callback(x, denoised)
         sigma_next = step.advance()
 
-        def first_order(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-            t, t_next = t_of(sigma), t_of(sigma_next)
-            return exponential_step(x, denoised, t, t_next, t_next - t)
-
-        def second_order(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor) -> Tensor:
+        def update(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor | None = None) -> Tensor:
             t, t_next = t_of(sigma), t_of(sigma_next)
             h = t_next - t
-            r = (t - t_of(sigma_last)) / h
-            share = 1 / (2 * r)
-            denoised_d = (1 + share) * denoised - share * old_denoised
+            denoised_d = denoised
+            if sigma_last is not None:
+                t_last = t_of(sigma_last)
+                r = (t - t_last) / h
+                share = 1 / (2 * r)
+                extrapolated = (1 + share) * denoised - share * old_denoised
+                denoised_d = step.if_distinct([t, t_last], extrapolated, denoised)
             return exponential_step(x, denoised_d, t, t_next, h)
 
-        x = step.multistep([first_order] if sigma_next.scalar == 0 else [first_order, second_order], sigma_next)
+        x = step.multistep(update, sigma_next, order=1 if sigma_next.scalar == 0 else 2)
         old_denoised = denoised
     return x
 

@@ -31,19 +31,22 @@ def dpmpp_2m_sde(
             noise = noise_sampler(sigma.scalar, sigma_next.scalar) if eta else None
 
             def update(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor | None = None) -> Tensor:
-                h = t_of(sigma_next) - t_of(sigma)
+                t, t_next = t_of(sigma), t_of(sigma_next)
+                h = t_next - t
                 eta_h = eta * h
                 hh = -h - eta_h
                 new = sigma_next / sigma * (-eta_h).exp() * x + hh.expm1().neg() * denoised
                 if sigma_last is not None:
-                    r = (t_of(sigma) - t_of(sigma_last)) / h
+                    t_last = t_of(sigma_last)
+                    r = (t - t_last) / h
                     phi = hh.expm1().neg() / hh + 1 if solver_type == "heun" else 0.5 * hh.expm1().neg()
-                    new = new + phi * (1 / r) * (denoised - old_denoised)
+                    corrected = new + phi * (1 / r) * (denoised - old_denoised)
+                    new = step.if_distinct([t_next, t, t_last], corrected, new)
                 if noise is not None:
                     new = new + noise * sigma_next * (-2 * eta_h).expm1().neg().sqrt() * s_noise
                 return new
 
-            x = step.multistep([update, update], sigma_next)
+            x = step.multistep(update, sigma_next, order=2)
         old_denoised = denoised
     return x
 

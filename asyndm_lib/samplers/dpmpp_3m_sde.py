@@ -56,21 +56,22 @@ def multistep_3m_sde(
                     phi_2 = h_eta.neg().expm1() / h_eta + 1
                     r0 = (t - t_past[0]) / h
                     d1_0 = (denoised - denoised_1) / r0
-                    if len(past) == 1:
-                        new = new + (phi_2 if scale is None else scale * phi_2) * d1_0
-                    else:
+                    shares = [phi_2, phi_2 / h_eta - 0.5]
+                    phi_2, phi_3 = shares if scale is None else [scale * share for share in shares]
+                    corrected = step.if_distinct([t_next, t, t_past[0]], new + phi_2 * d1_0, new)
+                    if len(past) == 2:
                         r1 = (t_past[0] - t_past[1]) / h
                         d1_1 = (denoised_1 - denoised_2) / r1
                         d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)
                         d2 = (d1_0 - d1_1) / (r0 + r1)
-                        phi_3 = phi_2 / h_eta - 0.5
-                        phi_2, phi_3 = (phi if scale is None else scale * phi for phi in (phi_2, phi_3))
-                        new = new + phi_2 * d1 - phi_3 * d2
+                        third = new + phi_2 * d1 - phi_3 * d2
+                        corrected = step.if_distinct([t_next, t, *t_past], third, corrected)
+                    new = corrected
                 if noise is not None:
                     new = new + noise * sigma_next * (-2 * h * eta).expm1().neg().sqrt() * s_noise
                 return new
 
-            x = step.multistep([update, update, update], sigma_next)
+            x = step.multistep(update, sigma_next, order=3)
         denoised_1, denoised_2 = denoised, denoised_1
     return x
 

@@ -76,11 +76,13 @@ def dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
             h = t_of(sigma_next) - t
             denoised_mix = -torch.exp(-h) * uncond_denoised
             if sigma_last is not None:
-                r = (t - t_of(sigma_last)) / h
-                denoised_mix = denoised_mix - torch.expm1(-h) * (1 / (2 * r)) * (denoised - old_uncond_denoised)
+                t_last = t_of(sigma_last)
+                r = (t - t_last) / h
+                slope = torch.expm1(-h) * (1 / (2 * r)) * (denoised - old_uncond_denoised)
+                denoised_mix = step.if_distinct([t, t_last], denoised_mix - slope, denoised_mix)
             return torch.where(sigma == sigma_next, x, denoised + denoised_mix + torch.exp(-h) * x)
 
-        x = step.multistep([update] if sigma_next.scalar == 0 else [update, update], sigma_next)
+        x = step.multistep(update, sigma_next, order=1 if sigma_next.scalar == 0 else 2)
         old_uncond_denoised = uncond_denoised
     return x
 

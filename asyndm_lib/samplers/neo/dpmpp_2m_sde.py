@@ -34,13 +34,15 @@ def dpmpp_2m_sde(
                 alpha_t = signal(sigma_next, lambda_t)
                 new = sigma_next / sigma * (-h * eta).exp() * x + alpha_t * (-h_eta).expm1().neg() * denoised
                 if sigma_last is not None:
-                    r = (lambda_s - half_log_snr(sigma_last, flow)) / h
-                    new = new + 0.5 * alpha_t * (-h_eta).expm1().neg() * (1 / r) * (denoised - old_denoised)
+                    lambda_last = half_log_snr(sigma_last, flow)
+                    r = (lambda_s - lambda_last) / h
+                    slope = 0.5 * alpha_t * (-h_eta).expm1().neg() * (1 / r) * (denoised - old_denoised)
+                    new = step.if_distinct([lambda_t, lambda_s, lambda_last], new + slope, new)
                 if noise is not None:
                     new = new + noise * sigma_next * (-2 * h * eta).expm1().neg().sqrt() * s_noise
                 return new
 
-            x = step.multistep([update, update], sigma_next)
+            x = step.multistep(update, sigma_next, order=2)
         old_denoised = denoised
     return x
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from ...clock.sigma_map import PixelMap, SigmaMap
 from ...run.host import NoiseSampler
 from ...run.run import Run
-from ...run.step import coincide
 from ..ancestral import independent_noise
 from ..half_log_snr import half_log_snr
 from ..row import Sampler
@@ -74,7 +73,7 @@ def er_sde(
             lambda_1 = lambda_map(step.before[-1], i - 1)
 
             def slope_of(now: Tensor, past: Tensor) -> Tensor:
-                return torch.where(coincide([now, past]), 0.0, (denoised - old_denoised) / (now - past))
+                return step.if_distinct([now, past], (denoised - old_denoised) / (now - past), 0.0)
 
             def second(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
                 return new + to / then * (then - now + integral * _scale(then)) * slope
@@ -87,7 +86,7 @@ def er_sde(
             lambda_2 = lambda_map(step.before[-2], i - 2)
 
             def bend_of(now: Tensor, past: Tensor, before: Tensor) -> Tensor:
-                return torch.where(coincide([now, past, before]), 0.0, (slope - old_slope) / ((now - before) / 2))
+                return step.if_distinct([now, past, before], (slope - old_slope) / ((now - before) / 2), 0.0)
 
             def third(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
                 return new + to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend

@@ -29,21 +29,17 @@ def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: N
             x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_next)
         else:
 
-            def first_order(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-                h = t_of(sigma_next) - t_of(sigma)
-                # Where a pixel is held still, h is 0.
-                phi_1 = torch.nan_to_num(torch.expm1(-h) / -h, nan=0.0)
-                return sigma_of(h) * x + h * (phi_1 * denoised)
-
-            def second_order(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor) -> Tensor:
-                t = t_of(sigma)
+            def update(sigma: Tensor, sigma_next: Tensor, sigma_last: Tensor) -> Tensor:
+                t, t_last = t_of(sigma), t_of(sigma_last)
                 h = t_of(sigma_next) - t
                 phi_1 = torch.expm1(-h) / -h
                 phi_2 = (phi_1 - 1.0) / -h
-                b_2 = phi_2 / ((t_of(sigma_last) - t) / h)
-                return sigma_of(h) * x + h * ((phi_1 - b_2) * denoised + b_2 * old_denoised)
+                b_2 = step.if_distinct([t, t_last], phi_2 / ((t_last - t) / h), 0.0)
+                # Where a pixel is held still, h is 0.
+                b_1, b_2 = (torch.nan_to_num(b, nan=0.0) for b in (phi_1 - b_2, b_2))
+                return sigma_of(h) * x + h * (b_1 * denoised + b_2 * old_denoised)
 
-            x = step.multistep([first_order, second_order], sigma_next)
+            x = step.multistep(update, sigma_next, order=2)
         if sigma_next.scalar > 0:
             noise_sampler(sigma.scalar, sigma_next.scalar)
         old_denoised = denoised
