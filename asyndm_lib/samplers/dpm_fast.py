@@ -99,9 +99,9 @@ class Solver:
 
     def noised(self, x: Tensor, noise: Tensor, s_noise: float, t: Tensor, t_next: Tensor) -> Tensor:
         """``x`` at ``t_next``."""
-        sigma_up = 0.0
+        sigma_up: Tensor | float = 0.0
         if self._eta:
-            # Of a pixel that is held still rounding may make the difference negative.
+            # Rounding may make the difference negative for a pixel that is held still.
             sigma_up = (sigma_of(t_next) ** 2 - sigma_of(self.t_down(t, t_next)) ** 2).clamp(min=0) ** 0.5
         return x + sigma_up * s_noise * noise
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..run.run import Run
@@ -11,7 +13,7 @@ from .row import EVERYWHERE, Sampler
 
 def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
     """DPM-Solver++(2M) of Lu et al. (2022)."""
-    old_denoised = None
+    old_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)

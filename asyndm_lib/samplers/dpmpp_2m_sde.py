@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..run.host import NoiseSampler
@@ -20,7 +22,7 @@ def dpmpp_2m_sde(
     solver_type: str = "midpoint",
 ) -> Tensor:
     """DPM-Solver++(2M) SDE of Lu et al. (2022). ``solver_type``: "midpoint" or "heun"."""
-    old_denoised = None
+    old_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)

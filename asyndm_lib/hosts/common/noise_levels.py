@@ -22,7 +22,7 @@ from ...samplers.unipc import Marginals
 from .own_scalars import lms_coefficients
 
 Map = Callable[[Tensor], Tensor]
-"""Of any number of values anywhere, one by one."""
+"""Maps values of any shape, on any device, one by one."""
 
 
 class Levels(NamedTuple):
@@ -61,7 +61,8 @@ def levels_of(
 
 
 def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
-    """The levels of k-diffusion's samplers: sigmas, to the last of which all pixels step together."""
+    """The levels of k-diffusion's samplers: sigmas, to the last of which all pixels step together.
+    """
     given = options.get("sigmas")
     ways, ours = sampler.descents(options, x.device)
     for sigmas in ways:

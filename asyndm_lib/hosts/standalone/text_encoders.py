@@ -120,7 +120,8 @@ class Clip(nn.Module):
         if not any(name.startswith("text_model.") for name in own):
             prefix += "text_model."  # as of transformers 5 the text model is no part of another module
         found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        # Positions are counted, not learned; old checkpoints and old transformers hold them, others do not.
+        # Positions are counted, not learned; old checkpoints and old transformers hold them,
+        # others do not.
         found = {name: value for name, value in found.items() if not name.endswith("position_ids")}
         return [n for n in self.transformer.load_state_dict(found, strict=False)[0] if not n.endswith("position_ids")]
 

@@ -64,7 +64,7 @@ def euler_ancestral_cfgpp(
 
 def dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
     """DPM-Solver++(2M) of Lu et al. (2022) in the CFG++ form."""
-    old_uncond_denoised = None
+    old_uncond_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
         uncond_denoised = run.host.unconditional()

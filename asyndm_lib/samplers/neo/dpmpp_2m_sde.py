@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ...run.host import NoiseSampler
@@ -17,7 +19,7 @@ def dpmpp_2m_sde(
 
     A flow begins below sigma 1.
     """
-    old_denoised = None
+    old_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: N
     multiplies by 0.
     """
     noise_sampler = noise_sampler or independent_noise(run, x)
-    old_denoised = None
+    old_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
