@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,8 @@ from torch import Tensor
 from ..clock.clocks import Mask
 from ..clock.curves import NEVER_STILL
 from ..clock.sigma_map import PixelMap, SigmaMap
-
-if TYPE_CHECKING:
-    from .run import Run
+from ..settings.settings import Settings
+from .host import Host
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,40 @@ REMEMBERED = 4
 """How many past noise levels a step remembers."""
 
 
+class Steps(Protocol):
+    """What a step asks of the run that it is a part of; see :class:`run.Run`."""
+
+    host: Host
+    settings: Settings
+    dtype: torch.dtype
+
+    @property
+    def last(self) -> bool:
+        """Whether the present step is the last one of its descent."""
+
+    @property
+    def lagging(self) -> Tensor:
+        """Pixels that are off the host's own clock, bool ``[B, 1, H, W]``."""
+
+    @property
+    def rehearsing(self) -> bool:
+        """Whether this is the ordinary pass that makes a static mask."""
+
+    def predict(self, x: Tensor, sigma: SigmaMap) -> Tensor:
+        """The host's guided prediction with every cell at its noise level in ``sigma``."""
+
+    def between(
+        self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap
+    ) -> SigmaMap:
+        """The noise level ``level(now, to)`` of every cell."""
+
+    def advance(self) -> SigmaMap:
+        """The sigma map of the next evaluation, after this step's token maps moved the clock."""
+
+    def glance(self) -> SigmaMap | None:
+        """The evaluation after the next one, if the same cells stay related."""
+
+
 @dataclass
 class Step:
     """One interval of the schedule, from its (first) model evaluation to the next noise level.
@@ -51,7 +84,7 @@ class Step:
     before, else None.
     """
 
-    run: Run
+    run: Steps
     i: int
     sigma: SigmaMap
     before: Sequence[SigmaMap]
