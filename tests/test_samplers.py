@@ -479,3 +479,16 @@ def test_dpm_fast_has_as_many_evaluations_as_were_asked_for(n):
     assert len(way) == len(rest["times"]) == len(rest["orders"]) + 1
     assert set(options) == {"n", "sigma_min", "sigma_max"}, "the host's own options were changed"
     torch.testing.assert_close(way[[0, -1]], torch.tensor([14.6, 0.03]))
+
+
+@pytest.mark.parametrize("sampler", ["sample_dpmpp_2m", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde"])
+@pytest.mark.parametrize(("steps", "spread"), [(150, 3e-7), (40, 0.0)])
+def test_levels_that_lie_too_close_to_tell_apart_give_no_nan(sampler, steps, spread):
+    """A WebUI's Beta schedule of low settings is so dense at its ends, or repeats a level."""
+    dense = torch.linspace(0, 1, steps) ** 12
+    sigmas = torch.cat([14.6 * (1 - spread * torch.arange(4)), 14 * (1 - dense[4:-1]) + 0.03, torch.zeros(1)])
+    x = torch.randn(1, 4, 4, 6, generator=torch.Generator().manual_seed(1)) * sigmas[0]
+    options = {"noise_sampler": lambda *_: torch.zeros_like(x)} if "sde" in sampler else {}
+    with make_run(x, sigmas.float(), lambda x, s: (x / (1 + s**2)).to(x), targets="cat", concavity=1.0) as run:
+        out = run.sample(SAMPLERS[sampler], x, **options)
+    assert out.isfinite().all()

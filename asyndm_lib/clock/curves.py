@@ -48,6 +48,3 @@ RULES: dict[str, Rule] = {
     "exponential": exponential,
 }
 CURVES = tuple(RULES)
-
-NEVER_STILL = frozenset({"quadratic", "exponential"})
-"""Curves that move every pixel on in every step, whatever its concavity."""

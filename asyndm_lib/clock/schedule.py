@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -75,11 +74,6 @@ class Schedule:
     def advances(self) -> int:
         """Advances of the clock from its start to the last evaluation."""
         return self.evaluations - 1
-
-    @cached_property
-    def repeats(self) -> bool:
-        """Whether two evaluations have the same sigma."""
-        return len(set(self._sigmas.tolist())) < self.evaluations
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """What the model is told of a cell at ``sigma`` (any shape)."""

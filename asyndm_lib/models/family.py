@@ -19,9 +19,7 @@ Row = tuple[int, "int | None"]
 """A row of a model's batch: its image, and its ``AND`` part if it is conditional, else None."""
 
 Weights = Callable[[Row, int], Tensor]
-"""``weights(row, context)``: how much each token of a row counts for each target, ``[context,
-T]``.
-"""
+"""``weights(row, context)``: what each token of a row counts for each target, ``[context, T]``."""
 
 
 class Family(Protocol):
@@ -69,7 +67,7 @@ class CellTimesteps(Protocol):
     def use(
         self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()
     ) -> AbstractContextManager[None]:
-        """For one call of the model, cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
+        """Cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the model.
 
         ``timesteps`` ``[L]`` are distinct; the model itself is called with the first. ``index`` is
         int64 ``[N, 1, h, w]``. ``coming`` are the timesteps of later calls, as far as known. With a
@@ -104,7 +102,7 @@ class TokenMaps(Protocol):
     def record(
         self, rows: Sequence[Row | None], weights: Weights
     ) -> AbstractContextManager[None]:
-        """For one call of the model, read the rows of its batch that ``rows`` names.
+        """Read the rows that ``rows`` names in one call of the model.
 
         ``rows[n]`` is the name of batch row ``n``; a row named None is not read.
         """

@@ -39,8 +39,9 @@ def masks_of(targets: PromptTargets | None, settings: Settings, cells: Cells) ->
 
 
 class Run:
-    """The method on one host call of a sampler: ``with Run(...) as run: x = run.sample(sampler,
-    x)``.
+    """The method on one host call of a sampler.
+
+    It is used as ``with Run(...) as run: x = run.sample(sampler, x)``.
 
     Hooks are on the model inside the ``with`` only. A :class:`walk.Walk` holds the noise levels, a
     :class:`model_call.ModelCall` the hooks, and a :class:`masks.source.MaskSource` says what lags.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..clock.clocks import Mask
-from ..clock.curves import NEVER_STILL
 from ..clock.sigma_map import PixelMap, SigmaMap
 from ..settings.settings import Settings
 from .host import Host
@@ -152,17 +151,7 @@ class Step:
 
         ``higher`` divides by differences of ``levels``; see :func:`coincide`.
         """
-        return torch.where(coincide(levels), lower, higher) if self._may_repeat else higher
-
-    @property
-    def _may_repeat(self) -> bool:
-        """Whether a pixel may have one noise level twice.
-
-        Its curve may hold it, or the host's schedule repeats a level.
-        """
-        if self.run.settings.curve not in NEVER_STILL:
-            return True
-        return any(descent.schedule.repeats for descent in self.run.host.descents)
+        return torch.where(coincide(levels), lower, higher)
 
     def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
         """Whether a formula has the same bits for the scalar and for pixels that were never
@@ -196,7 +185,8 @@ class Step:
 def coincide(levels: Sequence[Tensor]) -> Tensor:
     """Whether neighbours in ``levels`` coincide, element by element; False for a single one.
 
-    A curve may hold a pixel still for a step (piecewise linear with ``k = 1``). A multistep formula
+    A curve may hold a pixel still for a step (piecewise linear with ``k = 1``), a host's schedule
+    may repeat a level, and two levels of a dense schedule may round to one. A multistep formula
     divides by the difference of two levels, and has to do without a level that repeats another.
     """
     alike = [newer == older for newer, older in pairwise(levels)]

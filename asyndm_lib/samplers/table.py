@@ -21,10 +21,10 @@ _ORDER = (
 """The WebUIs' order; from HeunPP2 on they are Forge's."""
 
 SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if {"a1111", "forge"} & set(row.hosts)}
-"""By the ``__name__`` of the host's function."""
+"""Our samplers by the ``__name__`` of the host's function."""
 
 LABELS: Labels = labelled(SAMPLERS.values(), _ORDER)
-"""By the names under which the WebUIs show them."""
+"""The samplers by the names under which the WebUIs show them."""
 
 UNFIT = {"DPM adaptive": "chooses its own steps"}
 """Samplers of the hosts that no run can take, by label, and why."""

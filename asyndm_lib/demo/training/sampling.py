@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .networks import TIMESTEPS, Autoencoder, TextEncoder, alphas_cumprod, unet_with_maps
@@ -96,8 +95,3 @@ def generate(model: Model, prompts: list[str], *, steps: int = 30, guidance: flo
 def token_map(maps: torch.Tensor, row: int, places: list[int]) -> torch.Tensor:
     """A word's map: the mean over its tokens."""
     return maps[row][..., places].mean(-1)
-
-
-def enlarge(map_: torch.Tensor, edge: int) -> torch.Tensor:
-    """A map ``[h, w]`` enlarged to ``[edge, edge]``, each pixel repeated."""
-    return F.interpolate(map_[None, None], (edge, edge), mode="nearest")[0, 0]

@@ -1,5 +1,6 @@
-"""What the cross-attentions of a model call look at, summed over heads and layers (METHOD, section
-2).
+"""What the cross-attentions of a model call look at, summed over heads and layers.
+
+The sum is of docs/METHOD.md, section 2.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class BatchedTokenMaps:
 
     @contextmanager
     def record(self, rows: Sequence[Row | None], weights: Weights) -> Iterator[None]:
-        """For one call of the UNet, read the rows of its batch that ``rows`` names."""
+        """Read the rows that ``rows`` names in one call of the UNet."""
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
             named = [row for _, row in kept]
@@ -159,7 +159,7 @@ class _Untouched:
         return copies
 
     def end(self) -> None:
-        """After a model call."""
+        """Take in that a model call is over."""
         if self._seen:
             self._look()
             self._touched = self._touched or any(map(bool, self._changed))

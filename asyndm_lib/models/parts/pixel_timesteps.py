@@ -79,8 +79,7 @@ class PixelTimesteps:
 
     @contextmanager
     def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
-        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
-        """
+        """Pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the UNet."""
         self._call = _Call(timesteps, index)
         try:
             yield
@@ -106,9 +105,7 @@ class PixelTimesteps:
             self._call.size = (output.shape[-2], output.shape[-1])
 
     def _embed(self, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Tensor:
-        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N,
-        C]``.
-        """
+        """What a block adds for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N, C]`` as it is."""
         call, own = self._call, forward(emb)
         if call is None or call.lagging is None or not self._sites.own_pass.here:
             return own

@@ -63,8 +63,7 @@ class TabledTimesteps:
 
     @contextmanager
     def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
-        """For one call of the UNet, pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]``.
-        """
+        """Pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the UNet."""
         self._call = _Call(timesteps, index, coming, self._tables, self._places)
         try:
             yield
@@ -92,9 +91,7 @@ class TabledTimesteps:
             self._call.size = (output.shape[-2], output.shape[-1])
 
     def _embed(self, block: Block, emb: Tensor) -> Tensor:
-        """What a block adds to its feature map for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N,
-        C]``.
-        """
+        """What a block adds for ``emb [N, E]``: ``[N, C, h, w]``, or ``[N, C]`` as it is."""
         call = self._call
         if call is None or call.embeddings is None or not self._sites.own_pass.here:
             return block.forward(emb)

@@ -82,7 +82,7 @@ class TokenMaps:
 
     @contextmanager
     def record(self, rows: Sequence[Row | None], weights: Weights) -> Iterator[None]:
-        """For one call of the UNet, read the rows of its batch that ``rows`` names."""
+        """Read the rows that ``rows`` names in one call of the UNet."""
         self._rows = [(n, row) for n, row in enumerate(rows) if row is not None]
         if self._rows:
             self._weights = weights

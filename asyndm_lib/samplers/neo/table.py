@@ -20,7 +20,7 @@ _ORDER = (
 """Neo's order."""
 
 SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers, neo) if "neo" in row.hosts}
-"""By the ``__name__`` of the host's function."""
+"""Our samplers by the ``__name__`` of the host's function."""
 
 LABELS: Labels = labelled(SAMPLERS.values(), _ORDER)
-"""By the names under which Neo shows them."""
+"""The samplers by the names under which Neo shows them."""
