@@ -206,8 +206,9 @@ def make_run(
         levels, attended = [], []
         row_slices.begin()
         for count in slices or [len(rows)]:
-            with run.rows(row_slices.next(count)) as here:
-                attended.append(run.unet(x[:1].expand(count, -1, -1, -1)))
+            batch = x[:1].expand(count, -1, -1, -1)
+            with run.rows(row_slices.of(batch)) as here:
+                attended.append(run.unet(batch))
             levels.append(torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
         run.attended.append(tuple(torch.cat(projections) for projections in zip(*attended, strict=True)))
         counted[0] += 1

@@ -520,17 +520,6 @@ def test_no_hooks_remain_where_entering_fails():
     assert hooks_on(own.unet) == 0
 
 
-def test_more_rows_than_the_prompts_make_are_unsupported_and_say_why():
-    sigmas, x = uniform_sigmas(4), latent(2)
-    for slices in ([6], [4, 2], [2, 1, 2]):
-        with (
-            pytest.raises(Unsupported, match=rf"called with {sum(slices)} rows where the prompts make 4.*extension"),
-            make_run(x, sigmas, model, prompts=CAT_AND_DOG, targets="cat", slices=slices) as run,
-        ):
-            run.sample(SAMPLERS["sample_euler"], x)
-        assert hooks_on(run.host.model) == 0
-
-
 def test_a_model_called_behind_the_runs_back_is_unsupported():
     sigmas, x = uniform_sigmas(4), latent(1)
     with make_run(x, sigmas, model, targets="cat") as run:

@@ -69,6 +69,7 @@ class Run:
         self.dtype = x.dtype
         self.masks = masks(targets, settings, self.cells)
         self.call = ModelCall(host, self.masks, self.cells)
+        self._reported: set[str] = set()
         self._number = 0
         self._reads = False
 
@@ -137,7 +138,11 @@ class Run:
     @property
     def problems(self) -> Set[str]:
         """What the person should be told."""
-        return self.masks.problems
+        return self.masks.problems | self._reported
+
+    def report(self, problem: str) -> None:
+        """The person should be told of ``problem``."""
+        self._reported.add(problem)
 
     @property
     def chosen(self) -> Chosen:

@@ -9,7 +9,7 @@ from typing import Any
 
 import k_diffusion.sampling
 import torch
-from modules import shared
+from modules import sd_samplers_cfg_denoiser, shared
 from torch import Tensor
 
 from ...clock.schedule import alpha, on
@@ -28,6 +28,11 @@ from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
 from ..common.rehearsal import rehearsal
 from ..common.row_slices import RowSlices
 from .models import check_model
+
+UNKNOWN = (
+    "another extension evaluated the model with pictures that AsynDM does not know; "
+    "they had one noise level for all"
+)
 
 
 class Call:
@@ -89,6 +94,7 @@ class Call:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
                 stack.enter_context(replaced(model, "get_pred_x0", preview))
             stack.enter_context(blending(self._p.scripts, run, self._unit))
+            stack.enter_context(_callbacks(self._rows))
             yield
 
 
@@ -110,11 +116,31 @@ def _denoising(denoiser: Any, run: Run, slices: RowSlices) -> Iterator[None]:
     original = denoiser.forward
 
     def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        rows = slices.next(len(input)) if run.evaluating else ()
+        rows = slices.of(input) if run.evaluating else ()
+        if rows is None:
+            run.report(UNKNOWN)
+            return original(input, sigma, **kwargs)
         with run.rows(rows) as here, scalings(denoiser, here), _velocity(denoiser, here), _lcm(denoiser, here):
             return original(input, sigma, **kwargs)
 
     with replaced(denoiser, "forward", forward):
+        yield
+
+
+@contextmanager
+def _callbacks(slices: RowSlices) -> Iterator[None]:
+    """Model calls that other extensions make in the host's callbacks are known as theirs."""
+
+    def entered(original: Callable[[Any], None], whole: bool, params: Any) -> None:
+        with slices.others(params.x if whole else None):
+            original(params)
+
+    with ExitStack() as stack:
+        for name in ("cfg_denoiser_callback", "cfg_denoised_callback", "cfg_after_cfg_callback"):
+            original = getattr(sd_samplers_cfg_denoiser, name)
+            # Only before its own calls has the host the whole batch as its model will get it.
+            callback = functools.partial(entered, original, name == "cfg_denoiser_callback")
+            stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
         yield
 
 

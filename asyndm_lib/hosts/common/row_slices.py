@@ -1,32 +1,77 @@
-"""The rows of a host that sends its batch through the model in slices, one after the other."""
+"""The rows of a host that sends its batch through the model in slices, one after the other.
+
+Other extensions may evaluate the model too, in the host's callbacks or after its own calls, with
+batches of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from ...errors import Unsupported
+import torch
+from torch import Tensor
+
 from ...models.family import Row
 
 
 class RowSlices:
-    """Which rows each call of the model holds, by their order.
+    """Which rows each call of the model holds.
 
-    ``rows`` are those of the whole batch.
+    The host's own calls are known by their order, somebody else's by what they hold. ``rows`` are
+    those of the host's whole batch.
     """
 
     def __init__(self, rows: Sequence[Row]):
-        self._rows, self._at = rows, 0
+        self._rows, self._at, self._others = rows, 0, False
+        self._known: list[tuple[Tensor, Sequence[Row]]] = []
 
     def begin(self) -> None:
         """A new evaluation, whose first call holds the first rows."""
         self._at = 0
+        self._known.clear()
 
-    def next(self, count: int) -> Sequence[Row]:
-        """The next ``count`` rows. Raises :class:`Unsupported` if the batch has not so many."""
-        start, self._at = self._at, self._at + count
-        if self._at > len(self._rows):
-            raise Unsupported(
-                f"the model was called with {self._at} rows where the prompts make {len(self._rows)}: "
-                "another extension changes the batch; switch it or AsynDM off"
-            )
-        return self._rows[start : self._at]
+    @contextmanager
+    def others(self, x: Tensor | None = None) -> Iterator[None]:
+        """Inside the ``with`` every call is somebody else's.
+
+        ``x`` is the host's whole batch, where it is known.
+        """
+        before, self._others = self._others, True
+        if x is not None:
+            self._known.append((x, self._rows))
+        try:
+            yield
+        finally:
+            self._others = before
+
+    def of(self, x: Tensor) -> Sequence[Row] | None:
+        """The rows of a call with ``x [n, C, H, W]``.
+
+        Rows of somebody else's call are unconditional, since nobody may read token maps there. The
+        result is None if its images cannot be told.
+        """
+        start, end = self._at, self._at + len(x)
+        if self._others or end > len(self._rows):
+            images = self._images(x)
+            return None if images is None else [(image, None) for image in images]
+        self._at = end
+        self._known.append((x, self._rows[start:end]))
+        return self._rows[start:end]
+
+    def _images(self, x: Tensor) -> list[int] | None:
+        """The image of each row of ``x``; None if they cannot be told."""
+        count = 1 + max(image for image, _ in self._rows)
+        if count == 1:
+            return [0] * len(x)
+        known = [(own, row[0]) for batch, rows in self._known for own, row in zip(batch, rows, strict=False)]
+        found = [next((image for own, image in known if _same(one, own)), None) for one in x]
+        if None not in found:
+            return [image for image in found if image is not None]
+        if len(x) == len(self._rows):  # changed rows in the host's order
+            return [image for image, _ in self._rows]
+        return list(range(count)) if len(x) == count else None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other.to(one))
