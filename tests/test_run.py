@@ -549,3 +549,18 @@ def test_maps_that_cannot_be_read_are_a_problem_and_relate_nothing():
     assert "no token maps" in run.problems.pop()
     own = k_diffusion.sample_euler(lambda x, s: model(x, s.view(-1, 1, 1, 1)), x, sigmas, disable=True)
     assert torch.equal(out, own)
+
+
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_a_target_behind_what_the_model_reads_of_a_prompt_relates_nothing_and_is_named(timing):
+    """The stand-in reads 12 tokens. A map of zeros reached its mean, zero, everywhere."""
+    sigmas, x = uniform_sigmas(6), latent(2)
+    far = "a dog " + "so " * 12 + "cat"
+    with make_run(x, sigmas, model, prompts=[far, "a cat"], targets="cat", mask_timing=timing) as run:
+        run.sample(SAMPLERS["sample_euler"], x)
+    assert not any(levels[0].unique().numel() > 1 for levels in run.seen)
+    assert any(levels[1].unique().numel() > 1 for levels in run.seen)
+    lagging = [(levels[0] > level).any().item() for levels, level in zip(run.seen, sigmas, strict=False)]
+    assert any(lagging) == (timing == "lagged")  # by the step before the first map alone
+    [problem] = run.problems
+    assert '"cat" was not seen' in problem

@@ -87,20 +87,31 @@ class TargetMaps:
         self.targets, self._cells = targets, cells
         self.choice = Choice(targets, cells.device) if targets.automatic else None
         self._index = cache(partial(torch.tensor, device=cells.device))  # sent to the device once
+        self._context: int | None = None
 
     def weights(self, row: Row, step: int, context: int, tokens: int | None) -> Tensor:
         """How much each token of a row counts for each target, ``[context, T]``."""
         image, part = row
         assert part is not None
-        device = self._cells.device
-        if tokens is None or context % tokens:
-            return self.targets.weights(image, part, step, context, device)
+        copies = context // tokens if tokens and context % tokens == 0 else 1
+        own = context // copies
+        self._context = own if self._context is None else max(own, self._context)
+        weights = self.targets.weights(image, part, step, own, self._cells.device)
         # A token's attention is that to all its copies together.
-        return self.targets.weights(image, part, step, tokens, device).repeat(context // tokens, 1)
+        return weights if copies == 1 else weights.repeat(copies, 1)
 
     def present(self, step: int) -> Tensor:
-        """Bool ``[B, T]``: which targets each image's prompt holds at ``step``."""
-        return self.targets.present(step, self._cells.device)
+        """Bool ``[B, T]``: which targets the model has read in each image's prompt at ``step``."""
+        return self.targets.present(step, self._cells.device, self._context)
+
+    def unread(self, step: int) -> set[str]:
+        """The targets that stand in a prompt at ``step``, but where the model reads no more."""
+        return {
+            str(target)
+            for image in range(self._cells.images)
+            for target, where in zip(self.targets.targets, self.targets.found(image, step), strict=True)
+            if where.occurrences and not where.begins_within(self._context)
+        }
 
     def of(self, recorded: Recorded, step: int) -> Tensor:
         """The maps ``[B, T, h, w]`` of all images from those of the rows that were read."""
@@ -157,7 +168,12 @@ class _TargetMasks:
     def _for_choice(self, i: int) -> bool:
         return self._targets.choice is not None and i < EVALUATIONS
 
-    def _whether_read(self, recorded: Recorded) -> bool:
+    def _whether_read(self, recorded: Recorded, step: int) -> bool:
+        for name in self._targets.unread(step):
+            self.problems.add(
+                f'the model\'s attention to "{name:.80}" was not seen, as it reads no prompt as far as that, '
+                "so nothing was related to it"
+            )
         if not recorded.rows:
             self.problems.add(
                 "no token maps could be read (another extension changes the size inside the model?), "
@@ -167,7 +183,7 @@ class _TargetMasks:
 
     def _mask(self, recorded: Recorded, step: int) -> Mask:
         present = self._targets.present(step)
-        if not self._whether_read(recorded):
+        if not self._whether_read(recorded, step):
             return self.rule.none()
         maps = self._targets.of(recorded, step)
         self.maps, present = self._targets.of_chosen(maps, present)
@@ -235,7 +251,7 @@ class StaticMasks(_TargetMasks):
 
     def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
         """Nothing in the ordinary pass, whose maps are added up; then the mask."""
-        if recorded is not None and self._whether_read(recorded):
+        if recorded is not None and self._whether_read(recorded, step):
             maps, present = self._targets.of(recorded, step), self._targets.present(step)
             seen = maps * present[:, :, None, None]
             self._sum = seen if self._sum is None else self._sum + seen

@@ -49,13 +49,16 @@ class PromptTargets:
         state = self._state(image, step)
         return self._once(("found", *state), lambda: self._find(*state))
 
-    def present(self, step: int, device: torch.device | str = "cpu") -> Tensor:
+    def present(
+        self, step: int, device: torch.device | str = "cpu", context: int | None = None
+    ) -> Tensor:
         """Bool ``[B, T]``: whether the target stands in the image's prompt at ``step``.
 
+        With ``context`` only that many tokens of the prompt count: the host may cut it short.
         It is the same tensor as before where nothing has changed.
         """
         found = [self.found(image, step) for image in range(len(self.prompts))]
-        there = tuple(tuple(bool(where.occurrences) for where in image) for image in found)
+        there = tuple(tuple(where.begins_within(context) for where in image) for image in found)
 
         def make() -> Tensor:
             shape = len(self.prompts), len(self.targets)

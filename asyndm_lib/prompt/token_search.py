@@ -32,6 +32,12 @@ class Found:
 
     occurrences: tuple[tuple[int, tuple[int, ...]], ...]
 
+    def begins_within(self, context: int | None) -> bool:
+        """Whether any of its tokens is among the first ``context`` of a part; None for all."""
+        if context is None:
+            return bool(self.occurrences)
+        return any(position < context for _, positions in self.occurrences for position in positions)
+
     def positions(self, part: int) -> tuple[int, ...]:
         """All token positions in one ``AND`` part, the occurrences together."""
         return tuple(p for where, positions in self.occurrences if where == part for p in positions)
