@@ -141,3 +141,62 @@ def test_parameters_elsewhere_are_used_only_when_their_blocks_turn_comes():
     torch.testing.assert_close(with_map(unet, timesteps, index, given), expected, rtol=1e-5, atol=1e-5)
     for handle in handles:
         handle.remove()
+
+
+def _replaced(layer: nn.Linear, n: int) -> None:
+    layer.weight = nn.Parameter(layer.weight * 1.5, requires_grad=False)
+
+
+def _given_other_data(layer: nn.Linear, n: int) -> None:
+    layer.weight.data = layer.weight.data * 1.5
+
+
+def _changed_where_it_is_called(layer: nn.Linear, n: int) -> None:
+    """AUTOMATIC1111's LoRAs are put into a layer's weights when the layer is called."""
+    own, left = type(layer).forward, [1]
+
+    class Lazy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if left:
+                left.pop()
+                self.weight.mul_(1.5)
+            return own(self, x)
+
+    layer.__class__ = Lazy
+
+
+def _hooked(layer: nn.Linear, n: int) -> None:
+    layer.register_forward_hook(lambda module, args, output: output * (n + 2))
+
+
+def _exchanged(layer: nn.Linear, n: int) -> None:
+    own = type(layer).forward
+    layer.forward = lambda x: own(layer, x) * (n + 2)
+
+
+@pytest.mark.parametrize(
+    "change", [_replaced, _given_other_data, _changed_where_it_is_called, _hooked, _exchanged]
+)
+@pytest.mark.parametrize("where", ["a block", "the time embedding"])
+def test_what_was_made_ahead_does_not_outlive_a_change_of_the_layers(where, change):
+    """A LoRA extension changes weights, or acts beside them, from one step to the next."""
+    levels = torch.tensor([601.0, 750.25, 801.0, 998.5], dtype=torch.float64)
+    tables, made = [levels + 0.5 * step for step in range(4)], {}
+    for ahead in (True, False):
+        unet = tiny_unet()
+        given, index = inputs(unet), random_index(4)
+        layer = unet.input_blocks[1][0].emb_layers[1] if where == "a block" else unet.time_embed[0]
+        pixels, outs = FAMILY.timesteps(unet), []
+        pixels.attach()
+        for step, here in enumerate(tables):
+            if step in (1, 2):
+                for handle in list(layer._forward_hooks):
+                    del layer._forward_hooks[handle]
+                change(layer, step)
+            given["timesteps"] = torch.full((3,), here[0].item())
+            with torch.no_grad(), pixels.use(here, index, tables[step + 1 :] if ahead else ()):
+                outs.append(unet(**given))
+        pixels.detach()
+        made[ahead] = torch.stack(outs)
+    torch.testing.assert_close(made[True], made[False], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(made[True][0], made[True][1], atol=1e-2)

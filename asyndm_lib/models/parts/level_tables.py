@@ -42,13 +42,6 @@ class Block:
         if self.usual:
             self.activate, self.project = inner
 
-    def parameters(self) -> list[Tensor]:
-        """The parameters of a usual block's linear layer."""
-        inner = self.project
-        if inner._modules:
-            return list(inner.parameters())
-        return [p for p in inner._parameters.values() if p is not None]
-
 
 class Embeddings:
     """The time embeddings of one call: a row for each row of its batch, then the lagging levels.
@@ -82,10 +75,11 @@ class BlockTables:
 
     def __init__(self, time_embed: nn.Module, blocks: Sequence[Block]):
         self._blocks = [block for block in blocks if block.usual]
-        self._parameters = [p for block in self._blocks for p in block.parameters()]
-        self._time_parameters = list(time_embed.parameters())
-        # Of inference tensors nobody can tell whether they were written to.
-        self._watched = not any(p.is_inference() for p in [*self._parameters, *self._time_parameters])
+        self._layers = [block.project for block in self._blocks]
+        self._time_layers = [module for module in time_embed.modules() if not module._modules]
+        parameters = [*_parameters(self._layers), *_parameters(self._time_layers)]
+        # Nobody can tell whether inference tensors were written to.
+        self._watched = not any(p.is_inference() for p in parameters)
         self._chunks: dict[int, _Chunk] = {}  # by ``n``
         self._rows: dict[tuple, Tensor] = {}
         self._layouts: dict[tuple[Block, int], dict[Block, tuple[int, int]]] = {}
@@ -104,14 +98,14 @@ class BlockTables:
         later calls, if known. ``embed`` makes embeddings ``[L, E]`` of timesteps ``[L]``.
         """
         n = len(own)
-        chunk, state = self._chunks.get(n), _state(self._time_parameters) if self._watched else None
+        chunk, state = self._chunks.get(n), _state(self._time_layers) if self._watched else None
         if chunk is not None and (chunk.state != state or chunk.levels.dtype != own.dtype):
             chunk = None
         if chunk is None or id(timesteps) not in chunk.starts:
             if chunk is None or chunk.served == chunk.last:
                 self._chunks.pop(n, None)  # two of them at once would be the most memory that a run takes
             tables = [timesteps]
-            for table in coming if self._watched else ():
+            for table in coming if state is not None else ():
                 if sum(map(len, tables)) + len(table) + n * (len(tables) + 1) > AHEAD:
                     break
                 tables.append(table)
@@ -134,11 +128,12 @@ class BlockTables:
             of.emb, of.activated, of.channels = emb, block.activate(emb), {}
         if of.table is None or of.activated is None or block not in of.channels:
             assert of.activated is not None
-            state = _state(self._parameters) if self._watched else None
-            blocks = self._together(block, emb, of, state)
+            blocks = self._together(block, emb, of, self._state())
             own = [b.project(of.activated) for b in blocks]
+            # Asked anew: a LoRA may be put into a layer's weights where the layer is called.
+            state = self._state()
             ahead = of.chunk is self._chunks.get(of.n) and of.label is None and len(blocks) > 1
-            projected = self._ahead(blocks, of.chunk, state) if ahead else None
+            projected = self._ahead(blocks, of.chunk, state) if ahead and state is not None else None
             if projected is not None and projected.dtype == own[0].dtype:
                 of.table = projected[of.rows]
                 # The batch's rows have just what the UNet itself would get, in the place that is
@@ -174,11 +169,14 @@ class BlockTables:
             self._layouts[key] = dict(zip(blocks, pairwise(ends), strict=True))
         return self._layouts[key]
 
+    def _state(self) -> tuple | None:
+        return _state(self._layers) if self._watched else None
+
     def _together(self, block: Block, emb: Tensor, of: Embeddings, state: object) -> list[Block]:
         if of.chunk.projected is not None and of.chunk.projected_state == state:
             return self._blocks
         # Parameters elsewhere are moved to the device when their block's turn comes.
-        here = len(of) <= TOGETHER and {p.device for p in self._parameters} == {emb.device}
+        here = len(of) <= TOGETHER and {p.device for p in _parameters(self._layers)} == {emb.device}
         return self._blocks if here else [block]
 
     def _ahead(self, blocks: Sequence[Block], chunk: _Chunk, state: object) -> Tensor:
@@ -210,6 +208,24 @@ class _Chunk:
         self.projected_state: object = None
 
 
-def _state(parameters: Sequence[Tensor]) -> tuple:
-    """Something that changes whenever one of ``parameters`` is written to or exchanged."""
-    return torch.is_inference_mode_enabled(), list(map(Tensor.data_ptr, parameters)), [p._version for p in parameters]
+def _parameters(layers: Sequence[nn.Module]) -> list[Tensor]:
+    """The present parameters of ``layers``, which anybody may exchange."""
+    found: list[Tensor] = []
+    for layer in layers:
+        inner = layer.parameters() if layer._modules else layer._parameters.values()
+        found += [parameter for parameter in inner if parameter is not None]
+    return found
+
+
+def _state(layers: Sequence[nn.Module]) -> tuple | None:
+    """Something that changes whenever what ``layers`` compute may change.
+
+    It is None where they are hooked or have another ``forward``: what those do in a later step
+    nobody knows.
+    """
+    for layer in layers:
+        if layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__:
+            return None
+    parameters = _parameters(layers)
+    versions = [p._version for p in parameters]
+    return torch.is_inference_mode_enabled(), list(map(Tensor.data_ptr, parameters)), versions
