@@ -19,6 +19,7 @@ from asyndm_lib.masks.source import FixedMask
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.run.host import Descent, Host
+from asyndm_lib.run.model_call import Told
 from asyndm_lib.run.run import Run
 from asyndm_lib.samplers.table import SAMPLERS
 from asyndm_lib.settings.settings import Settings
@@ -214,3 +215,42 @@ def test_a_refiner_with_other_cells_is_unsupported():
         with host.start() as run, pytest.raises(Unsupported, match="refiner"):
             run.move(other, None)
     assert hooks_on(host.model) == hooks_on(other) == 0
+
+
+@pytest.mark.parametrize("timestep", [False, True], ids=["of the sigma", "of the timestep"])
+def test_a_factor_on_the_level_that_the_model_is_told_holds_for_every_cell(timestep):
+    """As Detail Daemon does: each row by a factor of its own, cells that lag as the others."""
+    host, factor = ToyHost(2), torch.tensor([0.9, 1.0, 1.2, 0.9])
+    seen = []
+    with host.start(mask_timing="fresh") as run:
+        steps = iter(run)
+        step = next(steps)
+        step.predict(host.x)
+        step.advance()
+        step = next(steps)
+        levels = step.sigma.map
+        assert len(levels.unique()) > 1
+        names = [(image, part) for part in (0, None) for image in range(2)]
+        x = torch.randn(4, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(7))
+        own = step.sigma.scalar.to(x)
+        t = LEVELS.sigma_to_t(own.double()).float()
+        told = t * factor if timestep else LEVELS.sigma_to_t((own * factor).double()).float()
+
+        def predict(x_: Tensor, sigma: Tensor) -> Tensor:
+            with run.rows(names, told=Told(factor, timestep)) as here:
+                seen.append((host.model(x, told, host.context), here.sigma))
+            return x_
+
+        run.host.predict = predict
+        step.predict(host.x)
+    (out, sigmas), *_ = seen
+    assert hooks_on(host.model) == 0
+    for row, (image, _) in enumerate(names):
+        scale = 1.0 if timestep else factor[row]
+        torch.testing.assert_close(sigmas[row], levels[image] * scale, rtol=1e-6, atol=0)
+        for level in levels[image].unique():
+            here = (levels[image] == level).expand(4, -1, -1)
+            at = LEVELS.sigma_to_t(level.double())
+            at = at * factor[row] if timestep else LEVELS.sigma_to_t((level * factor[row]).double())
+            alone = host.model(x[row : row + 1], at.float()[None], host.context[row : row + 1])[0]
+            torch.testing.assert_close(out[row][here], alone[here], rtol=1e-4, atol=1e-5)

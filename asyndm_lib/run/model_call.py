@@ -17,6 +17,7 @@ from ..errors import Unsupported
 from ..masks.source import MaskSource
 from ..models.family import Recorded, Row, TokenMaps
 from .host import Host
+from .walk import Walk
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,30 @@ class Rows:
     lagging: Tensor
 
 
+@dataclass(frozen=True)
+class Told:
+    """What another extension did to the noise level that the model is told of each row.
+
+    ``factor`` ``[n]`` is of the sigma, or of the timestep where ``timestep`` is set.
+    """
+
+    factor: Tensor
+    timestep: bool = False
+
+
 @dataclass
 class _Evaluation:
     """One evaluation of the host's denoiser, in which it may call the model several times.
 
-    ``coming()`` gives the timesteps of later evaluations. ``reading`` is whether token maps are
-    read; ``read`` holds the rows that have been. ``entered`` is whether the model was called.
+    ``coming()`` gives the timesteps of later evaluations, ``timesteps(sigmas)`` those of any
+    levels. ``reading`` is whether token maps are read; ``read`` holds the rows that have been.
+    ``entered`` is whether the model was called.
     """
 
     sigma: SigmaMap
     lagging: Tensor
     coming: Callable[[], Iterable[Tensor]]
+    timesteps: Callable[[Tensor], Tensor]
     reading: bool
     read: set[Row] = field(default_factory=set)
     entered: bool = False
@@ -89,16 +103,17 @@ class ModelCall:
         self._observe(model)
         self.attach()
 
-    def predict(
-        self, x: Tensor, sigma: SigmaMap, lagging: Tensor, coming: Callable[[], Iterable[Tensor]], read: bool
-    ) -> Tensor:
+    def predict(self, x: Tensor, sigma: SigmaMap, walk: Walk, read: bool) -> Tensor:
         """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in
-        ``sigma``.
+        ``sigma``, whose timesteps are known.
 
-        ``lagging`` are the pixels off the host's clock. ``coming()`` gives the timesteps of later
-        evaluations. ``read`` is whether token maps are to be read.
+        ``walk`` has the step's clock. ``read`` is whether token maps are to be read.
         """
-        self._evaluation = evaluation = _Evaluation(sigma, lagging, coming, read)
+        timesteps = sigma.timesteps
+        assert timesteps is not None
+        self._evaluation = evaluation = _Evaluation(
+            sigma, walk.lagging, lambda: walk.coming(timesteps), walk.timesteps, read
+        )
         try:
             prediction = self._host.predict(x, sigma.scalar)
         finally:
@@ -117,11 +132,14 @@ class ModelCall:
         return None if evaluation is None else Rows(evaluation.sigma.map, evaluation.lagging)
 
     @contextmanager
-    def rows(self, rows: Sequence[Row], tokens: int | None = None) -> Iterator[Rows | None]:
+    def rows(
+        self, rows: Sequence[Row], tokens: int | None = None, told: Told | None = None
+    ) -> Iterator[Rows | None]:
         """Entered by the host around a call of the model with ``rows``.
 
-        ``tokens`` is the length of the prompts' own context, where the host may repeat it. Outside
-        an evaluation (somebody else calls the model) it does nothing and gives None.
+        ``tokens`` is the length of the prompts' own context, where the host may repeat it. What
+        another extension changed in the noise levels that the model is ``told`` holds for every
+        cell. Outside an evaluation (somebody else calls the model) it does nothing and gives None.
         """
         evaluation = self._evaluation
         if evaluation is None:
@@ -129,12 +147,15 @@ class ModelCall:
             return
         evaluation.entered = True
         images = [image for image, _ in rows]
-        index = self._of(images, evaluation.sigma.index)
-        timesteps = evaluation.sigma.timesteps
+        index, sigma = self._of(images, evaluation.sigma.index), self._of(images, evaluation.sigma.map)
+        timesteps, coming = evaluation.sigma.timesteps, evaluation.coming()
         assert timesteps is not None
-        at_levels = self._timesteps.use(timesteps, index, evaluation.coming())
+        if told is not None:
+            timesteps, index, sigma = _retold(evaluation, timesteps, index, sigma, told)
+            coming = ()
+        at_levels = self._timesteps.use(timesteps, index, coming)
         with at_levels, self._recording(evaluation, rows, tokens):
-            yield Rows(self._of(images, evaluation.sigma.map), self._of(images, evaluation.lagging))
+            yield Rows(sigma, self._of(images, evaluation.lagging))
 
     def _recording(
         self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None
@@ -160,3 +181,28 @@ class ModelCall:
         if len(map) == 1:
             return map.expand(len(images), -1, -1, -1)
         return map[self._images(tuple(images))]
+
+
+def _retold(
+    evaluation: _Evaluation, timesteps: Tensor, index: Tensor, sigma: Tensor, told: Told
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The timesteps ``[L]``, index ``[n, 1, h, w]`` and sigmas ``[n, 1, H, W]`` of one call's rows,
+    each row's by its factor.
+
+    The first timestep stays: it is that of cells on the host's clock, which have what the model
+    itself was told.
+    """
+    tables, first, retold = [timesteps[:1]], 0, torch.zeros_like(index)
+    for factor in told.factor.unique():
+        if told.timestep:
+            own = timesteps[1:] * factor.to(timesteps)
+        else:
+            levels = evaluation.sigma.levels
+            own = evaluation.timesteps(levels[1:] * factor.to(levels)).to(timesteps)
+        here = (told.factor == factor).view(-1, 1, 1, 1) & (index > 0)
+        retold = torch.where(here, index + first, retold)
+        tables.append(own)
+        first += len(own)
+    if not told.timestep:
+        sigma = sigma * told.factor.to(sigma).view(-1, 1, 1, 1)
+    return torch.cat(tables), retold, sigma

@@ -22,7 +22,7 @@ from ..models.family import Row
 from ..prompt.prompt_targets import PromptTargets
 from ..settings.settings import Settings
 from .host import Descent, Host
-from .model_call import ModelCall, Rows
+from .model_call import ModelCall, Rows, Told
 from .step import REMEMBERED, Observer, Seen, Step
 from .walk import Walk
 
@@ -170,20 +170,20 @@ class Run:
         """
         return self.call.evaluating
 
-    def rows(self, rows: Sequence[Row], tokens: int | None = None) -> AbstractContextManager[Rows | None]:
+    def rows(
+        self, rows: Sequence[Row], tokens: int | None = None, told: Told | None = None
+    ) -> AbstractContextManager[Rows | None]:
         """Entered by the host around every call of the model; see
         :meth:`model_call.ModelCall.rows`.
         """
-        return self.call.rows(rows, tokens)
+        return self.call.rows(rows, tokens, told)
 
     def predict(self, x: Tensor, sigma: SigmaMap) -> Tensor:
         """The host's guided prediction with every cell at its noise level in ``sigma``."""
-        walk, timesteps = self._walk, sigma.timesteps
-        if timesteps is None:
-            timesteps = walk.timesteps(sigma.levels)
-            sigma = replace(sigma, timesteps=timesteps)
+        if sigma.timesteps is None:
+            sigma = replace(sigma, timesteps=self._walk.timesteps(sigma.levels))
         read, self._reads = self._reads, False  # a step's token maps are those of its first evaluation
-        return self.call.predict(x, sigma, walk.lagging, lambda: walk.coming(timesteps), read)
+        return self.call.predict(x, sigma, self._walk, read)
 
     def between(
         self, level: Callable[[Tensor, Tensor], Tensor], now: SigmaMap, to: SigmaMap

@@ -77,6 +77,7 @@ NEIGHBOURS = {
     "neutral prompt": Neighbour("stand-in neutral prompt", request=AND, changed=AND_PERP),
     "Kohya hires fix": Neighbour("stand-in kohya hires", (True, False)),
     "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
+    "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
     "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),

@@ -16,7 +16,7 @@ from ...clock.schedule import alpha, on
 from ...models.family import Row
 from ...models.parts.patching import replaced
 from ...run.host import Host
-from ...run.model_call import Rows
+from ...run.model_call import Rows, Told
 from ...run.run import Run
 from ...samplers.table import SAMPLERS
 from ...samplers.timesteps import denoised_of
@@ -57,7 +57,8 @@ class Call:
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows.begin()
-            return model(x, levels.input(sigma), **self._extra_args)
+            self._told = levels.input(sigma)
+            return model(x, self._told, **self._extra_args)
 
         self.host = Host(
             model=shared.sd_model.model.diffusion_model,
@@ -84,17 +85,40 @@ class Call:
             original()
             check_model(shared.sd_model)
             run.move(shared.sd_model.model.diffusion_model, self._read_targets())
-            denoising.enter_context(_denoising(model.inner_model, run, self._rows))
+            denoising.enter_context(self._denoising(run))
 
         with ExitStack() as stack:
             stack.callback(denoising.close)
-            denoising.enter_context(_denoising(model.inner_model, run, self._rows))
+            denoising.enter_context(self._denoising(run))
             stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
             if self._previews_noise:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
                 stack.enter_context(replaced(model, "get_pred_x0", preview))
             stack.enter_context(blending(self._p.scripts, run, self._unit))
             stack.enter_context(_callbacks(self._rows))
+            yield
+
+
+    @contextmanager
+    def _denoising(self, run: Run) -> Iterator[None]:
+        denoiser, slices = self._model.inner_model, self._rows
+        original = denoiser.forward
+
+        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+            rows = slices.of(input) if run.evaluating else ()
+            if rows is None:
+                run.report(UNKNOWN)
+                return original(input, sigma, **kwargs)
+            told = Told(sigma / self._told[0], self._previews_noise) if slices.retold else None
+            with (
+                run.rows(rows, told=told) as here,
+                scalings(denoiser, here),
+                _velocity(denoiser, here),
+                _lcm(denoiser, here),
+            ):
+                return original(input, sigma, **kwargs)
+
+        with replaced(denoiser, "forward", forward):
             yield
 
 
@@ -112,34 +136,31 @@ def _rows(cond: Any, model: Any) -> list[Row]:
 
 
 @contextmanager
-def _denoising(denoiser: Any, run: Run, slices: RowSlices) -> Iterator[None]:
-    original = denoiser.forward
-
-    def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        rows = slices.of(input) if run.evaluating else ()
-        if rows is None:
-            run.report(UNKNOWN)
-            return original(input, sigma, **kwargs)
-        with run.rows(rows) as here, scalings(denoiser, here), _velocity(denoiser, here), _lcm(denoiser, here):
-            return original(input, sigma, **kwargs)
-
-    with replaced(denoiser, "forward", forward):
-        yield
-
-
-@contextmanager
 def _callbacks(slices: RowSlices) -> Iterator[None]:
-    """Model calls that other extensions make in the host's callbacks are known as theirs."""
+    """What other extensions do in the host's callbacks is known as theirs.
 
-    def entered(original: Callable[[Any], None], whole: bool, params: Any) -> None:
-        with slices.others(params.x if whole else None):
+    They may call the model, and change the noise levels that it is told.
+    """
+
+    before = sd_samplers_cfg_denoiser.cfg_denoiser_callback
+
+    def cfg_denoiser_callback(params: Any) -> None:
+        told = params.sigma
+        # Inference tensors do not count how often they are written to.
+        own = told.clone() if told.is_inference() else told._version
+        with slices.others(params.x):
+            before(params)
+        written = not torch.equal(own, told) if told.is_inference() else told._version != own
+        slices.retold = written or params.sigma is not told
+
+    def entered(original: Callable[[Any], None], params: Any) -> None:
+        with slices.others():
             original(params)
 
     with ExitStack() as stack:
-        for name in ("cfg_denoiser_callback", "cfg_denoised_callback", "cfg_after_cfg_callback"):
-            original = getattr(sd_samplers_cfg_denoiser, name)
-            # Only before its own calls has the host the whole batch as its model will get it.
-            callback = functools.partial(entered, original, name == "cfg_denoiser_callback")
+        stack.enter_context(replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback", cfg_denoiser_callback))
+        for name in ("cfg_denoised_callback", "cfg_after_cfg_callback"):
+            callback = functools.partial(entered, getattr(sd_samplers_cfg_denoiser, name))
             stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
         yield
 

@@ -19,16 +19,18 @@ class RowSlices:
     """Which rows each call of the model holds.
 
     The host's own calls are known by their order, somebody else's by what they hold. ``rows`` are
-    those of the host's whole batch.
+    those of the host's whole batch. ``retold`` is whether another extension has changed the noise
+    levels that the model is told.
     """
 
     def __init__(self, rows: Sequence[Row]):
         self._rows, self._at, self._others = rows, 0, False
+        self.retold = False
         self._known: list[tuple[Tensor, Sequence[Row]]] = []
 
     def begin(self) -> None:
         """A new evaluation, whose first call holds the first rows."""
-        self._at = 0
+        self._at, self.retold = 0, False
         self._known.clear()
 
     @contextmanager
