@@ -1,7 +1,8 @@
 """The WebUI's own samplers on one sequence of sigmas, written from their papers: what k-diffusion
 does not have.
 
-``model(x, sigma)`` is the guided prediction, ``noise(x)`` the next random numbers.
+``model(x, sigma)`` is the guided prediction, ``noise(x)`` the next random numbers. ``callback``
+takes k-diffusion's dictionary where the host's function calls it, and may write into its tensors.
 """
 
 from __future__ import annotations
@@ -16,16 +17,35 @@ from torch import Tensor
 
 Model = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
+Callback = Callable[[dict], None]
 
 
-def restart(model: Model, x: Tensor, descents: Sequence[Tensor], noise: Noise, s_noise: float = 1.0) -> Tensor:
+def silent(state: dict) -> None:
+    """The callback of nobody."""
+
+
+def told(x: Tensor, denoised: Tensor | None, sigma: Tensor | float = 0) -> dict:
+    return {"x": x, "denoised": denoised, "sigma": sigma}
+
+
+
+def restart(
+    model: Model,
+    x: Tensor,
+    descents: Sequence[Tensor],
+    noise: Noise,
+    s_noise: float = 1.0,
+    callback: Callback = silent,
+) -> Tensor:
     """Heun's steps down every descent, noise up between them (Xu et al. 2023, algorithm 1)."""
     end = None
     for sigmas in descents:
         if end is not None and end < sigmas[0]:
             x = x + noise(x) * s_noise * (sigmas[0] ** 2 - end**2) ** 0.5
         for sigma, to in pairwise(sigmas):
-            slope = (x - model(x, sigma)) / sigma
+            picture = model(x, sigma)
+            slope = (x - picture) / sigma
+            callback(told(x, picture, sigma))
             ahead = x + slope * (to - sigma)
             if to > 0:
                 slope = (slope + (ahead - model(ahead, to)) / to) / 2
@@ -34,9 +54,11 @@ def restart(model: Model, x: Tensor, descents: Sequence[Tensor], noise: Noise, s
     return x
 
 
-def lcm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+def lcm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     for sigma, to in pairwise(sigmas):
-        x = model(x, sigma)
+        picture = model(x, sigma)
+        callback(told(x, picture, sigma))
+        x = picture
         if to > 0:
             x = x + to * noise(x)
     return x
@@ -52,6 +74,7 @@ def heunpp2(
     s_tmin: float = 0.0,
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
+    callback: Callback = silent,
 ) -> Tensor:
     """Heun++ as Carzit wrote it. ``ahead`` holds the levels that it then believed the second next
     to be."""
@@ -61,7 +84,9 @@ def heunpp2(
         gamma = min(s_churn / n, 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
         added, hat = noise(x) * s_noise, sigma * (gamma + 1)
         x = x + added * (hat**2 - sigma**2) ** 0.5 if gamma > 0 else x
-        slope = (x - model(x, hat)) / hat
+        picture = model(x, hat)
+        slope = (x - picture) / hat
+        callback(told(x, picture, sigma))
         if i < n - 1:
             x_2 = x + slope * (to - hat)
             slope_2 = (x_2 - model(x_2, to)) / to
@@ -81,22 +106,28 @@ def heunpp2(
 _ADAMS_BASHFORTH = {1: (1.0,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
-def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    """The iPNDM of Zhang and Chen (2023), eq. 40 on."""
+def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
+    """The iPNDM of Zhang and Chen (2023), eq. 40 on. The callback is shown the first latent in
+    every step, as in Forge."""
     past: list[Tensor] = []
+    first = x
     for sigma, to in pairwise(sigmas):
-        past = [(x - model(x, sigma)) / sigma, *past[:3]]
+        picture = model(x, sigma)
+        callback(told(first, picture, sigma))
+        past = [(x - picture) / sigma, *past[:3]]
         x = x + (to - sigma) * sum(w * d for w, d in zip(_ADAMS_BASHFORTH[len(past)], past, strict=True))
     return x
 
 
-def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The iPNDM-v of diff-sampler, by differences of the slopes. The oldest has a weight of that
     code's own."""
     past: list[Tensor] = []
-    s = sigmas
+    s, first = sigmas, x
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
-        past = [(x - model(x, sigma)) / sigma, *past[:3]]
+        picture = model(x, sigma)
+        callback(told(first, picture, sigma))
+        past = [(x - picture) / sigma, *past[:3]]
         h = to - sigma
         if i == 0 or s[i - 1] == sigma:
             x = x + h * past[0]
@@ -120,7 +151,7 @@ def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     return x
 
 
-def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The DEIS of Zhang and Chen (2023), eq. 14 and 15 (tAB) of order 2, in the time of EDM's VP
     process (Karras et al. 2022)."""
     low, high, start = np.log(0.002**2 + 1), np.log(80.0**2 + 1), 1e-3
@@ -131,8 +162,11 @@ def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
         return (np.sqrt(beta_min**2 + 2 * beta_d * np.log(sigma**2 + 1)) - beta_min) / beta_d
 
     past: list[Tensor] = []
+    first = x
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
-        past = [(x - model(x, sigma)) / sigma, *past[:2]]
+        picture = model(x, sigma)
+        callback(told(first, picture, sigma))
+        past = [(x - picture) / sigma, *past[:2]]
         levels = [level.double().item() for level in sigmas[max(i - 2, 0) : i + 1].flip(0)]
         if i == 0 or to == 0 or len(set(levels)) < len(levels):
             x = x + (to - sigma) * past[0]
@@ -149,13 +183,15 @@ def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     return x
 
 
-def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The DDPM of Ho et al. (2020), algorithm 2, from any level to any other. ``x`` is the picture
     and its noise."""
     for sigma, to in pairwise(sigmas):
         a, a_next = 1 / (1 + sigma**2), 1 / (1 + to**2)
         alpha = a / a_next
-        eps = (x - model(x, sigma)) / sigma
+        picture = model(x, sigma)
+        callback(told(x, picture, sigma))
+        eps = (x - picture) / sigma
         x = (x * a.sqrt() - (1 - alpha) / (1 - a).sqrt() * eps) / alpha.sqrt()
         if to > 0:
             x = x + ((1 - alpha) * (1 - a_next) / (1 - a)).sqrt() * noise(x)
@@ -164,7 +200,13 @@ def ddpm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
 
 def ddim(
-    model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 0.0, unconditional: Callable | None = None
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    eta: float = 0.0,
+    unconditional: Callable | None = None,
+    callback: Callback = silent,
 ) -> Tensor:
     """The DDIM of Song et al. (2021), eq. 12. With ``unconditional`` it is CFG++ (Chung et al.
     2024, algorithm 2)."""
@@ -175,30 +217,32 @@ def ddim(
         std = eta * ((1 - a_next) / (1 - a)).sqrt() * (1 - a / a_next).sqrt()
         again = eps if unconditional is None else unconditional(x, eps)
         x = a_next.sqrt() * picture + (1 - a_next - std**2).sqrt() * again + std * noise(x)
+        callback(told(x, picture))
     return x
 
 
-def plms(model: Model, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+def plms(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The PLMS of Liu et al. (2022), eq. 11 and 12. The first step is a second-order one."""
     alphas = 1 / (1 + sigmas**2)
 
-    def transfer(x: Tensor, eps: Tensor, i: int) -> Tensor:
+    def transfer(x: Tensor, eps: Tensor, i: int) -> tuple[Tensor, Tensor]:
         picture = (x - (1 - alphas[i]).sqrt() * eps) / alphas[i].sqrt()
-        return alphas[i + 1].sqrt() * picture + (1 - alphas[i + 1]).sqrt() * eps
+        return alphas[i + 1].sqrt() * picture + (1 - alphas[i + 1]).sqrt() * eps, picture
 
     past: list[Tensor] = []
     for i, sigma in enumerate(sigmas[:-1]):
         eps = model(x, sigma)
         past = [*past, eps]
         if i == 0:
-            eps = (eps + model(transfer(x, eps, 0), sigmas[1])) / 2
+            eps = (eps + model(transfer(x, eps, 0)[0], sigmas[1])) / 2
         elif i == 1:
             eps = (3 * past[1] - past[0]) / 2
         elif i == 2:
             eps = (23 * past[2] - 16 * past[1] + 5 * past[0]) / 12
         else:
             eps = (55 * past[-1] - 59 * past[-2] + 37 * past[-3] - 9 * past[-4]) / 24
-        x = transfer(x, eps, i)
+        x, picture = transfer(x, eps, i)
+        callback(told(x, picture))
     return x
 
 
@@ -210,8 +254,11 @@ def unipc(
     order: int = 3,
     variant: str = "bh1",
     lower_order_final: bool = True,
+    callback: Callback = silent,
+    tells_first: bool = False,
 ) -> Tensor:
-    """The UniPC of Zhao et al. (2023), algorithms 5 to 8 (data prediction)."""
+    """The UniPC of Zhao et al. (2023), algorithms 5 to 8 (data prediction). ``tells_first``:
+    whether the callback hears of every evaluation, as in Forge Neo, not of every update."""
     n = len(sigmas) - 1
     sigma = sigmas.double().numpy()
     scale = 1 / np.sqrt(1 + sigma**2)
@@ -260,11 +307,17 @@ def unipc(
         return base - scale[goal] * b_h * combined(weights, slopes)
 
     pictures: list[Tensor] = [picture(x, 0)]
+    if tells_first:
+        callback(told(x, pictures[0]))
     for goal in range(1, n + 1):
         p = min(order, goal) if goal < order or not lower_order_final else min(order, n + 1 - goal)
         ahead = update(x, goal, p, None)
         if goal == n:
+            callback(told(ahead, pictures[-1] if tells_first else None))
             return ahead
-        pictures.append(picture(ahead, goal))
-        x = update(x, goal, p, pictures[goal])
+        newest = picture(ahead, goal)
+        x = update(x, goal, p, newest)
+        if not tells_first or goal < n - 1:
+            callback(told(x, newest))
+        pictures.append(newest)
     return x

@@ -13,7 +13,7 @@ import scalar_neo_samplers as scalar
 import scalar_samplers
 import torch
 from stand_ins import Noise, make_run, uniform_sigmas
-from test_samplers import CHURN, PRECISIONS, SETTINGS, denoise, latent, unconditional
+from test_samplers import CHURN, PRECISIONS, SETTINGS, denoise, latent, unconditional, write_into
 from torch import Tensor
 
 from asyndm_lib.clock.schedule import Schedule
@@ -90,25 +90,26 @@ SCALAR = {
 }
 
 
-def on_scalars(case: Case, x: Tensor, sigmas: Tensor) -> Tensor:
+def on_scalars(case: Case, x: Tensor, sigmas: Tensor, callback=scalar_samplers.silent) -> Tensor:
     """The paper's sampler over ``sigmas``, with the numbers that :class:`Noise` draws."""
     drawn, options = Noise(), dict(case.options)
     if case.name in OF_TWO_KINDS:
         own = OF_TWO_KINDS[case.name][case.flow]
-        return own(denoise, x, sigmas, _scaled(drawn, options), **options)
+        return own(denoise, x, sigmas, _scaled(drawn, options), **options, callback=callback)
     if case.name in SCALAR:
         if case.name not in ("sample_Kohaku_LoNyu_Yog", "sample_er_sde"):
             drawn.like = _scaled(drawn, options)
         if case.flow and "flow" in case.takes:
             options["flow"] = True
-        return SCALAR[case.name](denoise, x, sigmas, drawn.like, **options)
+        return SCALAR[case.name](denoise, x, sigmas, drawn.like, **options, callback=callback)
 
-    def k_diffusion(model, x: Tensor, sigmas: Tensor) -> Tensor:
+    def k_diffusion(model, x: Tensor, sigmas: Tensor, callback) -> Tensor:
         model_of_rows = lambda x, sigma: model(x, sigma.view(-1, 1, 1, 1))  # noqa: E731
         own = getattr(k, case.name)
-        return own(model_of_rows, x, sigmas, disable=True, noise_sampler=lambda *_: drawn.like(x), **options)
+        noise_sampler = lambda *_: drawn.like(x)  # noqa: E731
+        return own(model_of_rows, x, sigmas, disable=True, callback=callback, noise_sampler=noise_sampler, **options)
 
-    return scalar.in_signal_scale(denoise, x, sigmas, k_diffusion, case.flow)
+    return scalar.in_signal_scale(denoise, x, sigmas, k_diffusion, case.flow, callback)
 
 
 def _scaled(drawn: Noise, options: dict):
@@ -156,6 +157,20 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
     for sequence in sequences:
         mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
         own = on_scalars(case, x, torch.cat([sequence, sigmas[-1:]]))
+        torch.testing.assert_close(out[mask], own[mask], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("targets", ["cat, dog", "bird"])
+def test_what_a_callback_writes_counts_as_in_the_host(name, targets):
+    case = CASES[name]
+    sigmas = case.sigmas(7, torch.float64)
+    x = start(case, (1, 6, 8), torch.float64, sigmas)
+    out, maps = on_maps(case, x.clone(), sigmas, targets=targets, callback=write_into)
+    tolerance = 1e-6 if case.name == "sample_er_sde" else 1e-10 * case.loose
+    for sequence in torch.unique(maps.flatten(1).T, dim=0):
+        mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
+        own = on_scalars(case, x.clone(), torch.cat([sequence, sigmas[-1:]]), write_into)
         torch.testing.assert_close(out[mask], own[mask], rtol=tolerance, atol=tolerance)
 
 

@@ -137,6 +137,13 @@ def unconditional(x: Tensor, prediction: Tensor) -> Tensor:
     return 0.8 * prediction + 0.1 * torch.cos(x)
 
 
+def write_into(state: dict) -> None:
+    """A callback that changes the tensors that it is shown, as ReSharpen and Vectorscope CC do."""
+    state["x"].mul_(1.01).add_(0.1)
+    if state["denoised"] is not None:
+        state["denoised"].mul_(0.9)
+
+
 def latent(size: tuple, dtype: torch.dtype, scale: Tensor | float = 1.0) -> Tensor:
     batch, height, width = size
     random = torch.Generator().manual_seed(5)
@@ -183,6 +190,18 @@ def on_maps(
     return out, torch.stack([*run.seen, *run.glimpsed])
 
 
+def of_one_sequence(
+    sequence: Tensor, maps: Tensor, ways: list[Tensor], options: dict
+) -> tuple[Tensor, list[Tensor], dict]:
+    """Which pixels have this ``sequence`` of sigmas, its descents, and their options."""
+    mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0)
+    *own, ahead = sequence.split([*(len(way) - 1 for way in ways), len(maps) - sum(len(way) - 1 for way in ways)])
+    own = [torch.cat([levels, way[-1:]]) for levels, way in zip(own, ways, strict=True)]
+    # A pixel's own t are those of its own sigmas.
+    kept = {key: value for key, value in options.items() if key != "times"}
+    return mask, own, {**kept, "ahead": ahead} if len(ahead) else kept
+
+
 @pytest.fixture
 def hosts_own(monkeypatch):
     """The host's own sampler, with the numbers that :class:`Noise` draws."""
@@ -194,6 +213,7 @@ def hosts_own(monkeypatch):
             given = ways if case.name == "restart_sampler" else ways[0]
             kept = {key: value for key, value in case.options.items() if key != "restart_list"}
             kept |= {"ahead": options["ahead"]} if "ahead" in options else {}
+            more |= {"callback": callback} if callback else {}
             return SCALAR[case.name](denoise, x, given, noise.like, **kept, **more)
 
         class Torch:
@@ -228,13 +248,27 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
     sequences = torch.unique(maps.flatten(1).T, dim=0)
     assert len(sequences) > 1 or settings == "whole", "every pixel had the same sigmas"
     for sequence in sequences:
-        mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
-        *own, ahead = sequence.split([*(len(way) - 1 for way in ways), len(maps) - sum(len(way) - 1 for way in ways)])
-        own = [torch.cat([levels, way[-1:]]) for levels, way in zip(own, ways, strict=True)]
-        # A pixel's own t are those of its own sigmas.
-        kept = {key: value for key, value in options.items() if key != "times"}
-        scalar = hosts_own(case, x, own, {**kept, "ahead": ahead} if len(ahead) else kept)
+        mask, own, kept = of_one_sequence(sequence, maps, ways, options)
+        mask = mask.expand_as(x)
+        scalar = hosts_own(case, x, own, kept)
         torch.testing.assert_close(out[mask], scalar[mask], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_callback_writes_counts_as_in_the_host_pixel_by_pixel(name, hosts_own):
+    case = CASES[name]
+    ways, options = ways_down(case, 7, torch.float64)
+    x = latent((1, 6, 8), torch.float64, 1.0 if case.scaled else ways[0][0])
+    out, maps = on_maps(case, x.clone(), ways, options, targets="cat, dog", callback=write_into)
+    unedited, _ = on_maps(case, x.clone(), ways, options, targets="cat, dog")
+    assert (out - unedited).abs().max() > 0.01
+    sequences = torch.unique(maps.flatten(1).T, dim=0)
+    assert len(sequences) > 1
+    for sequence in sequences:
+        mask, own, kept = of_one_sequence(sequence, maps, ways, options)
+        mask = mask.expand_as(x)
+        scalar = hosts_own(case, x.clone(), own, kept, write_into)
+        torch.testing.assert_close(out[mask], scalar[mask], rtol=1e-10 * case.loose, atol=1e-10 * case.loose)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -309,6 +343,31 @@ def test_without_related_pixels_it_is_the_hosts_own_to_the_bit(name, dtype, step
         # DPM-Solver counts from its noise, and has more to tell.
         torch.testing.assert_close(our.pop("denoised"), their.pop("denoised"), rtol=1e-6, atol=1e-5)
         assert all(torch.equal(torch.as_tensor(our[key]), torch.as_tensor(their[key])) for key in our)
+
+
+@pytest.mark.parametrize("name", K_DIFFUSION)
+@pytest.mark.parametrize("settings", [{"targets": "bird"}, {"whole_picture": True, "concavity": 0.0}], ids=str)
+def test_what_a_callback_writes_counts_as_in_the_host_to_the_bit(name, settings, hosts_own):
+    case = CASES[name]
+    ways, options = ways_down(case, 6, torch.float32)
+    if case.name == "sample_lms":
+        options["coefficients"] = lms_coefficients(ways[0])
+    x = latent((2, 9, 7), torch.float32, ways[0][0])
+    shown: dict[str, list] = {"ours": [], "theirs": []}
+
+    def editor(where: list):
+        def callback(state: dict) -> None:
+            where.append((state["x"].clone(), state["denoised"].clone()))
+            write_into(state)
+
+        return callback
+
+    out, _ = on_maps(case, x.clone(), ways, options, callback=editor(shown["ours"]), **settings)
+    own = hosts_own(case, x.clone(), ways, options, editor(shown["theirs"]))
+    assert torch.equal(out, own)
+    assert len(shown["ours"]) == len(shown["theirs"])
+    for ours, theirs in zip(shown["ours"], shown["theirs"], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("name", ["Euler", "Heun, churn", "DPM2", "DPM2 a, eta", "DPM++ SDE, eta 0", "DPM fast, eta"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
 from ..run.step import coincide
-from .euler import to_d
+from .euler import slope
 from .row import Sampler
 
 ORDER = 3
@@ -33,10 +33,11 @@ def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None
     first step). The host integrates numerically.
     """
     ds: list[Tensor] = []  # the newest first
+    first = x  # what the host shows its callback in every step
     for step in run:
         denoised = step.predict(x)
-        step.callback(x, denoised)
-        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        step.callback(first, denoised)
+        d = slope(step, x, denoised, step.sigma)
         ds = [d, *ds[: ORDER - 1]]
         sigma_next = step.advance()
         if len(ds) == 1 or sigma_next.scalar <= 0:

@@ -12,7 +12,7 @@ from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .churn import Churn
-from .euler import euler_step, to_d
+from .euler import euler_step, slope, to_d
 from .row import Sampler
 
 
@@ -25,13 +25,14 @@ def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
     for step in run:
         x, sigma_hat = churn(step, x)
         denoised = step.predict(x, sigma_hat)
+        d = slope(step, x, denoised, sigma_hat)
         step.callback(x, denoised, sigma_hat.scalar)
         sigma_next = step.advance()
         if sigma_next.scalar == 0:
-            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma_hat, sigma_next)
+            x = step.per_pixel(lambda sigma, to: x + d * (to - sigma), sigma_hat, sigma_next)
             continue
         sigma_mid = step.between(_middle, sigma_hat, sigma_next)
-        x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma_hat, sigma_mid)
+        x_2 = step.per_pixel(lambda sigma, to: x + d * (to - sigma), sigma_hat, sigma_mid)
         denoised_2 = step.predict(x_2, sigma_mid)
 
         def update(sigma: Tensor, sigma_next: Tensor, sigma_mid: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..clock.sigma_map import SigmaMap
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
-from .euler import to_d
+from .euler import slope, to_d
 from .exponential import sigma_of, t_of
 from .row import Options, Sampler
 
@@ -40,8 +40,8 @@ def dpm_fast(
     for step in run:
         t = _in_t(step.sigma, times[step.i])
         denoised = step.predict(x)
-        eps = [step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)]
-        step.callback(x, denoised)
+        eps = [slope(step, x, denoised, step.sigma)]
+        step.callback(x, step.per_pixel(lambda sigma: x - sigma * eps[0], step.sigma))
         t_next = _in_t(step.advance(), times[step.i + 1])
         for r in {1: [], 2: [1 / 2], 3: [1 / 3, 2 / 3]}[orders[step.i]]:
             sigma = step.between(lambda t, t_next: solver.inner_sigma(r, t, t_next), t, t_next)

@@ -12,7 +12,7 @@ from ..clock.sigma_map import SigmaMap
 from ..run.run import Run
 from ..run.step import Step
 from .churn import Churn
-from .euler import euler_step, to_d
+from .euler import slope, to_d
 from .row import Sampler
 
 
@@ -25,20 +25,21 @@ def heun(run: Run, x: Tensor, **noise: Any) -> Tensor:
     for step in run:
         x, sigma_hat = churn(step, x)
         denoised = step.predict(x, sigma_hat)
+        d = slope(step, x, denoised, sigma_hat)
         step.callback(x, denoised, sigma_hat.scalar)
-        x = heun_step(step, x, denoised, sigma_hat, step.advance())
+        x = heun_step(step, x, d, sigma_hat, step.advance())
     return x
 
 
-def heun_step(step: Step, x: Tensor, denoised: Tensor, sigma: SigmaMap, sigma_next: SigmaMap) -> Tensor:
-    """A Heun step; down to sigma 0 it is an Euler step."""
-    x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_next)
+def heun_step(step: Step, x: Tensor, d: Tensor, sigma: SigmaMap, sigma_next: SigmaMap) -> Tensor:
+    """A Heun step by the derivative ``d`` at ``sigma``; down to sigma 0 it is an Euler step."""
+    x_2 = step.per_pixel(lambda sigma, to: x + d * (to - sigma), sigma, sigma_next)
     if sigma_next.scalar == 0:
         return x_2
     denoised_2 = step.predict(x_2, sigma_next)
 
     def mean_slope(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        d, d_2 = to_d(x, denoised, sigma), to_d(x_2, denoised_2, sigma_next)
+        d_2 = to_d(x_2, denoised_2, sigma_next)
         return x + (d + d_2) / 2 * (sigma_next - sigma)
 
     return step.per_pixel(mean_slope, sigma, sigma_next)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..run.run import Run
 from .churn import Churn
-from .euler import euler_step, to_d
+from .euler import euler_step, slope, to_d
 from .row import Sampler
 
 
@@ -27,9 +27,10 @@ def heunpp2(run: Run, x: Tensor, **noise: Any) -> Tensor:
             first = step.sigma
         x, sigma_hat = churn(step, x)
         denoised = step.predict(x, sigma_hat)
+        d = slope(step, x, denoised, sigma_hat)
         step.callback(x, denoised, sigma_hat.scalar)
         sigma_next = step.advance()
-        x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma_hat, sigma_next)
+        x_2 = step.per_pixel(lambda sigma, to: x + d * (to - sigma), sigma_hat, sigma_next)
         if step.last:
             x = x_2
             continue
@@ -38,7 +39,7 @@ def heunpp2(run: Run, x: Tensor, **noise: Any) -> Tensor:
         if sigma_after is None:
 
             def two_slopes(sigma: Tensor, sigma_next: Tensor, first: Tensor) -> Tensor:
-                d, d_2 = to_d(x, denoised, sigma), to_d(x_2, denoised_2, sigma_next)
+                d_2 = to_d(x_2, denoised_2, sigma_next)
                 w_2 = sigma_next / (2 * first)
                 return x + (d * (1 - w_2) + d_2 * w_2) * (sigma_next - sigma)
 
@@ -48,7 +49,7 @@ def heunpp2(run: Run, x: Tensor, **noise: Any) -> Tensor:
         denoised_3 = step.predict(x_3, sigma_after)
 
         def three_slopes(sigma: Tensor, sigma_next: Tensor, sigma_after: Tensor, first: Tensor) -> Tensor:
-            d, d_2 = to_d(x, denoised, sigma), to_d(x_2, denoised_2, sigma_next)
+            d_2 = to_d(x_2, denoised_2, sigma_next)
             d_3 = to_d(x_3, denoised_3, sigma_after)
             w = 3 * first
             w_2, w_3 = sigma_next / w, sigma_after / w

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..run.run import Run
 from ..run.step import coincide
-from .euler import to_d
+from .euler import slope
 from .row import Sampler
 
 ORDER = 4
@@ -30,16 +30,17 @@ def ipndm_v(run: Run, x: Tensor) -> Tensor:
     return _ipndm(run, x, _uneven)
 
 
-def _ipndm(run: Run, x: Tensor, slope: Callable[..., Tensor]) -> Tensor:
+def _ipndm(run: Run, x: Tensor, update: Callable[..., Tensor]) -> Tensor:
     ds: list[Tensor] = []  # the newest first
+    first = x  # what the host shows its callback in every step
     for step in run:
         denoised = step.predict(x)
-        step.callback(x, denoised)
-        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        step.callback(first, denoised)
+        d = slope(step, x, denoised, step.sigma)
         ds = [d, *ds[: ORDER - 1]]
         sigma_next = step.advance()
         past = reversed(step.before[1 - ORDER :])
-        x = step.per_pixel(lambda *levels: slope(x, ds, *levels), sigma_next, step.sigma, *past)
+        x = step.per_pixel(lambda *levels: update(x, ds, *levels), sigma_next, step.sigma, *past)
     return x
 
 

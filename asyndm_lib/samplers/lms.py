@@ -12,7 +12,7 @@ from torch import Tensor
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
 from ..run.step import coincide
-from .euler import to_d
+from .euler import slope
 from .row import Sampler
 
 ORDER = 4
@@ -39,7 +39,7 @@ def lms(
     ds: list[Tensor] = []  # the newest first
     for step in run:
         denoised = step.predict(x)
-        d = step.per_pixel(lambda sigma: to_d(x, denoised, sigma), step.sigma)
+        d = slope(step, x, denoised, step.sigma)
         ds = [d, *ds[: ORDER - 1]]
         step.callback(x, denoised)
         sigma_next = step.advance()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..run.run import Run
+from .euler import slope
 from .heun import heun_step
 from .row import EVERYWHERE, Options, Sampler
 
@@ -24,8 +25,9 @@ def restart(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
         if end is not None and end < sigma:
             x = x + run.host.randn_like(x) * s_noise * (sigma**2 - end**2) ** 0.5
         denoised = step.predict(x)
+        d = slope(step, x, denoised, step.sigma)
         step.callback(x, denoised)
-        x = heun_step(step, x, denoised, step.sigma, step.advance())
+        x = heun_step(step, x, d, step.sigma, step.advance())
     return x
 
 

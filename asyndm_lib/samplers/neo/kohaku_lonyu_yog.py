@@ -14,7 +14,7 @@ from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..churn import Churn
-from ..euler import to_d
+from ..euler import slope, to_d
 from ..row import Sampler
 
 
@@ -31,21 +31,22 @@ def kohaku_lonyu_yog(
     for step in run:
         x, sigma_hat = churn(step, x)
         denoised = step.predict(x, sigma_hat)
+        d = slope(step, x, denoised, sigma_hat)
         step.callback(x, denoised, sigma_hat.scalar)
         sigma, sigma_next = step.sigma, step.advance()
         if step.i > run.evaluations / 2:
 
-            def euler(sigma: Tensor, sigma_next: Tensor, sigma_hat: Tensor) -> Tensor:
+            def euler(sigma: Tensor, sigma_next: Tensor) -> Tensor:
                 sigma_down, _ = ancestral_step(sigma, sigma_next, eta)
-                return x + to_d(x, denoised, sigma_hat) * (sigma_down - sigma)
+                return x + d * (sigma_down - sigma)
 
-            x = step.per_pixel(euler, sigma, sigma_next, sigma_hat)
+            x = step.per_pixel(euler, sigma, sigma_next)
             continue
         denoised_mirror = step.predict(-x, sigma_hat)
 
         def half_way(sigma: Tensor, sigma_next: Tensor, sigma_hat: Tensor) -> Tensor:
             sigma_down, _ = ancestral_step(sigma, sigma_next, eta)
-            d, d_mirror = to_d(x, denoised, sigma_hat), to_d(-x, denoised_mirror, sigma_hat)
+            d_mirror = to_d(-x, denoised_mirror, sigma_hat)
             return x + ((d + d_mirror) / 2) * (sigma_down - sigma)
 
         x_2 = step.per_pixel(half_way, sigma, sigma_next, sigma_hat)
@@ -54,8 +55,8 @@ def kohaku_lonyu_yog(
 
         def update(sigma: Tensor, sigma_next: Tensor, sigma_hat: Tensor) -> Tensor:
             sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-            d = (to_d(x, denoised, sigma_hat) + to_d(x_2, denoised_2, sigma_hat)) / 2
-            return x + d * (sigma_down - sigma) + added * sigma_up
+            mean = (d + to_d(x_2, denoised_2, sigma_hat)) / 2
+            return x + mean * (sigma_down - sigma) + added * sigma_up
 
         x = step.per_pixel(update, sigma, sigma_next, sigma_hat)
     return x
