@@ -10,9 +10,10 @@ import k_diffusion.sampling as k
 import pytest
 import scalar_samplers
 import torch
-from stand_ins import LEVELS, Noise, make_run, uniform_sigmas
+from stand_ins import LEVELS, Noise, alphas_cumprod, make_run, uniform_sigmas
 from torch import Tensor
 
+from asyndm_lib.clock.schedule import NoiseLevels, Schedule
 from asyndm_lib.hosts.common.own_scalars import lms_coefficients
 from asyndm_lib.samplers.dpm_fast import Solver
 from asyndm_lib.samplers.lms import weights
@@ -482,6 +483,60 @@ def test_dpm_fast_gives_no_nan_to_a_pixel_that_is_held_at_any_level(dtype):
     ones = torch.ones_like(t)
     moved = solver.noised(solver.step(ones, [ones, 2 * ones, 3 * ones], t, t), ones, 1.0, t, t)
     torch.testing.assert_close(moved, ones, rtol=0, atol=5e-3)
+
+
+ZERO_SNR = alphas_cumprod().sqrt()
+ZERO_SNR = (ZERO_SNR - ZERO_SNR[-1]) * ZERO_SNR[0] / (ZERO_SNR[0] - ZERO_SNR[-1])
+ZERO_SNR = NoiseLevels(ZERO_SNR.clamp(min=2.2e-4) ** 2)
+"""Zero terminal SNR (Lin et al. 2024), as the WebUIs have it."""
+
+ANCESTRAL = [name for name, case in CASES.items() if "eta" in parameters(case.name) and not case.scaled]
+
+
+@pytest.mark.parametrize("name", [name for name in ANCESTRAL if CASES[name].name != "sample_dpm_fast"])
+@pytest.mark.parametrize("schedule", ["karras", "uniform"])
+@pytest.mark.parametrize("curve", ["quadratic", "piecewise linear", "exponential"])
+def test_a_step_from_almost_all_noise_gives_no_nan_to_a_lagging_pixel(name, schedule, curve):
+    """Of a step between levels of a hundred and one all is noise again, by rounding more than
+    all."""
+    case = CASES[name]
+    for steps in (3, 4):
+        if schedule == "karras":
+            sigmas = k.get_sigmas_karras(steps, 0.03, ZERO_SNR.t_to_sigma(torch.tensor(999.0)).item())
+        else:
+            sigmas = ZERO_SNR.t_to_sigma(torch.linspace(999, 0, steps, dtype=torch.float64)).float()
+            sigmas = torch.cat([sigmas, torch.zeros(1)])
+        x = latent((1, 6, 8), torch.float32, sigmas[0])
+        maps = Schedule(sigmas[:-1], ZERO_SNR.sigma_to_t, ZERO_SNR.t_to_sigma)
+        for concavity in (0.25, 0.5, 0.7, 1.0):
+            out, _ = on_maps(
+                case, x, [sigmas], case.options, schedule=maps, targets="cat, dog", curve=curve, concavity=concavity
+            )
+            assert out.isfinite().all()
+            assert out.abs().max() < 50
+
+
+def test_where_the_host_adds_no_noise_a_lagging_pixel_comes_to_its_own_level():
+    """DPM2 a's step down to 0 is one without noise; another pixel's may lead elsewhere."""
+    sigmas, seen = torch.tensor([4000.0, 0.5, 0.2, 0.0]), []
+    x = latent((2, 6, 8), torch.float32, sigmas[0])
+    picture = torch.ones_like(x)
+
+    def watched(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x, sigma))
+        return picture
+
+    maps = Schedule(sigmas[:-1], ZERO_SNR.sigma_to_t, ZERO_SNR.t_to_sigma)
+    lag = {"targets": "cat", "concavity": 0.9, "prompts": ["a bird", "a cat"]}
+    with make_run(x, sigmas, watched, schedule=maps, **lag) as run:
+        run.sample(SAMPLERS["sample_dpm_2_ancestral"], x)
+    x_1, sigma_1 = seen[1]
+    lagging = (sigma_1 > 2).expand_as(x)
+    assert 0 < lagging.sum() < lagging.numel()
+    expected = picture + (x - picture) * sigma_1 / 4000
+    rounding = {"rtol": 0, "atol": 4000 * 2**-22}
+    torch.testing.assert_close(x_1[lagging], expected[lagging], **rounding)
+    torch.testing.assert_close(x_1[~lagging], picture[~lagging], **rounding)
 
 
 def test_every_sampler_is_tried():

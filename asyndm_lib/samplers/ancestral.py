@@ -16,7 +16,8 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tenso
     # noise again.
     variance, variance_next = sigma**2, sigma_next**2
     sigma_up = fmin(sigma_next, eta * (variance_next * (variance - variance_next) / variance) ** 0.5)
-    return (variance_next - sigma_up**2) ** 0.5, sigma_up
+    # Where nearly all is noise again, rounding may leave less than nothing.
+    return (variance_next - sigma_up**2).clamp(min=0) ** 0.5, sigma_up
 
 
 def independent_noise(run: Run, x: Tensor) -> NoiseSampler:

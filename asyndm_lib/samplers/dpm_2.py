@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..run.host import NoiseSampler
@@ -52,15 +53,23 @@ def dpm_2_ancestral(
         return ancestral_step(sigma, sigma_next, eta)[0]
 
     def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return _middle(sigma, sigma_down(sigma, sigma_next))
+        down = sigma_down(sigma, sigma_next)
+        # There is no middle on the way to 0. A pixel's second evaluation is at its own level then,
+        # which makes an Euler step.
+        return torch.where(down == 0, sigma, _middle(sigma, down))
+
+    def end(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        # A step down to 0 is one without noise. A pixel that would not come to 0 goes to its next
+        # level.
+        return torch.where(sigma_down(sigma, sigma_next) == 0, 0.0, sigma_next)
 
     for step in run:
         denoised = step.predict(x)
         step.callback(x, denoised)
         sigma, sigma_next = step.sigma, step.advance()
         if sigma_down(sigma.scalar, sigma_next.scalar) == 0:
-            down = step.between(sigma_down, sigma, sigma_next)
-            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, down)
+            to = step.between(end, sigma, sigma_next)
+            x = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, to)
             continue
         sigma_mid = step.between(middle, sigma, sigma_next)
         x_2 = step.per_pixel(lambda sigma, to: euler_step(x, denoised, sigma, to), sigma, sigma_mid)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .euler import euler_step
-from .exponential import between, exponential_step, t_of
+from .exponential import exponential_step, sigma_of, t_of
 from .row import Sampler
 
 
@@ -24,8 +25,16 @@ def dpmpp_2s_ancestral(
     def sigma_down(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         return ancestral_step(sigma, sigma_next, eta)[0]
 
+    def half_way(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        """How far the second evaluation of a step is in ``t``.
+
+        There is no half of the way to 0. A pixel's second evaluation is at its own level then.
+        """
+        h = (t_of(sigma_down(sigma, sigma_next)) - t_of(sigma)) * (1 / 2)
+        return torch.where(h.isinf(), 0.0, h)
+
     def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return between(sigma, sigma_down(sigma, sigma_next), 1 / 2)
+        return sigma_of(t_of(sigma) + half_way(sigma, sigma_next))
 
     for step in run:
         denoised = step.predict(x)
@@ -40,8 +49,7 @@ def dpmpp_2s_ancestral(
         else:
 
             def half(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-                t, t_next = t_of(sigma), t_of(sigma_down(sigma, sigma_next))
-                h = (t_next - t) * (1 / 2)
+                t, h = t_of(sigma), half_way(sigma, sigma_next)
                 return exponential_step(x, denoised, t, t + h, h)
 
             x_2 = step.per_pixel(half, sigma, sigma_next)
