@@ -106,28 +106,62 @@ def heunpp2(
 _ADAMS_BASHFORTH = {1: (1.0,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
-def ipndm(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
+def ipndm(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    callback: Callback = silent,
+    lags: Sequence[bool] | None = None,
+) -> Tensor:
     """The iPNDM of Zhang and Chen (2023), eq. 40 on. The callback is shown the first latent in
-    every step, as in Forge."""
+    every step, as in Forge. ``lags``: which steps go by Adams and Bashforth's weights for any
+    steps."""
     past: list[Tensor] = []
     first = x
-    for sigma, to in pairwise(sigmas):
+    for i, (sigma, to) in enumerate(pairwise(sigmas)):
         picture = model(x, sigma)
         callback(told(first, picture, sigma))
         past = [(x - picture) / sigma, *past[:3]]
+        if lags is not None and lags[i]:
+            x = x + adams_bashforth(past, sigmas[max(i - 3, 0) : i + 1].flip(0), to)
+            continue
         x = x + (to - sigma) * sum(w * d for w, d in zip(_ADAMS_BASHFORTH[len(past)], past, strict=True))
     return x
 
 
-def ipndm_v(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
+def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor) -> Tensor:
+    """The integral to ``to`` of the polynomial through ``slopes`` at ``levels``, the newest first."""
+    nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
+    if len(set(nodes)) < len(nodes):
+        return (end - nodes[0]) * slopes[0]
+    total = 0
+    for j, d in enumerate(slopes):
+        others = np.delete(nodes, j)
+        area = np.polynomial.Polynomial(np.atleast_1d(np.poly(others))[::-1]).integ()
+        total = total + (area(end) - area(nodes[0])) / np.prod(nodes[j] - others) * d
+    return total
+
+
+def ipndm_v(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    callback: Callback = silent,
+    lags: Sequence[bool] | None = None,
+) -> Tensor:
     """The iPNDM-v of diff-sampler, by differences of the slopes. The oldest has a weight of that
-    code's own."""
+    code's own. ``lags``: as in :func:`ipndm`."""
     past: list[Tensor] = []
     s, first = sigmas, x
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
         picture = model(x, sigma)
         callback(told(first, picture, sigma))
         past = [(x - picture) / sigma, *past[:3]]
+        if lags is not None and lags[i]:
+            x = x + adams_bashforth(past, s[max(i - 3, 0) : i + 1].flip(0), to)
+            continue
         h = to - sigma
         if i == 0 or s[i - 1] == sigma:
             x = x + h * past[0]

@@ -138,6 +138,7 @@ class WatchedRun(Run):
     ``targets``: those that it was made with.
     ``seen``: the sigma map of every step.
     ``glimpsed``: those of steps ahead.
+    ``lagged``: the pixels that were off the host's clock at the end of every step.
     ``attended``: the projections of every model evaluation, all rows.
     ``rehearsed``: those of the ordinary pass before, where there was one.
     ``unconditional_of(x, prediction)``: the unconditional part of a prediction.
@@ -165,10 +166,12 @@ class WatchedRun(Run):
     def __iter__(self) -> Iterator[Step]:
         self.seen: list[Tensor] = []
         self.glimpsed: list[Tensor] = []
+        self.lagged: list[Tensor] = []
         self.rehearsed, self.attended = getattr(self, "attended", []), []
         for step in super().__iter__():
             self.seen.append(step.sigma.map)
             yield step
+            self.lagged.append(self.lagging.to(step.sigma.map))
 
 
 def make_run(

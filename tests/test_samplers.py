@@ -126,6 +126,8 @@ SCALAR = {
     "sample_deis": scalar_samplers.deis,
     "sample_ddpm": scalar_samplers.ddpm,
 }
+BESIDE = {"sample_heunpp2": "ahead", "sample_ipndm": "lags", "sample_ipndm_v": "lags"}
+"""What the scalar one is told beside a pixel's sigmas: those seen ahead, or where it lags."""
 K_DIFFUSION = [name for name, case in CASES.items() if not case.own]
 
 
@@ -175,8 +177,8 @@ def ways_down(case: Case, steps: int, dtype: torch.dtype, device: str = "cpu") -
 def on_maps(
     case: Case, x: Tensor, ways: list[Tensor], options: dict, samplers: dict = SAMPLERS, **settings
 ) -> tuple[Tensor, Tensor]:
-    """The result, and the sigma of every pixel at every step, then at those seen ahead, ``[N, B, 1,
-    H, W]``."""
+    """The result, and the sigma of every pixel at every step, then what :data:`BESIDE` names,
+    ``[N, B, 1, H, W]``."""
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
         assert x.isfinite().all(), "a real model would spread it over all pixels"
@@ -188,7 +190,8 @@ def on_maps(
         if case.brownian:
             options = {**options, "noise_sampler": lambda *_: run.host.randn_like(x)}
         out = run.sample(samplers[case.name], x, **options)
-    return out, torch.stack([*run.seen, *run.glimpsed])
+    beside = {"ahead": run.glimpsed, "lags": run.lagged}.get(BESIDE.get(case.name), [])
+    return out, torch.stack([*run.seen, *beside])
 
 
 def of_one_sequence(
@@ -196,11 +199,11 @@ def of_one_sequence(
 ) -> tuple[Tensor, list[Tensor], dict]:
     """Which pixels have this ``sequence`` of sigmas, its descents, and their options."""
     mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0)
-    *own, ahead = sequence.split([*(len(way) - 1 for way in ways), len(maps) - sum(len(way) - 1 for way in ways)])
+    *own, beside = sequence.split([*(len(way) - 1 for way in ways), len(maps) - sum(len(way) - 1 for way in ways)])
     own = [torch.cat([levels, way[-1:]]) for levels, way in zip(own, ways, strict=True)]
     # A pixel's own t are those of its own sigmas.
     kept = {key: value for key, value in options.items() if key != "times"}
-    return mask, own, {**kept, "ahead": ahead} if len(ahead) else kept
+    return mask, own, {**kept, "beside": beside} if len(beside) else kept
 
 
 @pytest.fixture
@@ -213,7 +216,7 @@ def hosts_own(monkeypatch):
             more = {"unconditional": unconditional} if case.name == "ddim_cfgpp" else {}
             given = ways if case.name == "restart_sampler" else ways[0]
             kept = {key: value for key, value in case.options.items() if key != "restart_list"}
-            kept |= {"ahead": options["ahead"]} if "ahead" in options else {}
+            kept |= {BESIDE[case.name]: options["beside"]} if "beside" in options else {}
             more |= {"callback": callback} if callback else {}
             return SCALAR[case.name](denoise, x, given, noise.like, **kept, **more)
 
@@ -298,6 +301,21 @@ def test_a_pixel_that_was_held_goes_on_as_if_its_run_began_then(name, hosts_own)
     levels = torch.cat([maps[:, 0, 0, 0, 0], ways[0][-1:]]).unique_consecutive()
     assert 4 < len(levels) < 8
     torch.testing.assert_close(out, hosts_own(case, x, [levels], options), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["LMS", "IPNDM", "IPNDM_V", "DEIS"])
+@pytest.mark.parametrize("curve", ["quadratic", "piecewise linear", "exponential"])
+@pytest.mark.parametrize("concavity", [0.25, 0.7, 0.99, 1.0])
+def test_the_weights_of_a_lagging_pixels_slopes_add_up_to_1(name, curve, concavity):
+    """A straight way has one slope, and every rule must go along it."""
+    case = CASES[name]
+    sigmas = uniform_sigmas(20)
+    x = latent((1, 6, 8), torch.float64, sigmas[0])
+    straight = lambda x, sigma: x - 3 * sigma  # noqa: E731
+    with make_run(x, sigmas, straight, whole_picture=True, curve=curve, concavity=concavity) as run:
+        out = run.sample(SAMPLERS[case.name], x)
+        assert run.lagging.all()
+    torch.testing.assert_close(out, x - 3 * sigmas[0], rtol=0, atol=1e-8)
 
 
 def test_lms_goes_by_its_newest_slope_alone_while_levels_coincide():

@@ -1,6 +1,9 @@
 """Improved PNDM, Forge's: Adams-Bashforth over sigma without a warm-up.
 
-It has a second form for steps of several sizes.
+It has a second form for steps of several sizes. Both forms are the host's, to the bit, for pixels
+on its clock. Neither holds for the uneven steps of a pixel that lags: the first takes all steps for
+even ones, and the second's weights of four do not add up to 1. Such a pixel goes by LMS's weights,
+which are Adams-Bashforth's for any steps.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 from ..run.run import Run
 from ..run.step import coincide
 from .euler import slope
+from .lms import weights
 from .row import Sampler
 
 ORDER = 4
@@ -30,7 +34,11 @@ def ipndm_v(run: Run, x: Tensor) -> Tensor:
     return _ipndm(run, x, _uneven)
 
 
-def _ipndm(run: Run, x: Tensor, update: Callable[..., Tensor]) -> Tensor:
+def _ipndm(run: Run, x: Tensor, host_step: Callable[..., Tensor]) -> Tensor:
+    """``host_step(x, ds, *levels)``: the host's step to ``levels[0]``.
+
+    ``ds``: the slopes at ``levels[1:]``, the newest first.
+    """
     ds: list[Tensor] = []  # the newest first
     first = x  # what the host shows its callback in every step
     for step in run:
@@ -38,9 +46,11 @@ def _ipndm(run: Run, x: Tensor, update: Callable[..., Tensor]) -> Tensor:
         step.callback(first, denoised)
         d = slope(step, x, denoised, step.sigma)
         ds = [d, *ds[: ORDER - 1]]
-        sigma_next = step.advance()
-        past = reversed(step.before[1 - ORDER :])
-        x = step.per_pixel(lambda *levels: update(x, ds, *levels), sigma_next, step.sigma, *past)
+        levels = [step.advance(), step.sigma, *reversed(step.before[1 - ORDER :])]
+        own = host_step(x, ds, *(level.scalar for level in levels))
+        coeffs = weights([level.map for level in levels])
+        lagging = x + sum(coeff * d for coeff, d in zip(coeffs, ds, strict=True))
+        x = torch.where(run.lagging, lagging.to(own.dtype), own)
     return x
 
 
@@ -62,11 +72,11 @@ def _uneven(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, *levels: Tensor
     """The step to ``sigma_next``; by the newest slope alone where ``levels`` coincide."""
     h = sigma_next - levels[0]
     widths = [newer - older for newer, older in pairwise(levels)]
-    moved = x + h * sum(weight * d for weight, d in zip(_weights(h, *widths), ds, strict=True))
+    moved = x + h * sum(weight * d for weight, d in zip(_host_weights(h, *widths), ds, strict=True))
     return torch.where(coincide(levels), x + h * ds[0], moved)
 
 
-def _weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
+def _host_weights(h: Tensor, *widths: Tensor) -> list[Tensor | float]:
     """How much each slope counts in the step ``h``, the newest first.
 
     The weights are those of diff-sampler, summed in its order. They are that code's, also the last
