@@ -131,9 +131,9 @@ def ipndm(
 
 
 def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor) -> Tensor:
-    """The integral to ``to`` of the polynomial through ``slopes`` at ``levels``, the newest first."""
+    """The integral to ``to`` of the polynomial through ``slopes`` at ``levels``, newest first."""
     nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
-    if len(set(nodes)) < len(nodes):
+    if len(set(nodes.tolist())) < len(nodes):
         return (end - nodes[0]) * slopes[0]
     total = 0
     for j, d in enumerate(slopes):

@@ -76,6 +76,9 @@ CASES = {
     "DPM2 a, eta": Case("sample_dpm_2_ancestral", {"eta": 0.4, "s_noise": 1.01}),
     "DPM2 a, eta 0": Case("sample_dpm_2_ancestral", {"eta": 0.0}),
     "LMS": Case("sample_lms", loose=3),
+    "LMS, order 1": Case("sample_lms", {"order": 1}),
+    "LMS, order 2": Case("sample_lms", {"order": 2}, loose=3),
+    "LMS, order 6": Case("sample_lms", {"order": 6}, loose=30),
     "DPM++ 2M": Case("sample_dpmpp_2m"),
     "DPM++ 2S a": Case("sample_dpmpp_2s_ancestral"),
     "DPM++ 2S a, eta": Case("sample_dpmpp_2s_ancestral", {"eta": 0.4, "s_noise": 1.01}),
@@ -352,7 +355,7 @@ def test_without_related_pixels_it_is_the_hosts_own_to_the_bit(name, dtype, step
         pytest.skip("k-diffusion's own cannot make a single step")
     ways, options = ways_down(case, steps, dtype, device)
     if case.name == "sample_lms":
-        options["coefficients"] = lms_coefficients(ways[0])
+        options["coefficients"] = lms_coefficients(ways[0], case.options.get("order", 4))
     x = latent((2, 9, 7), dtype, ways[0][0].cpu()).to(device)
     ours, theirs = [], []
     out, _ = on_maps(case, x, ways, options, targets="bird", callback=ours.append)
@@ -370,7 +373,7 @@ def test_what_a_callback_writes_counts_as_in_the_host_to_the_bit(name, settings,
     case = CASES[name]
     ways, options = ways_down(case, 6, torch.float32)
     if case.name == "sample_lms":
-        options["coefficients"] = lms_coefficients(ways[0])
+        options["coefficients"] = lms_coefficients(ways[0], case.options.get("order", 4))
     x = latent((2, 9, 7), torch.float32, ways[0][0])
     shown: dict[str, list] = {"ours": [], "theirs": []}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..clock.sigma_map import PixelMap
+from ..clock.sigma_map import PixelMap, SigmaMap
 from ..run.run import Run
 from ..run.step import coincide
 from .euler import slope
@@ -27,26 +29,28 @@ def lms(
     run: Run,
     x: Tensor,
     *,
+    order: int = ORDER,
     coefficients: Sequence[Sequence[Tensor]] | None = None,
     ends_at_prediction: bool = False,
 ) -> Tensor:
-    """Linear multistep sampling of order 4.
+    """Linear multistep sampling of up to ``order``.
 
     ``coefficients``: the host's own scalars for every step, the newest slope's first. The host
     integrates numerically. ``ends_at_prediction``: whether the last step extrapolates nothing, as
     in Forge Neo.
     """
     ds: list[Tensor] = []  # the newest first
+    sigmas: list[SigmaMap] = []  # where they stand
     for step in run:
         denoised = step.predict(x)
         d = slope(step, x, denoised, step.sigma)
-        ds = [d, *ds[: ORDER - 1]]
+        ds, sigmas = [d, *ds[: order - 1]], [step.sigma, *sigmas[: order - 1]]
         step.callback(x, denoised)
         sigma_next = step.advance()
         if ends_at_prediction and sigma_next.scalar == 0:
             x = denoised
             continue
-        levels = [sigma_next, step.sigma, *reversed(step.before[1 - ORDER :])]
+        levels = [sigma_next, *sigmas]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
         maps = weights([level.map for level in levels])
 
@@ -68,14 +72,19 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     to, *nodes = levels
     half, middle = (to - nodes[0]) / 2, (to + nodes[0]) / 2
 
-    def polynomial(j: int, place: float) -> Tensor:
-        value = half
+    pieces = [(place, half) for place in _NODES]
+    if len(nodes) > ORDER:
+        more = zip(*np.polynomial.legendre.leggauss((len(nodes) + 1) // 2), strict=True)
+        pieces = [(float(place), half * float(share)) for place, share in more]
+
+    def polynomial(j: int, place: float, share: Tensor) -> Tensor:
+        value = share
         for k, other in enumerate(nodes):
             if k != j:
                 value = value * ((middle + half * place - other) / (nodes[j] - other))
         return value
 
-    found = [polynomial(j, _NODES[0]) + polynomial(j, _NODES[1]) for j in range(len(nodes))]
+    found = [reduce(add, (polynomial(j, *piece) for piece in pieces)) for j in range(len(nodes))]
     held = coincide(nodes)
     return [torch.where(held, 2 * half if j == 0 else 0.0, value) for j, value in enumerate(found)]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import Unsupported
 from ...run.host import Descent
+from ...samplers import lms
 from ...samplers.row import Options, Sampler
 from ...samplers.unipc import Marginals
 from .own_scalars import lms_coefficients
@@ -69,7 +70,7 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
         if not (sigmas[:-1] > 0).all() or not (sigmas.diff() <= 0).all():
             raise Unsupported("this schedule does not descend from step to step; choose another schedule type")
     if sampler.scalars == "linear multistep":
-        ours["coefficients"] = lms_coefficients(given)
+        ours["coefficients"] = lms_coefficients(given, ours.get("order", lms.ORDER))
     if "noise_sampler" in ours and ours["noise_sampler"] is None:
         # The host may leave it to the sampler function, which then takes the first random seed that
         # comes.
