@@ -131,16 +131,21 @@ def ipndm(
 
 
 def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor) -> Tensor:
-    """The integral to ``to`` of the polynomial through ``slopes`` at ``levels``, newest first."""
+    """The integral to ``to`` of the polynomial through the newest of ``slopes`` at ``levels``: as
+    many as amount to no more than three of even steps do."""
     nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
-    if len(set(nodes.tolist())) < len(nodes):
-        return (end - nodes[0]) * slopes[0]
-    total = 0
-    for j, d in enumerate(slopes):
-        others = np.delete(nodes, j)
-        area = np.polynomial.Polynomial(np.atleast_1d(np.poly(others))[::-1]).integ()
-        total = total + (area(end) - area(nodes[0])) / np.prod(nodes[j] - others) * d
-    return total
+    for count in range(len(slopes), 0, -1):
+        known = nodes[:count]
+        if len(set(known.tolist())) < count:
+            continue
+        weights = []
+        for j in range(count):
+            others = np.delete(known, j)
+            area = np.polynomial.Polynomial(np.atleast_1d(np.poly(others))[::-1]).integ()
+            weights.append((area(end) - area(known[0])) / np.prod(known[j] - others))
+        if np.abs(weights).sum() <= 44 / 12 * abs(end - nodes[0]):
+            return sum(weight * d for weight, d in zip(weights, slopes, strict=False))
+    return (end - nodes[0]) * slopes[0]
 
 
 def ipndm_v(

@@ -321,6 +321,27 @@ def test_the_weights_of_a_lagging_pixels_slopes_add_up_to_1(name, curve, concavi
     torch.testing.assert_close(out, x - 3 * sigmas[0], rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["IPNDM", "IPNDM_V"])
+@pytest.mark.parametrize("steps", [10, 20, 30, 50])
+@pytest.mark.parametrize("targets", ["cat, dog", ""])
+def test_what_lags_comes_to_a_toys_exact_solution_as_well_as_the_host(name, steps, targets):
+    """The data are two points, 1 and -1: a denoiser is known, and a pixel ends at the point on its
+    side. What the host's own weights miss on its clock, with any curve and k, is the yardstick."""
+    case = CASES[name]
+    sigmas = uniform_sigmas(steps)
+    x = latent((1, 6, 8), torch.float64, sigmas[0])
+    errors = {}
+    settings = {"targets": targets, "mask_timing": "fresh"} if targets else {"whole_picture": True}
+    for curve in ("quadratic", "piecewise linear", "exponential"):
+        for concavity in (0.0, 0.5, 0.7, 0.999, 1.0):
+            two_points = lambda x, sigma: torch.tanh(x / sigma**2)  # noqa: E731
+            with make_run(x, sigmas, two_points, curve=curve, concavity=concavity, **settings) as run:
+                out = run.sample(SAMPLERS[case.name], x)
+            errors[curve, concavity] = (out - x.sign()).abs().median().item()
+            assert (out.abs() - 1).max() < 2.2
+    assert max(errors.values()) <= 1.05 * max(errors["quadratic", 0.0], 0.01), errors
+
+
 def test_lms_goes_by_its_newest_slope_alone_while_levels_coincide():
     to, a, b = (torch.full((3,), level, dtype=torch.float64) for level in (1.0, 2.0, 5.0))
     a[2] = b[2]
