@@ -10,6 +10,7 @@ import k_diffusion.sampling as k
 import pytest
 import scalar_samplers
 import torch
+import toy_errors
 from stand_ins import LEVELS, Noise, alphas_cumprod, make_run, uniform_sigmas
 from torch import Tensor
 
@@ -340,6 +341,14 @@ def test_what_lags_comes_to_a_toys_exact_solution_as_well_as_the_host(name, step
             errors[curve, concavity] = (out - x.sign()).abs().median().item()
             assert (out.abs() - 1).max() < 2.2
     assert max(errors.values()) <= 1.05 * max(errors["quadratic", 0.0], 0.01), errors
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_unipc_goes_by_no_level_that_all_but_repeats_another(steps):
+    for concavity in (0.99, 0.999, 0.9999):
+        for masks in toy_errors.MASKS:
+            error = toy_errors.error("UniPC", steps, curve="piecewise linear", concavity=concavity, **masks)
+            assert error < 2 * toy_errors.error("UniPC", steps, curve="piecewise linear", concavity=1.0, **masks)
 
 
 def test_lms_goes_by_its_newest_slope_alone_while_levels_coincide():
