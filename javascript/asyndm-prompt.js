@@ -10,8 +10,9 @@
     const PLAIN = `(?<comment>#[^\\n]*)|\\\\[\\\\()[\\]]?|${WEIGHT}|(?<divider>\\b(?:BREAK|AND)\\b)` +
         `|(?<word>${WORD})|(?<bracket>[()[\\]])|(?<other>\\S)`;
     const [WITH_NETWORKS, WITHOUT_NETWORKS] = [`${NETWORK}|${PLAIN}`, PLAIN].map(pattern => new RegExp(pattern, "gsu"));
-    // As CLIP's tokenizer cuts a text before it looks for tokens.
-    const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
+    // As CLIP's tokenizer cuts a text before it looks for tokens, and each mark by itself.
+    const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]/gu;
+    const EXTENDS = /^[\p{M}\p{EMod}\u200d]/u;
     const PARTNERS = {"(": ")", "[": "]"};
     const BETWEEN_PHRASES = ",:|<>@#＃";
 
@@ -60,7 +61,8 @@
 
         function addUnits(text, at) {
             for (const unit of text.matchAll(UNITS)) {
-                units.push({key: unit[0].toLowerCase().replace("’", "'"), start: at + unit.index, part});
+                const start = at + unit.index;
+                units.push({key: unit[0].toLowerCase().replace("’", "'"), start, end: start + unit[0].length, part});
             }
         }
     }
@@ -169,12 +171,21 @@
         const found = [];
         for (let first = 0; keys.length && first + keys.length <= units.length; first++) {
             const {part} = units[first];
-            if (keys.every((key, n) => units[first + n].key === key && units[first + n].part === part)) {
-                found.push({first, last: first + keys.length - 1});
-                first += keys.length - 1;
+            const last = first + keys.length - 1;
+            if (keys.every((key, n) => units[first + n].key === key && units[first + n].part === part) &&
+                edge(units, first) && edge(units, last + 1)) {
+                found.push({first, last});
+                first = last;
             }
         }
         return found;
+    }
+
+    /** Whether a target may begin with a unit, or end before it, as in asyndm_lib/prompt/token_search.py. */
+    function edge(units, at) {
+        const [one, other] = [units[at - 1], units[at]];
+        if (!one || !other || one.end !== other.start) return true;
+        return !EXTENDS.test(other.key) && one.key !== "\u200d";
     }
 
     /** Every target that the tags and the field name, with the places that it means. */
@@ -342,5 +353,5 @@
             !brackets.some(pair => pair.start < word.start && word.end < pair.end));
     }
 
-    Object.assign(asyndm, {scan, chips, toggle, taggedWord, entries, parseEntry});
+    Object.assign(asyndm, {scan, occurrences, chips, toggle, taggedWord, entries, parseEntry});
 })(globalThis.asyndm ??= {});

@@ -8,7 +8,7 @@ from stand_ins import words
 
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
-from asyndm_lib.prompt.token_search import Found, Token, find
+from asyndm_lib.prompt.token_search import Found, Spelling, Token, find
 
 PIECES = {"skateboard": ["skate", "board"], "zebras": ["ze", "bra", "s"], "cats": ["cat", "s"]}
 """Words that a tokenizer takes apart. A piece has the same key wherever it stands."""
@@ -28,7 +28,7 @@ def tokenize(text: str) -> list[Token]:
 def positions(prompt: str | list[str], target: str) -> list[tuple[int, tuple[int, ...]]]:
     parts = [prompt] if isinstance(prompt, str) else prompt
     [parsed] = parse_targets(target)
-    return list(find([tokenize(p) for p in parts], tokenize(parsed.text), parsed).occurrences)
+    return list(find([Spelling(tokenize(p)) for p in parts], Spelling(tokenize(parsed.text)), parsed).occurrences)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_a_word_does_not_reach_from_one_and_part_into_the_next():
 def test_keys_may_be_names_of_textual_inversions():
     prompt = [Token(7, 1, True), Token("style", 2, False), Token("style", 3, True)]
     words = [Token("style", 1, False), Token("style", 2, True)]
-    assert find([prompt], words, parse_targets("x")[0]).occurrences == ((0, (2, 3)),)
+    assert find([Spelling(prompt)], Spelling(words), parse_targets("x")[0]).occurrences == ((0, (2, 3)),)
 
 
 def test_a_target_without_tokens_is_nowhere():
-    assert find([words("a cat")], [], parse_targets("x")[0]).occurrences == ()
+    assert find([Spelling(words("a cat"))], Spelling([]), parse_targets("x")[0]).occurrences == ()
 
 
 def test_positions_are_those_of_one_part_together():

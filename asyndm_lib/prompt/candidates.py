@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .prompt_targets import PromptTargets, Scheduled, Tokenize
 from .target_list import MAX_TARGETS, Target
-from .token_search import find
+from .token_search import Spelling, find
 from .word_lists import things
 
 
@@ -34,13 +34,13 @@ def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, 
     """
     words: dict[str, str] = {}
     for text in dict.fromkeys(text for part in parts for _, text in part):
-        tokens = None
+        spelling = None
         for word in things(text):
             if len(words) == MAX_TARGETS:
                 break
             if word.casefold() not in words:
-                tokens = tokenize(text) if tokens is None else tokens
+                spelling = spelling or Spelling(tokenize(text))
                 # The tokenizer may cut elsewhere, as within the name of a textual inversion.
-                if find([tokens], tokenize(word), Target(word)).occurrences:
+                if find([spelling], Spelling(tokenize(word)), Target(word)).occurrences:
                     words[word.casefold()] = word
     return tuple(map(Target, words.values()))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .target_list import Target
-from .token_search import Found, Token, find
+from .token_search import Found, Spelling, Token, find
 
 Tokenize = Callable[[str], Sequence[Token]]
 """The host's tokenization of one text, in which no ``AND`` and no prompt editing is left."""
@@ -105,14 +105,14 @@ class PromptTargets:
         return texts, None if self.named is None else frozenset(self.named[image])
 
     def _find(self, texts: Sequence[str], named: Set[Target] | None) -> list[Found]:
-        parts = [self._tokens(text) for text in texts]
+        parts = [self._spelling(text) for text in texts]
         return [
-            find(parts, self._tokens(target.text), target) if named is None or target in named else Found(())
+            find(parts, self._spelling(target.text), target) if named is None or target in named else Found(())
             for target in self.targets
         ]
 
-    def _tokens(self, text: str) -> Sequence[Token]:
-        return self._once(("tokens", text), lambda: self.tokenize(text))
+    def _spelling(self, text: str) -> Spelling:
+        return self._once(("spelling", text), lambda: Spelling(self.tokenize(text)))
 
     def _once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         if key not in self._made:

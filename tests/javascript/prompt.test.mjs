@@ -4,7 +4,7 @@ import {test} from "node:test";
 
 import "../../javascript/asyndm-prompt.js";
 
-const {scan, chips, toggle, taggedWord, entries, parseEntry} = globalThis.asyndm;
+const {scan, occurrences, chips, toggle, taggedWord, entries, parseEntry} = globalThis.asyndm;
 
 /** "a ‸cat‸" is the prompt with "cat" selected, "a c‸at" the one with the cursor in it. */
 function at(marked) {
@@ -154,6 +154,12 @@ for (const {list, targets, error, why} of TABLE.lists) {
 for (const {prompt, targets, error, why} of TABLE.prompts) {
     test(`the tags in ${JSON.stringify(prompt)} ${targets ? "are read as by the server" : "are refused"}`, () => {
         assert.deepEqual(meaning(scan(prompt).tags.flatMap(tag => tag.entries)), error ? null : targets, why);
+    });
+}
+
+for (const {prompt, target, found, why} of TABLE.places) {
+    test(`${JSON.stringify(target)} is found ${found} times in ${JSON.stringify(prompt)}, as by the server`, () => {
+        assert.equal(occurrences(scan(prompt), target).length, found, why);
     });
 }
 

@@ -13,6 +13,7 @@ from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
 from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
+from ...prompt.vocabulary import text_token
 from ...settings.settings import Settings
 from .task import EarlierChoice
 
@@ -155,7 +156,7 @@ def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[
     ``text``: the host's text encoder, with a ``process_texts``. ``vocabulary``: its tokens and
     their ids.
     """
-    ending = {index for word, index in vocabulary.items() if word.endswith("</w>")}
+    names = {index: name for name, index in vocabulary.items()}
 
     def tokenize(line: str) -> list[Token]:
         (chunks,), _ = text.process_texts([line])
@@ -175,6 +176,6 @@ def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[
             elif key == text.id_end:
                 return
             else:
-                yield Token(key, start + at, key in ending)
+                yield text_token(key, start + at, names[key])
 
     return tokenize

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import Unsupported
 from ...prompt.token_search import Token
+from ...prompt.vocabulary import text_token
 
 CHUNK = 75
 CHUNK_ROWS = CHUNK + 2
@@ -36,8 +37,8 @@ class TextEncoder(Protocol):
     def ids(self, text: str) -> list[int]:
         """The tokens of ``text``, without start and end."""
 
-    def ends_word(self, token: int) -> bool:
-        """Whether ``token`` ends a word."""
+    def name(self, token: int) -> str:
+        """How the vocabulary writes ``token``."""
 
     def context(self, ids: Tensor) -> Tensor:
         """The contexts ``[n, 77, C]`` of rows of 77 tokens, int64 ``[n, 77]``."""
@@ -46,7 +47,7 @@ class TextEncoder(Protocol):
 def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
     """The tokens of ``text`` where they stand in the context."""
     return [
-        Token(key, at // CHUNK * CHUNK_ROWS + 1 + at % CHUNK, encoder.ends_word(key))
+        text_token(key, at // CHUNK * CHUNK_ROWS + 1 + at % CHUNK, encoder.name(key))
         for at, key in enumerate(encoder.ids(text))
     ]
 
@@ -106,8 +107,8 @@ class Clip(nn.Module):
     def ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def ends_word(self, token: int) -> bool:
-        return self._tokenizer.convert_ids_to_tokens(token).endswith("</w>")
+    def name(self, token: int) -> str:
+        return str(self._tokenizer.convert_ids_to_tokens(token))
 
     def context(self, ids: Tensor) -> Tensor:
         return self.transformer(input_ids=ids).last_hidden_state
@@ -158,8 +159,8 @@ class OpenClip(nn.Module):
     def ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text))
 
-    def ends_word(self, token: int) -> bool:
-        return self._tokenizer.decoder[token].endswith("</w>")
+    def name(self, token: int) -> str:
+        return str(self._tokenizer.decoder[token])
 
     def context(self, ids: Tensor) -> Tensor:
         tower = self.model
