@@ -14,11 +14,12 @@
     const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]/gu;
     const EXTENDS = /^[\p{M}\p{EMod}\u200d]/u;
     const PARTNERS = {"(": ")", "[": "]"};
-    const BETWEEN_PHRASES = ",:|<>@#＃";
+    const BETWEEN_PHRASES = ",，、:：|<>@#＃";
 
     // The grammar of target lists and tags is that of asyndm_lib/prompt/target_list.py, down to what is a blank and
     // what a number; tests/target_grammar.json holds both to it.
     const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+    const DIVIDERS = ",\n，、";
     const [ONE_BLANK, BLANKS] = [new RegExp(BLANK), new RegExp(`${BLANK}+`, "g")];
     const OCCURRENCE = new RegExp(`[#＃]${BLANK}*(\\p{Nd}+)$`, "u");
     const EMPHASIS = new RegExp(`:${BLANK}*[-+]?[.\\p{Nd}]+${BLANK}*$`, "u");
@@ -80,7 +81,7 @@
         }
     }
 
-    /** The entries of a target list as typed, divided by the commas and line ends outside brackets. */
+    /** The entries of a target list as typed, divided by the commas of any keyboard and the line ends outside brackets. */
     function entries(list) {
         const closings = partners(list);
         const found = [];
@@ -88,7 +89,7 @@
         for (let at = 0; at <= list.length; at++) {
             if (at > end && closings.has(at)) {
                 end = closings.get(at);
-            } else if (at > end && (at === list.length || ",\n".includes(list[at]))) {
+            } else if (at > end && (at === list.length || DIVIDERS.includes(list[at]))) {
                 const entry = stripped(list.slice(start, at));
                 if (entry) found.push(entry);
                 start = at + 1;
@@ -116,7 +117,7 @@
      * Null for an entry that cannot be read: it is no target, and the server says why.
      */
     function parseEntry(entry) {
-        const [ending, typed] = entry.match(/:([^:()[\]]*)$/) ?? ["", null];
+        const [ending, typed] = entry.match(/[:：]([^:：()[\]]*)$/) ?? ["", null];
         const concavity = typed === null ? null : number(typed);
         if (concavity !== null && !(concavity >= 0 && concavity <= 1)) return null;
         let text = stripped(entry.slice(0, entry.length - ending.length));

@@ -21,7 +21,8 @@ _LAST_OCCURRENCE = 999_999_999
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")  # as the WebUIs find <lora:name:1>
 _PIECE = re.compile(r"\\.|[()\[\]]", re.DOTALL)
 _CLOSING = {"(": ")", "[": "]"}
-_CONCAVITY = re.compile(r":([^:()\[\]]*)$")
+_DIVIDERS = ",\n\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}"
+_CONCAVITY = re.compile("[:\N{FULLWIDTH COLON}]([^:\N{FULLWIDTH COLON}()\\[\\]]*)$")
 _OCCURRENCE = re.compile("[#\N{FULLWIDTH NUMBER SIGN}]\\s*(\\d+)$")
 _WEIGHT = re.compile(r":\s*[-+]?[.\d]+\s*$")
 
@@ -86,13 +87,13 @@ def parse_targets(*lists: str) -> tuple[Target, ...]:
 
 
 def _entries(text: str) -> list[str]:
-    """The list divided at the commas and line ends outside brackets."""
+    """The list divided at the commas of any keyboard and the line ends outside brackets."""
     parts, start, end = [], 0, -1
     partners = _partners(text)
     for at, char in enumerate(text):
         if at > end and at in partners:
             end = partners[at]
-        elif at > end and char in ",\n":
+        elif at > end and char in _DIVIDERS:
             parts.append(text[start:at])
             start = at + 1
     return [entry for part in [*parts, text[start:]] if (entry := part.strip())]

@@ -55,6 +55,8 @@ const MARKED = [
     ["ein Bä‸r", "ein Bär<asyn:Bär>"],
     ["ein Bär‸", "ein Bär<asyn:Bär>"],
     ["日本‸", "日本<asyn:日本>"],
+    ["‸猫，犬‸", "猫<asyn:猫>，犬<asyn:犬>"],
+    ["‸猫、犬：鳥‸", "猫<asyn:猫>、犬<asyn:犬>：鳥<asyn:鳥>"],
     ["a ❤️‸ x", "a ❤️<asyn:❤️> x"],
     ["<script>alert‸</script>", "<script>alert<asyn:alert></script>"],
 ];
