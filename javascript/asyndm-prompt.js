@@ -5,11 +5,14 @@
 
     const WORD = "[\\p{L}\\p{M}\\p{N}_]+(?:['’-][\\p{L}\\p{M}\\p{N}_]+)*" +
         "|\\p{Extended_Pictographic}[\\p{Extended_Pictographic}\\p{EMod}\\u200d\\ufe0f]*";
-    const WEIGHT = ":\\s*[-+]?[\\d.]+\\s*(?=[)\\]]|$|\\bAND\\b)";
+    const WEIGHT = ":\\s*[-+]?[\\d.]+\\s*";
     const NETWORK = "<(?<network>[\\p{L}\\p{N}_]+):(?<args>[^>]+)>";
-    const PLAIN = `(?<comment>#[^\\n]*)|\\\\[\\\\()[\\]]?|${WEIGHT}|(?<divider>\\b(?:BREAK|AND)\\b)` +
+    const PLAIN = "(?<comment>#[^\\n]*)|\\\\[\\\\()[\\]]?|(?<divider>\\b(?:BREAK|AND)\\b)" +
         `|(?<word>${WORD})|(?<bracket>[()[\\]])|(?<other>\\S)`;
-    const [WITH_NETWORKS, WITHOUT_NETWORKS] = [`${NETWORK}|${PLAIN}`, PLAIN].map(pattern => new RegExp(pattern, "gsu"));
+    const patterns = weight => [`${NETWORK}|${weight}|${PLAIN}`, `${weight}|${PLAIN}`].map(pattern => new RegExp(pattern, "gsu"));
+    // An AND part may end with its weight. A target, ":3", has none.
+    const PROMPT = patterns(`${WEIGHT}(?=[)\\]]|$|\\bAND\\b)`);
+    const TARGET = patterns(`${WEIGHT}(?=[)\\]])`);
     // As CLIP's tokenizer cuts a text before it looks for tokens, and each mark by itself.
     const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]/gu;
     const EXTENDS = /^[\p{M}\p{EMod}\u200d]/u;
@@ -20,6 +23,8 @@
     // what a number; tests/target_grammar.json holds both to it.
     const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
     const DIVIDERS = ",\n，、";
+    const PIECES = new RegExp(`\\\\.|(?!${BLANK}).|\\n`, "gsu");
+    const QUOTATION = new RegExp(`"[^"]*"(?=${BLANK}*(?:[${DIVIDERS}:：#＃)\\]]|$))`, "yu");
     const [ONE_BLANK, BLANKS] = [new RegExp(BLANK), new RegExp(`${BLANK}+`, "g")];
     const OCCURRENCE = new RegExp(`[#＃]${BLANK}*(\\p{Nd}+)$`, "u");
     const EMPHASIS = new RegExp(`:${BLANK}*[-+]?[.\\p{Nd}]+${BLANK}*$`, "u");
@@ -31,11 +36,11 @@
      * The words of a prompt, the units in which targets are looked for, its tags and its closed brackets.
      * A word's `phrase` is a number that it shares with the words that one target can hold together with it.
      */
-    function scan(prompt) {
+    function scan(prompt, patterns = PROMPT) {
         const words = [], units = [], tags = [], brackets = [], open = [];
         let phrase = 0, part = 0;
 
-        for (const match of pieces(prompt)) {
+        for (const match of pieces(prompt, patterns)) {
             const {network, args, comment, divider, word, bracket, other} = match.groups;
             const start = match.index, end = start + match[0].length;
 
@@ -69,11 +74,11 @@
     }
 
     /** The pieces of a prompt, as matches of its pattern. */
-    function* pieces(prompt) {
+    function* pieces(prompt, [withNetworks, withoutNetworks]) {
         // Behind the last ">" no tag can begin; to look for one takes the square of the prompt's length.
         const lastEnd = prompt.lastIndexOf(">");
         for (let at = 0, match; ; at = match.index + match[0].length) {
-            const pattern = at < lastEnd ? WITH_NETWORKS : WITHOUT_NETWORKS;
+            const pattern = at < lastEnd ? withNetworks : withoutNetworks;
             pattern.lastIndex = at;
             match = pattern.exec(prompt);
             if (!match) return;
@@ -81,7 +86,7 @@
         }
     }
 
-    /** The entries of a target list as typed, divided by the commas of any keyboard and the line ends outside brackets. */
+    /** The entries of a target list as typed, divided by the commas of any keyboard and the line ends, outside brackets and quotes. */
     function entries(list) {
         const closings = partners(list);
         const found = [];
@@ -98,15 +103,26 @@
         return found;
     }
 
-    /** The place of each opening bracket that is closed → where it is closed. An escaped one is an ordinary character. */
+    /**
+     * The place of each opening bracket or quote that is closed → where it is closed. An escaped bracket is an ordinary
+     * character, and so is one in quotes. Quotes stand around a whole entry, but for its brackets and numbers.
+     */
     function partners(text) {
         const open = [], found = new Map();
-        for (const {0: piece, index} of text.matchAll(/\\.|[()[\]]/gsu)) {
-            if (PARTNERS[piece]) {
+        let begins = true, resume = 0;
+        for (const {0: piece, index} of text.matchAll(PIECES)) {
+            if (index < resume) continue;
+            QUOTATION.lastIndex = index;
+            const quotation = begins && piece === '"' && text.match(QUOTATION);
+            if (quotation) {
+                resume = index + quotation[0].length;
+                found.set(index, resume - 1);
+            } else if (PARTNERS[piece]) {
                 open.push({index, closing: PARTNERS[piece]});
             } else if (open.length && open[open.length - 1].closing === piece) {
                 found.set(open.pop().index, index);
             }
+            begins = DIVIDERS.includes(piece) || (begins && piece in PARTNERS);
         }
         return found;
     }
@@ -117,27 +133,54 @@
      * Null for an entry that cannot be read: it is no target, and the server says why.
      */
     function parseEntry(entry) {
-        const [ending, typed] = entry.match(/[:：]([^:：()[\]]*)$/) ?? ["", null];
-        const concavity = typed === null ? null : number(typed);
-        if (concavity !== null && !(concavity >= 0 && concavity <= 1)) return null;
-        let text = stripped(entry.slice(0, entry.length - ending.length));
-        let occurrence = null;
-        const closings = partners(text);
-        let start = 0; // where what is left of the text begins
+        const closings = partners(entry);
+        let start = 0, end = entry.length; // what is left of the entry
+        let ending = "", concavity = null, occurrence = null;
+        const colon = behind(/[:：]([^:：()[\]]*)$/);
+        if (colon) {
+            const read = number(colon.match[1]);
+            if (read >= 0 && read <= 1) {
+                [ending, concavity] = [colon.match[0], read];
+                narrow(start, colon.at);
+            } else if (colon.at > 0 || !stripped(colon.match[1])) { // ":3" and ":D" are faces
+                return null;
+            }
+        }
         // Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
         for (;;) {
-            const sign = occurrence === null && text.match(OCCURRENCE);
+            const sign = occurrence === null && behind(OCCURRENCE);
             if (sign) {
-                occurrence = Math.min(number(sign[1]), LAST_OCCURRENCE);
-                text = stripped(text.slice(0, sign.index));
+                occurrence = Math.min(number(sign.match[1]), LAST_OCCURRENCE);
+                narrow(start, sign.at);
             }
-            if (closings.get(start) !== start + text.length - 1) break;
-            const inside = text.slice(1, -1).replace(EMPHASIS, "");
-            text = stripped(inside);
-            start += 1 + inside.indexOf(text);
+            if (closings.get(start) !== end - 1) break;
+            const quoted = entry[start] === '"';
+            narrow(start + 1, end - 1);
+            if (quoted) break;
+            const weight = behind(EMPHASIS);
+            if (weight) narrow(start, weight.at);
         }
-        if (!text || occurrence === 0) return null;
-        return {text: text.replace(BLANKS, " "), occurrence, concavity, ending};
+        if (start === end || occurrence === 0) return null;
+        return {text: entry.slice(start, end).replace(BLANKS, " "), occurrence, concavity, ending};
+
+        /** What of a pattern stands at the end, behind the brackets or quotes that what is left begins with. */
+        function behind(pattern) {
+            const from = (closings.get(start) ?? start - 1) + 1;
+            const match = entry.slice(from, end).match(pattern);
+            return match && {match, at: from + match.index};
+        }
+
+        function narrow(first, stop) {
+            [start, end] = [first, stop];
+            while (start < end && ONE_BLANK.test(entry[start])) start++;
+            while (start < end && ONE_BLANK.test(entry[end - 1])) end--;
+        }
+    }
+
+    /** How a target list names words: in quotes where they would be read otherwise. */
+    function written(text) {
+        const read = entries(text).length === 1 && parseEntry(text);
+        return read && read.text === text && !read.ending && read.occurrence === null ? text : `"${text}"`;
     }
 
     function stripped(text) {
@@ -168,7 +211,7 @@
     }
 
     function search(units, text) {
-        const keys = scan(text).units.map(unit => unit.key);
+        const keys = scan(text, TARGET).units.map(unit => unit.key);
         const found = [];
         for (let first = 0; keys.length && first + keys.length <= units.length; first++) {
             const {part} = units[first];
@@ -267,7 +310,7 @@
             for (const target of named) {
                 const left = target.places.filter(place => !phrases.some(phrase => overlap(place, phrase)));
                 if (left.length === target.places.length) continue;
-                const names = left.map(place => `${target.text}#${place.number}${target.ending}`);
+                const names = left.map(place => `${written(target.text)}#${place.number}${target.ending}`);
                 if (target.tag === null) {
                     kept.splice(kept.indexOf(target.entry), 1, ...names);
                 } else {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from asyndm_lib.prompt.target_list import (
     MAX_LENGTH,
     MAX_TARGETS,
     Target,
+    _entries,
+    _target,
     named_targets,
     parse_targets,
     replace_tags,
@@ -25,7 +28,7 @@ TABLE = json.loads((Path(__file__).parent / "target_grammar.json").read_text(enc
 """The cases that the page's tests read too."""
 
 READABLE, UNREADABLE = ([case for case in TABLE["lists"] if kind in case] for kind in ("targets", "error"))
-CHARACTERS = "()[]:#,.\n 019+-e_xé🐱\\\t\x00²٣"
+CHARACTERS = "()[]\":#,.\n 019+-e_xé🐱\\\t\x00²٣"
 
 
 def named(cases):
@@ -105,6 +108,11 @@ def test_a_list_that_is_too_long_is_refused_at_once(text):
         ("", "([)]", ""),
         ("(a", ":1", ")"),
         ("", "[,", ""),
+        ("", '"', ""),
+        ("", '",', ""),
+        ("", '" ', "x"),
+        ('"', " ", '"x'),
+        ("", ",\n", '"'),
     ],
     ids=repr,
 )
@@ -116,6 +124,20 @@ def test_the_longest_list_takes_no_time(unit):
 def test_the_deepest_brackets_take_no_time(opening, closing):
     depth = (MAX_LENGTH - 3) // len(opening + closing)
     assert _timed(opening * depth + "cat" + closing * depth) == (Target("cat"),)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("(", ")"), ("(", ":1)"), ("[(", ")]"), ("( ", "#1)"), ('("', '")')])
+def test_brackets_are_read_in_time_by_their_number(opening, closing):
+    def seconds(depth: int) -> float:
+        entry = opening * depth + "cat" + closing * depth
+        begun = time.perf_counter()
+        _entries(entry)
+        with contextlib.suppress(TargetError):
+            _target(entry)
+        return time.perf_counter() - begun
+
+    once = min(seconds(5_000) for _ in range(3))
+    assert min(seconds(40_000) for _ in range(2)) < 24 * once  # 8 times as many; the square is 64
 
 
 def _timed(text: str) -> tuple[Target, ...] | None:

@@ -19,9 +19,12 @@ MAX_LENGTH = 4000
 _LAST_OCCURRENCE = 999_999_999
 
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")  # as the WebUIs find <lora:name:1>
-_PIECE = re.compile(r"\\.|[()\[\]]", re.DOTALL)
+_PIECE = re.compile(r"\\.|\S|\n", re.DOTALL)
 _CLOSING = {"(": ")", "[": "]"}
 _DIVIDERS = ",\n\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}"
+_QUOTATION = re.compile(
+    f'"[^"]*"(?=\\s*(?:[{_DIVIDERS}:\N{FULLWIDTH COLON}#\N{FULLWIDTH NUMBER SIGN})\\]]|$))'
+)
 _CONCAVITY = re.compile("[:\N{FULLWIDTH COLON}]([^:\N{FULLWIDTH COLON}()\\[\\]]*)$")
 _OCCURRENCE = re.compile("[#\N{FULLWIDTH NUMBER SIGN}]\\s*(\\d+)$")
 _WEIGHT = re.compile(r":\s*[-+]?[.\d]+\s*$")
@@ -31,7 +34,7 @@ _WEIGHT = re.compile(r":\s*[-+]?[.\d]+\s*$")
 class Target:
     """One entry of the list.
 
-    ``text``: the words as they stand in the prompt, without emphasis.
+    ``text``: the words as they stand in the prompt, without emphasis and quotes.
     ``occurrence``: which one of several (from 1), or None for all.
     ``concavity``: its own ``k``, or None for the general one.
     """
@@ -87,7 +90,10 @@ def parse_targets(*lists: str) -> tuple[Target, ...]:
 
 
 def _entries(text: str) -> list[str]:
-    """The list divided at the commas of any keyboard and the line ends outside brackets."""
+    """The list divided at the commas of any keyboard and the line ends.
+
+    Those in brackets or quotes divide nothing.
+    """
     parts, start, end = [], 0, -1
     partners = _partners(text)
     for at, char in enumerate(text):
@@ -100,46 +106,77 @@ def _entries(text: str) -> list[str]:
 
 
 def _partners(text: str) -> dict[int, int]:
-    """The place of each opening bracket that is closed → the place where it is closed.
+    """The place of each opening bracket or quote that is closed → the place where it is closed.
 
     A bracket without its partner is an ordinary character, and so is an escaped one, ``\\(``.
+    A quote opens at the beginning of an entry, or of its brackets, if there is nothing behind the
+    next one but the entry's numbers and brackets. Brackets in quotes are ordinary characters.
     """
     opened: list[int] = []
     partners = {}
+    begins, resume = True, 0
     for piece in _PIECE.finditer(text):
-        if piece[0] in _CLOSING:
-            opened.append(piece.start())
-        elif opened and piece[0] == _CLOSING[text[opened[-1]]]:
-            partners[opened.pop()] = piece.start()
+        at, char = piece.start(), piece[0]
+        if at < resume:
+            continue
+        if begins and char == '"' and (quotation := _QUOTATION.match(text, at)):
+            resume = quotation.end()
+            partners[at] = resume - 1
+        elif char in _CLOSING:
+            opened.append(at)
+        elif opened and char == _CLOSING[text[opened[-1]]]:
+            partners[opened.pop()] = at
+        begins = char in _DIVIDERS or (begins and char in _CLOSING)
     return partners
 
 
 def _target(entry: str) -> Target:
-    text, concavity, occurrence = entry, None, None
-    if match := _CONCAVITY.search(text):
+    partners = _partners(entry)
+    start, end = 0, len(entry)  # what is left of the entry
+    concavity, occurrence = None, None
+    if match := _CONCAVITY.search(entry, _behind(partners, start)):
         typed = match[1].strip()
         try:
             concavity = float(typed)
         except ValueError:
-            raise TargetError(
-                f"target {entry!r:.80}: {typed!r:.40} after the colon is not a number from 0 to 1"
-            ) from None
-        if not 0 <= concavity <= 1:
-            raise TargetError(f"target {entry!r:.80}: the concavity {typed:.40} is not from 0 to 1")
-        text = text[: match.start()].strip()
-    partners, start = _partners(text), 0  # what is left of the text begins at start
+            refused = f"{typed!r:.40} after the colon is not a number from 0 to 1"
+        else:
+            refused = "" if 0 <= concavity <= 1 else f"the concavity {typed:.40} is not from 0 to 1"
+        if not refused:
+            start, end = _stripped(entry, start, match.start())
+        elif typed and match.start() == 0:
+            concavity = None  # ":3" and ":D" are faces
+        else:
+            raise TargetError(f"target {entry!r:.80}: {refused}")
     while True:
         # Emphasis may stand around the number as well as before it: (cat#2:1.3), (cat:1.3)#2.
-        if occurrence is None and (match := _OCCURRENCE.search(text)):
+        if occurrence is None and (match := _OCCURRENCE.search(entry, _behind(partners, start), end)):
             occurrence = min(int(match[1]), _LAST_OCCURRENCE)
             if occurrence < 1:
                 raise TargetError(f"target {entry!r:.80}: occurrences count from #1")
-            text = text[: match.start()].strip()
-        if partners.get(start) != start + len(text) - 1:
+            start, end = _stripped(entry, start, match.start())
+        if partners.get(start) != end - 1:
             break
-        inside = _WEIGHT.sub("", text[1:-1])
-        text = inside.strip()
-        start += 1 + len(inside) - len(inside.lstrip())
-    if not text:
+        quoted = entry[start] == '"'
+        start, end = _stripped(entry, start + 1, end - 1)
+        if quoted:
+            break
+        if match := _WEIGHT.search(entry, _behind(partners, start), end):
+            start, end = _stripped(entry, start, match.start())
+    if start == end:
         raise TargetError(f"target {entry!r:.80} names no word")
-    return Target(" ".join(text.split()), occurrence, concavity)
+    return Target(" ".join(entry[start:end].split()), occurrence, concavity)
+
+
+def _behind(partners: dict[int, int], start: int) -> int:
+    """Where the numbers of an entry may begin: behind the brackets or quotes it begins with."""
+    return partners.get(start, start - 1) + 1
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """The part of ``text`` from ``start`` to ``end`` without the blanks around it."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end

@@ -129,6 +129,25 @@ test("a target list's entries", () => {
     assert.deepEqual(parseEntry("[cat]"), {text: "cat", occurrence: null, concavity: null, ending: ""});
 });
 
+test("a name in quotes keeps them where the list is written anew", () => {
+    assert.deepEqual(press("1girl, (dog, c‸at) and dog, cat", '"dog, cat"'), {prompt: "1girl, (dog, cat) and dog, cat", field: '"dog, cat"#2'});
+    assert.deepEqual(press("d‸og, dog", '"dog":0.5'), {prompt: "dog, dog", field: "dog#2:0.5"});
+});
+
+test("the weight of an AND part is no face", () => {
+    assert.deepEqual(occurrences(scan("a :3 AND b :3"), ":3"), []);
+    assert.equal(occurrences(scan("a :3, b :3"), ":3").length, 1);
+});
+
+test("nested brackets take time by their number", () => {
+    for (const [opening, closing] of [["(", ")"], ["(", ":1)"], ["[(", ")]"], ["( ", "#1)"]]) {
+        const entry = opening.repeat(20_000) + "cat" + closing.repeat(20_000);
+        const start = performance.now();
+        entries(entry).forEach(parseEntry);
+        assert.ok(performance.now() - start < 500, opening);
+    }
+});
+
 test("an entry that cannot be read is no target, and stays where it is", () => {
     assert.deepEqual(["cat:", "#2", "cat#0", "cat:2", "()"].map(parseEntry), [null, null, null, null, null]);
     assert.deepEqual(pressed("a cat, a dog", "cat:, dog, cat#0"), ["dog"]);
