@@ -15,7 +15,11 @@
     const TARGET = patterns(`${WEIGHT}(?=[)\\]])`);
     // As CLIP's tokenizer cuts a text before it looks for tokens, and each mark by itself.
     const UNITS = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]/gu;
-    const EXTENDS = /^[\p{M}\p{EMod}\u200d]/u;
+    // Where no target begins or ends: inside a word as it is written, as in asyndm_lib/prompt/token_search.py.
+    const IN_WORD = "[\\p{L}\\p{N}\\p{M}]";
+    const JOINED = new RegExp(`(?<=${IN_WORD})(?!'(?:s|d|m|ll|re|ve)(?!${IN_WORD}))(?=[-_'‐‑]?${IN_WORD})` +
+        `|(?<=${IN_WORD}[-_'‐‑])(?=${IN_WORD})|(?<=\\S)(?=[\\p{M}\\p{EMod}\\u200d])|(?<=\\u200d)(?=\\S)`, "uy");
+    const [BEGINS_IN_WORD, ENDS_IN_WORD] = [`^${IN_WORD}`, `${IN_WORD}$`].map(pattern => new RegExp(pattern, "u"));
     const PARTNERS = {"(": ")", "[": "]"};
     const BETWEEN_PHRASES = ",，、:：|<>@#＃";
 
@@ -35,16 +39,19 @@
     /**
      * The words of a prompt, the units in which targets are looked for, its tags and its closed brackets.
      * A word's `phrase` is a number that it shares with the words that one target can hold together with it.
+     * `bare` is the units' text, with a blank where something else stands between them; a unit is `at` a place in it,
+     * and `parted` from the unit before if that blank makes two words of their letters.
      */
     function scan(prompt, patterns = PROMPT) {
         const words = [], units = [], tags = [], brackets = [], open = [];
-        let phrase = 0, part = 0;
+        let phrase = 0, part = 0, bare = "", reach = 0;
 
         for (const match of pieces(prompt, patterns)) {
             const {network, args, comment, divider, word, bracket, other} = match.groups;
             const start = match.index, end = start + match[0].length;
 
             if (network) {
+                if (start === reach) reach = end; // the WebUI takes it out
                 if (network === "asyn") tags.push({start, end, entries: entries(args)});
             } else if (word) {
                 const first = units.length;
@@ -63,12 +70,17 @@
                 }
             }
         }
-        return {prompt, words, units, tags, brackets, found: new Map()};
+        return {prompt, words, units, bare, tags, brackets, found: new Map()};
 
         function addUnits(text, at) {
             for (const unit of text.matchAll(UNITS)) {
-                const start = at + unit.index;
-                units.push({key: unit[0].toLowerCase().replace("’", "'"), start, end: start + unit[0].length, part});
+                const start = at + unit.index, key = unit[0].toLowerCase().replace("’", "'");
+                const apart = start !== reach, before = units[units.length - 1]?.key ?? "";
+                if (apart) bare += " ";
+                const parted = apart && ENDS_IN_WORD.test(before) && BEGINS_IN_WORD.test(key);
+                units.push({key, start, part, parted, at: bare.length});
+                bare += key;
+                reach = start + unit[0].length;
             }
         }
     }
@@ -205,31 +217,30 @@
     }
 
     /** Where the words of `text` stand among a prompt's units: [{first, last}...]. */
-    function occurrences({units, found}, text) {
-        if (!found.has(text)) found.set(text, search(units, text));
+    function occurrences(scanned, text) {
+        const {found} = scanned;
+        if (!found.has(text)) found.set(text, search(scanned, scan(text, TARGET)));
         return found.get(text);
     }
 
-    function search(units, text) {
-        const keys = scan(text, TARGET).units.map(unit => unit.key);
+    function search({units, bare}, sought) {
+        const size = sought.units.length;
         const found = [];
-        for (let first = 0; keys.length && first + keys.length <= units.length; first++) {
-            const {part} = units[first];
-            const last = first + keys.length - 1;
-            if (keys.every((key, n) => units[first + n].key === key && units[first + n].part === part) &&
-                edge(units, first) && edge(units, last + 1)) {
+        for (let first = 0; size && first + size <= units.length; first++) {
+            const last = first + size - 1;
+            const alike = ({key, parted}, n) => units[first + n].key === key && (!n || units[first + n].parted === parted);
+            if (units[first].part === units[last].part && sought.units.every(alike) && edge(first) && edge(last + 1)) {
                 found.push({first, last});
                 first = last;
             }
         }
         return found;
-    }
 
-    /** Whether a target may begin with a unit, or end before it, as in asyndm_lib/prompt/token_search.py. */
-    function edge(units, at) {
-        const [one, other] = [units[at - 1], units[at]];
-        if (!one || !other || one.end !== other.start) return true;
-        return !EXTENDS.test(other.key) && one.key !== "\u200d";
+        function edge(at) {
+            if (at === 0 || at === units.length) return true;
+            JOINED.lastIndex = units[at].at;
+            return !JOINED.test(bare);
+        }
     }
 
     /** Every target that the tags and the field name, with the places that it means. */

@@ -5,9 +5,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice, takewhile
+from typing import NamedTuple
 
 from .target_list import Target
+
+_APOSTROPHES = ("'", "\N{RIGHT SINGLE QUOTATION MARK}")
+_HYPHENS = ("-", "_", "\N{HYPHEN}", "\N{NON-BREAKING HYPHEN}", *_APOSTROPHES)
+"""Characters that join what stands on both sides to one word."""
+
+_ENDINGS = ("s", "d", "m", "ll", "re", "ve")
+"""What an apostrophe joins to a word without making another word of it: the cat's."""
 
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
@@ -23,12 +31,14 @@ class Token:
     ``ends_word``: whether a word ends with it.
     ``text``: the UTF-8 bytes of the text that it stands for, in lower case. Several tokens may
     share a character. None where only the key tells tokens apart, as in a textual inversion.
+    ``apart``: whether something that no token holds, such as a blank, stands before it.
     """
 
     key: int | str
     position: int
     ends_word: bool
     text: bytes | None = None
+    apart: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,31 +61,24 @@ class Found:
         return tuple(p for where, positions in self.occurrences if where == part for p in positions)
 
 
-@dataclass(frozen=True)
-class Symbol:
+class _Symbol(NamedTuple):
     """A character of a text, or a token that has only a key.
 
     ``value``: the character, or the key in a tuple.
     ``first``, ``last``: the indexes of the tokens that hold it.
     ``ends``: whether the tokenizer's word ends with it.
+    ``apart``: whether something that no token holds, such as a blank, stands before it.
+    ``in_word``: whether it is a letter, a digit or a mark upon one.
+    ``extends``: whether it changes the character before it, as an accent or an emoji's colour does.
     """
 
     value: str | tuple[int | str]
     first: int
     last: int
     ends: bool
-
-    @property
-    def in_word(self) -> bool:
-        """Whether it is a letter, a digit or a mark upon one."""
-        return isinstance(self.value, str) and unicodedata.category(self.value)[0] in "LNM"
-
-    @property
-    def extends(self) -> bool:
-        """Whether it changes the character before it, as an accent or an emoji's colour does."""
-        return isinstance(self.value, str) and (
-            unicodedata.category(self.value)[0] == "M" or self.value in _ZERO_WIDTH_JOINER + _SKIN_TONES
-        )
+    apart: bool
+    in_word: bool = False
+    extends: bool = False
 
 
 class Spelling:
@@ -89,29 +92,46 @@ class Spelling:
         self._positions = [token.position for token in tokens]
         self._symbols = list(_symbols(tokens))
         self._values = [symbol.value for symbol in self._symbols]
-        self._within = [_within(*pair) for pair in zip(self._symbols, self._symbols[1:], strict=False)]
-        self._edges = [True, *(_edge(*pair) for pair in zip(self._symbols, self._symbols[1:], strict=False)), True]
+        pairs = list(zip(self._symbols, self._symbols[1:], strict=False))
+        self._within = [one.in_word and other.in_word and other.apart for one, other in pairs]
+        self._edges = [True, *(_edge(one, other) for one, other in pairs), True]
+        self._join()
+        self._begins: dict[str | tuple[int | str], list[int]] = {}
+        for at, value in enumerate(self._values):
+            self._begins.setdefault(value, []).append(at)
 
     def places(self, words: Spelling) -> list[tuple[int, ...]]:
         """The token positions of each occurrence of ``words``, in order.
 
-        An occurrence begins and ends where words do, or beside punctuation. A token that holds an
-        end of it and more counts.
+        An occurrence begins and ends where words do as they are written. Punctuation divides them,
+        but for a hyphen, an underscore or an apostrophe inside a word. A token that holds an end of
+        an occurrence and more counts.
         """
-        size, found, at = len(words._values), [], 0
-        while size and at + size <= len(self._values):
-            end = at + size
-            if (
-                self._edges[at]
-                and self._edges[end]
-                and self._values[at:end] == words._values
-                and self._within[at : end - 1] == words._within
-            ):
-                found.append(tuple(self._positions[self._symbols[at].first : self._symbols[end - 1].last + 1]))
-                at = end
-            else:
-                at += 1
+        found, end = [], 0
+        for at in self._begins.get(words._values[0], ()) if words._values else ():
+            if at < end or not self._edges[at] or self._values[at : at + len(words._values)] != words._values:
+                continue
+            stop = at + len(words._values)
+            if self._edges[stop] and self._within[at : stop - 1] == words._within:
+                found.append(tuple(self._positions[self._symbols[at].first : self._symbols[stop - 1].last + 1]))
+                end = stop
         return found
+
+    def _join(self) -> None:
+        """Take the edges away that a hyphen inside a word has, ``cat-like``."""
+        for at in range(1, len(self._symbols) - 1):
+            before, hyphen, after = self._symbols[at - 1 : at + 2]
+            joins = hyphen.value in _HYPHENS and not hyphen.apart and not after.apart
+            if joins and before.in_word and after.in_word:
+                self._edges[at] = self._ending(at)
+                self._edges[at + 1] = False
+
+    def _ending(self, at: int) -> bool:
+        """Whether the apostrophe at ``at`` begins an ending, ``cat's``."""
+        if self._values[at] not in _APOSTROPHES:
+            return False
+        word = takewhile(lambda symbol: symbol.in_word and not symbol.apart, islice(self._symbols, at + 1, at + 4))
+        return "".join(str(symbol.value) for symbol in word) in _ENDINGS
 
 
 def find(parts: Sequence[Spelling], words: Spelling, target: Target) -> Found:
@@ -126,11 +146,11 @@ def find(parts: Sequence[Spelling], words: Spelling, target: Target) -> Found:
     return Found(tuple(matches))
 
 
-def _symbols(tokens: Sequence[Token]) -> Iterator[Symbol]:
+def _symbols(tokens: Sequence[Token]) -> Iterator[_Symbol]:
     for has_text, group in groupby(enumerate(tokens), key=lambda token: token[1].text is not None):
         if not has_text:
             for index, token in group:
-                yield Symbol((token.key,), index, index, token.ends_word)
+                yield _Symbol((token.key,), index, index, token.ends_word, token.apart)
             continue
         owners, ends, spelled = [], set(), b""
         for index, token in group:
@@ -142,17 +162,17 @@ def _symbols(tokens: Sequence[Token]) -> Iterator[Symbol]:
         # A byte that is no character's is a symbol by itself.
         for char in spelled.decode("utf-8", "surrogateescape"):
             end = at + len(char.encode("utf-8", "surrogateescape"))
-            yield Symbol(char, owners[at], owners[end - 1], end in ends)
+            apart = tokens[owners[at]].apart and (at == 0 or owners[at - 1] != owners[at])
+            kind = unicodedata.category(char)[0]
+            extends = kind == "M" or char in _ZERO_WIDTH_JOINER + _SKIN_TONES
+            yield _Symbol(char, owners[at], owners[end - 1], end in ends, apart, kind in "LNM", extends)
             at = end
 
 
-def _within(one: Symbol, other: Symbol) -> bool:
-    """Whether a word ends between two letters. Beside punctuation blanks are of no matter."""
-    return one.in_word and other.in_word and one.ends
-
-
-def _edge(one: Symbol, other: Symbol) -> bool:
-    """Whether a target may begin or end between two symbols."""
-    if one.ends or not (isinstance(one.value, str) and isinstance(other.value, str)):
+def _edge(one: _Symbol, other: _Symbol) -> bool:
+    """Whether a word may end between two symbols, what joins words aside."""
+    if not (isinstance(one.value, str) and isinstance(other.value, str)):
         return one.ends
+    if other.apart:
+        return True
     return not (one.in_word and other.in_word) and not other.extends and one.value != _ZERO_WIDTH_JOINER

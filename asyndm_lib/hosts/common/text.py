@@ -13,7 +13,7 @@ from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
 from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
-from ...prompt.vocabulary import text_token
+from ...prompt.vocabulary import as_written, text_token
 from ...settings.settings import Settings
 from .task import EarlierChoice
 
@@ -153,14 +153,18 @@ def tokenizer(text: Any, vocabulary: Mapping[str, int]) -> Callable[[str], list[
     """The model's own tokenization.
 
     Emphasis, ``BREAK``, chunks and textual inversions are read as the host encodes them.
-    ``text``: the host's text encoder, with a ``process_texts``. ``vocabulary``: its tokens and
-    their ids.
+    ``text``: the host's text encoder, with ``process_texts`` and ``tokenize``. ``vocabulary``: its
+    tokens and their ids.
     """
     names = {index: name for name, index in vocabulary.items()}
 
     def tokenize(line: str) -> list[Token]:
         (chunks,), _ = text.process_texts([line])
-        return [token for number, chunk in enumerate(chunks) for token in _chunk(chunk, number)]
+        tokens = [token for number, chunk in enumerate(chunks) for token in _chunk(chunk, number)]
+        # Emphasis stands between words as a blank does.
+        parts = [part for part, weight in prompt_parser.parse_prompt_attention(line) if (part, weight) != ("BREAK", -1)]
+        words = " ".join(parts).split()
+        return as_written(tokens, text.tokenize(words) if words else [])
 
     def _chunk(chunk: Any, number: int) -> Iterator[Token]:
         start = number * len(chunk.tokens)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import Unsupported
 from ...prompt.token_search import Token
-from ...prompt.vocabulary import text_token
+from ...prompt.vocabulary import as_written, text_token
 
 CHUNK = 75
 CHUNK_ROWS = CHUNK + 2
@@ -46,10 +46,11 @@ class TextEncoder(Protocol):
 
 def tokenize(encoder: TextEncoder, text: str) -> list[Token]:
     """The tokens of ``text`` where they stand in the context."""
-    return [
+    tokens = [
         text_token(key, at // CHUNK * CHUNK_ROWS + 1 + at % CHUNK, encoder.name(key))
         for at, key in enumerate(encoder.ids(text))
     ]
+    return as_written(tokens, map(encoder.ids, text.split()))
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | str) -> Tensor:
