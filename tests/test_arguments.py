@@ -89,6 +89,8 @@ def test_what_is_wrong_is_named(args, said):
         asked(True, "cat", "wrong, but a list"),
         asked({}),
         asked({"targets": "cat", "enabled": False}),
+        asked(True, "🐱", 2**63 - 1, -(2**63), 1e300, None),
+        {"alwayson_scripts": {"ControlNet": {"args": ["\ud83d", 2**64]}}},
     ],
 )
 def test_requests_that_may_pass(body):
@@ -105,6 +107,15 @@ def test_requests_that_may_pass(body):
         (asked({"enabled": 0}), "true or false"),
         (asked({"enabled": False, "concavity": 7}), "from 0 to 1"),
         (asked({"targets": "cat"}, True), "nothing after it: True"),
+        (asked({"targets": "cat \ud83d"}), r"a text holds half a character: 'cat \\ud83d'"),
+        (asked({"enabled": False, "targets": "\udc00"}), "half a character"),
+        (asked(True, "\ud83d"), "half a character"),
+        (asked(True, "cat", [{"x": [{"\udfff": 1}]}]), "half a character"),
+        (asked(True, "cat", 2**63), "longer than 64 bits: 9223372036854775808"),
+        (asked(False, [[{"x": -(10**400)}]]), "longer than 64 bits: -1000"),
+        (asked(True, "cat", float("nan")), "not finite: nan"),
+        (asked(True, "cat", [-float("inf")]), "not finite: -inf"),
+        ({"alwayson_scripts": {"AsynDM": {"args": [True], "x": "\ud83d"}}}, "half a character"),
         ({"alwayson_scripts": {"AsynDM": {"args": {"targets": "cat"}}}}, "takes its settings as"),
         ({"alwayson_scripts": {"AsynDM": {"targets": "cat"}}}, "takes its settings as"),
         ({"alwayson_scripts": {"ASYNDM": [{"targets": "cat"}]}}, "takes its settings as"),
@@ -172,3 +183,11 @@ def test_an_infotext_names_the_words_chosen_for_its_own_picture():
         assert [chosen(p, i, of_batch) for i in range(2)] == [None, "tree"]
     assert [chosen(p, i, every) for i in range(5)] == ["cat", "dog", None, "tree", None]
     assert chosen(p, 0, p.prompts, use_main_prompt=True) == "cat"
+
+
+def test_the_depth_of_a_request_is_no_matter():
+    deep = "\ud83d"
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(AsynDMError, match="half a character"):
+        arguments.check(asked(True, deep))

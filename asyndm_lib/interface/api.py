@@ -103,7 +103,7 @@ def _question(body: bytes) -> dict[str, Any]:
         text = question.get(name)
         if not isinstance(text, str):
             raise SettingsError(f"{name} must be text, not {text!r:.80}")
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if arguments.has_half_characters(text):
             raise SettingsError(f"{name} holds half a character")
         if len(text) > limit:
             raise SettingsError(f"{name} is {len(text)} characters long; at most {limit} are read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -37,12 +38,19 @@ def check(body: Any) -> None:
     """Raise :class:`errors.AsynDMError` if the settings of a picture request cannot be right.
 
     ``body``: the API's request, decoded.
-    The host would pass over some of them in silence. Settings in a list are left to :func:`of`.
+    The host would pass over some of them in silence. Settings in a list are left to :func:`of`, but
+    for what the host's answer, which repeats the request, cannot hold.
     """
     scripts = body.get("alwayson_scripts") if isinstance(body, Mapping) else None
     for title, entry in scripts.items() if isinstance(scripts, Mapping) else ():
         if title.lower() == TITLE.lower():
             _check_entry(entry)
+            _check_repeatable(entry)
+
+
+def has_half_characters(text: str) -> bool:
+    """Whether ``text`` holds a lone surrogate, which cannot be sent."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _check_entry(entry: Any) -> None:
@@ -55,6 +63,22 @@ def _check_entry(entry: Any) -> None:
         values = {"enabled": True, **args[0]}
         _enabled(values)
         _settings(values)
+
+
+def _check_repeatable(entry: Any) -> None:
+    left = [entry]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str) and has_half_characters(value):
+            raise SettingsError(f"a text holds half a character: {value!r:.80}")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise SettingsError(f"a whole number is longer than 64 bits: {value!r:.80}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"a number is not finite: {value!r:.80}")
 
 
 def _enabled(values: Mapping[str, Any]) -> bool:

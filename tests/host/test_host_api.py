@@ -87,6 +87,7 @@ WRONG = [
     ({"enabled": "yes"}, "enabled, the first argument, must be true or false, not 'yes'"),
     ({"enabled": False, "concavity": 9}, "Concavity must be from"),
     ({"\ud83d": 1}, "no setting '\\ud83d'"),
+    ({"targets": "cat \ud83d"}, "a text holds half a character"),
 ]
 
 
@@ -121,6 +122,15 @@ def test_settings_in_a_wrong_place_are_refused(entry, host):
     status, answer = host.call("/sdapi/v1/txt2img", {**REQUEST, "alwayson_scripts": {"asyndm": entry}})
     assert status == 422
     assert "AsynDM takes" in answer["detail"]
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("value", ["\ud83d", 2**64, float("nan"), [{"x": "\ud83d"}]], ids=lambda value: f"{value!r}")
+def test_what_the_host_cannot_repeat_is_refused_before_the_picture(value, host):
+    request = {**REQUEST, "alwayson_scripts": {"AsynDM": {"args": [True, "cat", value]}}}
+    status, answer = host.call("/sdapi/v1/txt2img", request)
+    assert status == 422
+    assert answer["detail"].startswith("AsynDM: a ")
 
 
 @pytest.mark.usefixtures("quiet")
@@ -182,6 +192,11 @@ CASES = {
     "a comment": ("a # red\ncat", "cat, red", {"cat": [(0, (0, 2))], "red": []}),
     "an inversion": (f"a {INVERSION} cat", INVERSION, {INVERSION: INVERTED}),
     "nothing": ("", "cat", {"cat": []}),
+    "escaped brackets": (r"dog \(cat\), red", r"dog \(cat\)", {r"dog \(cat\)": [(0, (0, 1), (0, 2), (0, 3), (0, 4))]}),
+    "punctuation": ("k-on!, red", "k-on!", {"k-on!": [(0, (0, 1), (0, 2), (0, 3), (0, 4))]}),
+    "a face": ("cat, :3, red", ":3", {":3": [(0, (0, 3), (0, 4))]}),
+    "whole words": ("cat-like, cat_like cat's (cat)-like", "cat", {"cat": [(0, (0, 8)), (0, (0, 10))]}),
+    "words behind an inversion": (f"a {INVERSION}, cat-like, cat", f'"{INVERSION}", cat', {"cat": [(0, (0, 10))]}),
 }
 
 
