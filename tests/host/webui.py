@@ -47,7 +47,7 @@ OPTIONS = {
     **HOST.options,
 }
 DIGESTS = os.environ.get("ASYNDM_DIGESTS")
-START_SECONDS = 180
+START_SECONDS = 600  # a busy machine takes minutes to load torch and the checkpoint
 REQUEST_SECONDS = 300
 
 
