@@ -8,12 +8,15 @@ from torch import nn
 
 from ... import models
 from ...errors import Unsupported
+from ...models import unet
 
 
 def check_model(sd_model: Any) -> None:
-    """Raise :class:`errors.Unsupported` for a model of no family."""
+    """Raise :class:`errors.Unsupported` for a model that is no UNet: these hosts' transformers are
+    called in other ways.
+    """
     model = unet_of(sd_model)
-    if models.find(model) is None:
+    if models.find(model) is not unet.FAMILY:
         raise Unsupported(
             f"transformer models such as Flux and Stable Diffusion 3 (here {type(model).__name__}) are not supported; "
             "use a Stable Diffusion 1, 2 or XL checkpoint"
