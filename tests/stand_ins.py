@@ -209,7 +209,7 @@ def make_run(
         levels, attended = [], []
         row_slices.begin()
         for count in slices or [len(rows)]:
-            batch = x[:1].expand(count, -1, -1, -1)
+            batch = x[:1].expand(count, *x.shape[1:])
             with run.rows(row_slices.of(batch)) as here:
                 attended.append(run.unet(batch))
             levels.append(torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))

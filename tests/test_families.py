@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import k_diffusion.sampling as k
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stand_ins import LEVELS, Noise, hooks_on, uniform_sigmas, words
 from torch import Tensor
 from toy_family import FAMILY, SIDE, ToyTransformer
@@ -16,6 +18,8 @@ from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.clock.schedule import Schedule
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.masks.source import FixedMask
+from asyndm_lib.pictures import sheet
+from asyndm_lib.pictures.film import Film
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.run.host import Descent, Host
@@ -36,27 +40,33 @@ def _known(monkeypatch):
 class ToyHost:
     """A host with the toy for its model, guidance, and one call of the model for both halves."""
 
-    def __init__(self, images: int = 1):
+    def __init__(self, images: int = 1, frame: bool = False):
+        """``frame``: whether the latents have a dimension for their only frame."""
         self.model, self.images = ToyTransformer(), images
         generator = torch.Generator().manual_seed(3)
         self.context = torch.randn(2 * images, 12, 8, generator=generator)
         self.sigmas = uniform_sigmas(STEPS, torch.float32)
         self.x = torch.randn(images, 4, HEIGHT, WIDTH, generator=generator) * self.sigmas[0]
+        if frame:
+            self.x = self.x.unsqueeze(2)
         self.run: Run | None = None
 
     def predict(self, x: Tensor, sigma: Tensor) -> Tensor:
         rows = torch.cat([x, x])
-        s = sigma.to(x).reshape(-1, 1, 1, 1).expand(len(rows), 1, 1, 1)
+        s = sigma.to(x).reshape(-1, *[1] * (x.dim() - 1)).expand(len(rows), *[1] * (x.dim() - 1))
         t = LEVELS.sigma_to_t(s.flatten().double()).float()
         if self.run is None:
-            eps = self.model(rows / (s**2 + 1) ** 0.5, t, self.context)
+            eps = self._eps(rows / (s**2 + 1) ** 0.5, t)
         else:
             names = [(image, part) for part in (0, None) for image in range(self.images)]
             with self.run.rows(names) as here:
                 s = torch.where(here.lagging, here.sigma, s)
-                eps = self.model(rows / (s**2 + 1) ** 0.5, t, self.context)
+                eps = self._eps(rows / (s**2 + 1) ** 0.5, t)
         conditional, unconditional = (rows - s * eps).chunk(2)
         return unconditional + 3 * (conditional - unconditional)
+
+    def _eps(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.model(x.view(len(x), 4, HEIGHT, WIDTH), t, self.context).view_as(x)
 
     def start(self, targets: str = "cat", observers=(), masks=None, **settings) -> Run:
         sigmas = self.sigmas
@@ -115,6 +125,48 @@ def test_every_step_has_one_noise_level_in_each_cell(sampler, curve):
         if step.mask is not None:
             assert step.mask.related.shape == (2, 1, HEIGHT, WIDTH)
             assert_constant_in_cells(step.mask.related)
+
+
+@pytest.mark.parametrize("settings", [{}, {"curve": "piecewise linear"}, {"mask_timing": "static"}], ids=str)
+@pytest.mark.parametrize("sampler", ["sample_euler", "sample_dpmpp_2m", "sample_heun"])
+def test_latents_with_a_frame_become_what_they_are_without(sampler, settings):
+    plain, framed = ToyHost(2), ToyHost(2, frame=True)
+    seen: dict[ToyHost, list] = {plain: [], framed: []}
+    out = {}
+    for host, steps in seen.items():
+        with host.start(observers=[steps.append], **settings) as run:
+            out[host] = run.sample(SAMPLERS[sampler], host.x)
+    assert out[framed].shape == framed.x.shape
+    assert torch.equal(out[framed].squeeze(2), out[plain])
+    assert any(len(step.sigma.map.unique()) > 1 for step in seen[plain])
+    for with_frame, without in zip(seen[framed], seen[plain], strict=True):
+        assert with_frame.sigma.map.shape == (2, 1, 1, HEIGHT, WIDTH)
+        assert torch.equal(with_frame.sigma.map.squeeze(2), without.sigma.map)
+        if without.mask is not None:  # pictures are made of it
+            assert torch.equal(with_frame.mask.related, without.mask.related)
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_the_pictures_of_a_run_have_the_latents_own_pixels(frame):
+    """The last cells of a row and a column hold fewer."""
+    host, film, shown = ToyHost(2, frame), Film(["cat"], 4), []
+    with host.start(observers=[film, shown.append], mask_timing="fresh") as run:
+        run.sample(SAMPLERS["sample_euler"], host.x)
+    reel = film.reel(1)
+    assert len(reel.frames) == 4
+    assert any(frame.timesteps.min() < frame.timesteps.max() for frame in reel.frames)
+    for frame in reel.frames:
+        assert frame.timesteps.shape == frame.mask.shape == (HEIGHT, WIDTH)
+        step = shown[frame.i]
+        expected = LEVELS.sigma_to_t(step.sigma.map[1].double().view(HEIGHT, WIDTH))
+        np.testing.assert_allclose(frame.timesteps, expected, rtol=1e-4)
+        assert_constant_in_cells(torch.from_numpy(frame.timesteps)[None])
+    heat = torch.from_numpy(reel.heats[0].times)
+    assert heat.shape == (HEIGHT, WIDTH)
+    assert_constant_in_cells(heat)
+    times = torch.stack([step.maps[1, 0] / step.maps[1, 0].mean() for step in shown if step.maps is not None])
+    torch.testing.assert_close(heat[::SIDE, ::SIDE], times.mean(dim=0), rtol=1e-4, atol=1e-5)
+    sheet.draw(Image.new("RGB", (8 * WIDTH, 8 * HEIGHT)), reel, ["a cat"])
 
 
 def assert_constant_in_cells(map: Tensor) -> None:

@@ -201,3 +201,19 @@ def test_the_bitmap_font_is_drawn_at_the_size_asked_for():
         rows = (np.asarray(canvas.finish(60)) != 255).any(axis=(1, 2)).nonzero()[0]
         heights[size] = rows.max() - rows.min()
     assert 1.6 < heights[24] / heights[12] < 2.5
+
+
+@pytest.mark.parametrize(("most", "labels"), [(999.0, ["30 to 999", "30"]), (1.0, ["0.030 to 0.999", "0.030"])])
+def test_timesteps_can_be_told_apart_on_a_scale_to_1_too(most, labels, monkeypatch):
+    """Some flow models are told sigma itself."""
+    written, text = [], drawing.Canvas.text
+    monkeypatch.setattr(
+        drawing.Canvas, "text", lambda self, x, y, line, *rest: (written.append(line), text(self, x, y, line, *rest))[1]
+    )
+    low, high = (0.03 * most, 0.999 * most) if most == 1 else (30.0, 999.0)
+    grades = np.full(SIZE, low, dtype=np.float32)
+    mixed = grades.copy()
+    mixed[0] = high
+    frames = [Frame(i, 3, 1.0, own, np.ones(SIZE, dtype=bool)) for i, own in enumerate((mixed, grades))]
+    sheet.draw(Image.new("RGB", (48, 64)), Reel(frames, frames[0].mask, 0, []), [])
+    assert [line for line in written if line in labels] == labels

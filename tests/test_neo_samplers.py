@@ -175,6 +175,17 @@ def test_what_a_callback_writes_counts_as_in_the_host(name, targets):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_latents_with_a_frame_become_what_they_are_without(name):
+    case = CASES[name]
+    sigmas = case.sigmas(7, torch.float64)
+    x = start(case, (2, 7, 5), torch.float64, sigmas)
+    out, maps = on_maps(case, x, sigmas, targets="cat, dog")
+    framed, with_frame = on_maps(case, x.unsqueeze(2), sigmas, targets="cat, dog")
+    assert torch.equal(with_frame.squeeze(3), maps)
+    torch.testing.assert_close(framed.squeeze(2), out, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("settings", [{"targets": "cat, dog"}, {"whole_picture": True}], ids=["targets", "whole"])
 def test_a_curve_that_holds_pixels_still(name, settings):
     """With k = 1 the piecewise linear clock stands at first: no formula may divide by a step of

@@ -14,7 +14,8 @@ class Cells:
 
     ``images`` latents have ``height`` × ``width`` pixels. A cell is a square of ``side`` pixels, or
     less at the right and bottom edges, where a model pads a latent whose size does not divide.
-    ``device`` is that of all maps.
+    ``device`` is that of all maps. ``dims`` is how many dimensions the latents have: 4, or 5 with
+    one for their only frame, ``[B, C, 1, H, W]``.
     """
 
     images: int
@@ -22,6 +23,7 @@ class Cells:
     width: int
     side: int
     device: torch.device
+    dims: int = 4
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -40,3 +42,10 @@ class Cells:
         for dim in (-2, -1):
             map = map.repeat_interleave(self.side, dim)
         return map[..., : self.height, : self.width]
+
+    def latents(self, map: Tensor) -> Tensor:
+        """The same with as many dimensions as the latents have, ``[B, 1, H, W]`` or ``[B, 1, 1, H,
+        W]``.
+        """
+        pixels = self.pixels(map)
+        return pixels if self.dims == 4 else pixels.unsqueeze(2)

@@ -41,9 +41,11 @@ class SigmaMap:
 
     @cached_property
     def map(self) -> Tensor:
-        """The sigma of every pixel, ``[B, 1, H, W]``."""
+        """The sigma of every pixel, ``[B, 1, H, W]``, as the latents have it: see
+        :meth:`cells.Cells.latents`.
+        """
         sigmas = self.levels[self.index]
-        return sigmas if self.cells is None else self.cells.pixels(sigmas)
+        return sigmas if self.cells is None else self.cells.latents(sigmas)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> SigmaMap:
         """Another noise level of every cell: ``fn`` of this one, element by element."""

@@ -110,7 +110,12 @@ class Canvas:
         self.text(MARGIN, y, "clean  0", 17, FAINT)
         scale = Image.fromarray(coloured(np.linspace(0, 1, 420)[None].repeat(18, axis=0)))
         self.paste(round(x), y + 2, scale)
-        return self.text(round(x) + scale.width + 8, y, f"{most:.0f}  noise (timestep)", 17, FAINT)
+        return self.text(round(x) + scale.width + 8, y, f"{timestep(most, most)}  noise (timestep)", 17, FAINT)
+
+
+def timestep(value: float, most: float) -> str:
+    """``value`` on a scale to ``most``, which for some models is 1000 and for others 1."""
+    return f"{value:.0f}" if most > 10 else f"{value:.3f}"
 
 
 BITMAP_SIZE = 12

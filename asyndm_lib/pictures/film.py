@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..clock.cells import Cells
 from ..masks.choice import Chosen
 from ..models.parts.resampling import resize
 from ..run.step import Seen
@@ -37,7 +38,7 @@ class Frame:
 @dataclass(frozen=True)
 class Heat:
     """Where a target was found: its token map ``times`` in multiples of its mean, ``[h, w]`` at the
-    maps' own size."""
+    maps' own size, or of every latent pixel where each cell has a map of its own."""
 
     name: str
     times: np.ndarray
@@ -79,19 +80,23 @@ class Film:
         if seen.mask is not None:
             self._last = seen.i, seen.mask.related
         if seen.maps is not None and self._targets:
-            self._add(seen.maps)
+            self._add(seen.maps, seen.sigma.cells)
         end = max(seen.total - 1, 1)  # where all pixels meet
         if seen.i in {min(round(n * end / self._most), end - 1) for n in range(self._most)}:
-            index = seen.sigma.index
             assert seen.sigma.timesteps is not None  # a run knows them when it is seen
-            timesteps = seen.sigma.timesteps.float()[index][:, 0].cpu()
-            related = torch.zeros_like(index, dtype=torch.bool) if seen.mask is None else seen.mask.related
-            self._steps.append((seen.i, seen.total, seen.sigma.scalar.item(), timesteps, related[:, 0].cpu()))
+            timesteps = seen.sigma.timesteps.float()[seen.sigma.index]
+            if seen.sigma.cells is not None:
+                timesteps = seen.sigma.cells.pixels(timesteps)
+            related = torch.zeros_like(timesteps, dtype=torch.bool) if seen.mask is None else seen.mask.related
+            timesteps, related = timesteps[:, 0].cpu(), related[:, 0].cpu()
+            self._steps.append((seen.i, seen.total, seen.sigma.scalar.item(), timesteps, related))
 
-    def _add(self, maps: Tensor) -> None:
+    def _add(self, maps: Tensor, cells: Cells | None) -> None:
         mean = maps.mean(dim=(-2, -1), keepdim=True)
         there = mean > 0
         times = torch.where(there, maps / torch.where(there, mean, 1), 0)
+        if cells is not None and times.shape[-2:] == cells.size:
+            times = cells.pixels(times)  # the last cells of a row and a column may hold fewer
         if self._maps is None:
             self._maps = times, there.int()
         else:

@@ -21,6 +21,7 @@ from .drawing import (
     heated,
     masked,
     outlined,
+    timestep,
 )
 from .film import Frame, Heat, Reel
 
@@ -78,7 +79,8 @@ def _film(canvas: Canvas, y: int, frames: Sequence[Frame], pixels: np.ndarray) -
     for frame in frames:
         tile = np.asarray(enlarged(coloured(frame.timesteps / most), width))
         low, high = frame.timesteps.min(), frame.timesteps.max()
-        span = f"{low:.0f} to {high:.0f}" if round(low) < round(high) else f"{low:.0f}"
+        ends = [timestep(level, most) for level in (low, high)]
+        span = " to ".join(dict.fromkeys(ends))
         whole = ": all" if frame.mask.all() else "" if frame.mask.any() else ": none"
         image = Image.fromarray(outlined(tile, frame.mask))
         cells.append((image, frame.label + whole, span, f"sigma {frame.sigma:.3g}"))

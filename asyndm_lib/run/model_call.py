@@ -25,7 +25,7 @@ class Rows:
     """The noise levels of the rows of one call of the model.
 
     ``sigma`` is ``[n, 1, H, W]``. ``lagging`` is bool ``[n, 1, H, W]``: pixels that are off the
-    host's own clock.
+    host's own clock. Both have as many dimensions as the latents.
     """
 
     sigma: Tensor
@@ -177,10 +177,15 @@ class ModelCall:
         return self._maps.take(), self._step
 
     def _of(self, images: Sequence[int], map: Tensor) -> Tensor:
-        """The maps of ``images`` in ``map [B, 1, h, w]``; of a single one without an operation."""
+        """The maps of ``images`` in ``map [B, …]``; of a single one without an operation."""
         if len(map) == 1:
-            return map.expand(len(images), -1, -1, -1)
+            return map.expand(len(images), *map.shape[1:])
         return map[self._images(tuple(images))]
+
+
+def of_rows(values: Tensor, map: Tensor) -> Tensor:
+    """``values [n]`` with as many dimensions as ``map [n, …]``, whose rows' they are."""
+    return values.view(-1, *[1] * (map.dim() - 1))
 
 
 def _retold(
@@ -204,5 +209,5 @@ def _retold(
         tables.append(own)
         first += len(own)
     if not told.timestep:
-        sigma = sigma * told.factor.to(sigma).view(-1, 1, 1, 1)
+        sigma = sigma * of_rows(told.factor.to(sigma), sigma)
     return torch.cat(tables), retold, sigma

@@ -58,14 +58,15 @@ class Run:
         observers: Sequence[Observer] = (),
         masks: MakeMasks = masks_of,
     ):
-        """``x [B, C, H, W]`` is the initial latent, for its shape and kind.
+        """``x [B, C, H, W]`` is the initial latent, for its shape and kind; ``[B, C, 1, H, W]``
+        where the model makes videos too.
 
         Without ``targets`` the whole picture lags. ``observers`` see every step of the pass that
         makes the picture. Raises :class:`errors.Unsupported` if the host's model is of no family.
         """
         self.host, self.settings, self._observers = host, settings, observers
         side = models.of(host.model).side(host.model)
-        self.cells = Cells(x.shape[0], x.shape[-2], x.shape[-1], side, x.device)
+        self.cells = Cells(x.shape[0], x.shape[-2], x.shape[-1], side, x.device, x.dim())
         self.dtype = x.dtype
         self.masks = masks(targets, settings, self.cells)
         self.call = ModelCall(host, self.masks, self.cells)

@@ -47,8 +47,9 @@ class Walk:
 
     @property
     def lagging(self) -> Tensor:
-        """Pixels that are off the host's own clock, bool ``[B, 1, H, W]``."""
-        return self._cells.pixels(self.clock.touched)
+        """Pixels that are off the host's own clock, bool ``[B, 1, H, W]``, as the latents have it.
+        """
+        return self._cells.latents(self.clock.touched)
 
     def advance(self, mask: Mask) -> SigmaMap:
         """Move the clock; returns the sigma map of the next evaluation."""

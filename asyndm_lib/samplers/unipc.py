@@ -210,7 +210,7 @@ def _weighted(weights: Tensor, slopes: Sequence[Tensor]) -> Tensor | float:
     if not slopes:
         return 0
     if weights.dim() == 1:  # the host's own way to add them up, for its rounding
-        return torch.einsum("k,bkchw->bchw", weights, torch.stack(list(slopes), dim=1))
+        return torch.einsum("k,bk...->b...", weights, torch.stack(list(slopes), dim=1))
     return sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
 
 

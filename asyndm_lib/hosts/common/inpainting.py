@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...models.parts.patching import replaced
+from ...run.model_call import of_rows
 from ...run.run import Run
 
 
@@ -40,7 +41,7 @@ def _mask_blend(run: Run, unit: Callable[[Tensor], Tensor], original: Callable[.
     """
     here = run.evaluating
     if here is not None and args.sigma is not None and here.lagging.any():
-        own = args.sigma.view(-1, 1, 1, 1)
+        own = of_rows(args.sigma, here.sigma)
         args.sigma = torch.where(here.lagging, unit(here.sigma).to(own.dtype), own)[None]
     original(p, args)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...clock.schedule import alpha
 from ...models.parts.patching import replaced
-from ...run.model_call import Rows
+from ...run.model_call import Rows, of_rows
 
 
 def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -23,12 +23,12 @@ def eps_of_v(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
 def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
     """A host's ``formula(sigma [n], *maps [n, C, H, W])`` with a sigma for every pixel.
 
-    ``sigma``: ``[n, 1, H, W]``. The result is in the hosts' order in memory, by which their
-    convolutions round.
+    ``sigma``: ``[n, 1, H, W]``, as the latents have it. The result is in the hosts' order in
+    memory, by which their convolutions round.
     """
-    n, _, h, w = sigma.shape
-    pixels = [map.movedim(1, -1).reshape(n * h * w, -1, 1, 1) for map in maps]
-    return formula(sigma.flatten(), *pixels).reshape(n, h, w, -1).movedim(-1, 1).contiguous()
+    n, _, *size = sigma.shape
+    pixels = [map.movedim(1, -1).reshape(sigma.numel(), -1, 1, 1) for map in maps]
+    return formula(sigma.flatten(), *pixels).reshape(n, *size, -1).movedim(-1, 1).contiguous()
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
 
     def per_pixel(sigma: Tensor) -> Sequence[Tensor]:
         """``sigma [n]`` → the denoiser's factors, ``[n, 1, H, W]`` each."""
-        return own(torch.where(here.lagging, here.sigma.to(sigma.dtype), sigma.view(-1, 1, 1, 1)))
+        return own(torch.where(here.lagging, here.sigma.to(sigma.dtype), of_rows(sigma, here.sigma)))
 
     with replaced(denoiser, "get_scalings", per_pixel):
         yield

@@ -40,7 +40,7 @@ def _scaled(run: Run, original: Callable[..., Tensor], sigma: Tensor, *maps: Ten
     if here is None or own.shape[-2:] != here.sigma.shape[-2:] or len(own) % len(here.sigma):
         return own
     batches = len(own) // len(here.sigma)
-    levels, lagging = (map.repeat(batches, 1, 1, 1) for map in (here.sigma, here.lagging))
+    levels, lagging = (torch.cat([map] * batches) for map in (here.sigma, here.lagging))
     return torch.where(lagging, at_single_pixels(original, levels, *maps).to(own.dtype), own)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...models.parts.patching import replaced
+from ...run.model_call import of_rows
 from ...run.run import Run
 
 
@@ -27,7 +28,7 @@ def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
         here = run.evaluating
         if here is None:
             return original(x, timestep, **kwargs)
-        own, levels, lagging = _sigma(model, timestep).view(-1, 1, 1, 1), here.sigma, here.lagging
+        own, levels, lagging = of_rows(_sigma(model, timestep), here.sigma), here.sigma, here.lagging
         scale = ((levels**2 + 1) / (own**2 + 1)).sqrt()
         eps = original(torch.where(lagging, (x * scale).to(x.dtype), x), timestep, **kwargs)
         ratio = (own / levels).to(eps.dtype)

@@ -34,6 +34,8 @@ class Resize:
         self._cells: dict[tuple, Tensor] = {}
 
     def __call__(self, map: Tensor) -> Tensor:
+        if map.shape[-2:] == self.size:
+            return map
         key = (*map.shape[-2:], map.device)
         if key not in self._cells:
             self._cells[key] = cells(self.size, map.shape[-2:], map.device)
