@@ -207,9 +207,12 @@ def test_the_bitmap_font_is_drawn_at_the_size_asked_for():
 def test_timesteps_can_be_told_apart_on_a_scale_to_1_too(most, labels, monkeypatch):
     """Some flow models are told sigma itself."""
     written, text = [], drawing.Canvas.text
-    monkeypatch.setattr(
-        drawing.Canvas, "text", lambda self, x, y, line, *rest: (written.append(line), text(self, x, y, line, *rest))[1]
-    )
+
+    def heard(self: drawing.Canvas, x: int, y: int, line: str, *rest: object, **options: object) -> int:
+        written.append(line)
+        return text(self, x, y, line, *rest, **options)
+
+    monkeypatch.setattr(drawing.Canvas, "text", heard)
     low, high = (0.03 * most, 0.999 * most) if most == 1 else (30.0, 999.0)
     grades = np.full(SIZE, low, dtype=np.float32)
     mixed = grades.copy()
