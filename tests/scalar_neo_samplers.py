@@ -79,6 +79,26 @@ def euler_ancestral_flow(
     return x
 
 
+def dpm_2_ancestral_flow(
+    model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 1.0, callback: Callback = silent
+) -> Tensor:
+    """Forge's, for Flux: the slope in the middle, by log sigma, of the way down leads over it."""
+    for sigma, to in pairwise(sigmas):
+        picture = model(x, sigma)
+        callback(told(x, picture, sigma))
+        slope = (x - picture) / sigma
+        if to == 0:
+            x = x - sigma * slope
+            continue
+        down = to + eta * to * (to / sigma - 1)
+        middle = (sigma * down).sqrt()
+        x_2 = x + slope * (middle - sigma)
+        x = x + (x_2 - model(x_2, middle)) / middle * (down - sigma)
+        scale = (1 - to) / (1 - down)
+        x = scale * x + (to**2 - (scale * down) ** 2).clamp(min=0).sqrt() * noise(x)
+    return x
+
+
 def dpmpp_2s_ancestral_rf(
     model: Model, x: Tensor, sigmas: Tensor, noise: Noise, eta: float = 1.0, callback: Callback = silent
 ) -> Tensor:

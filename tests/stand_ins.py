@@ -30,11 +30,21 @@ def alphas_cumprod(dtype: torch.dtype = torch.float64) -> Tensor:
 
 LEVELS = NoiseLevels(alphas_cumprod())
 
+FLOW: tuple[Callable, Callable] = (lambda sigma: sigma * 1000, lambda t: t / 1000)
+"""Of a rectified flow's sigmas, from 1 to 0, to timesteps and back."""
+
 
 def uniform_sigmas(n: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """``n`` sigmas with evenly spaced timesteps, and 0."""
     sigmas = LEVELS.t_to_sigma(torch.linspace(999, 0, n, dtype=torch.float64))
     return torch.cat([sigmas, torch.zeros(1)]).to(dtype)
+
+
+def flow_sigmas(n: int, dtype: torch.dtype = torch.float64, shift: float = 3.0) -> Tensor:
+    """``n`` sigmas of a flow, whose way down is bent by ``shift``, and 0. The first is exactly 1.
+    """
+    t = torch.linspace(1, 0, n + 1, dtype=torch.float64)
+    return (shift * t / (1 + (shift - 1) * t)).to(dtype)
 
 
 def at_every_cell(progress: Progress) -> Tensor:
@@ -181,6 +191,7 @@ def make_run(
     *,
     prompts: list | None = None,
     schedule: object = None,
+    levels: tuple[Callable, Callable] = (LEVELS.sigma_to_t, LEVELS.t_to_sigma),
     scalars: object = None,
     slices: list[int] | None = None,
     callback: Callable[[dict], None] | None = None,
@@ -188,7 +199,8 @@ def make_run(
 ) -> WatchedRun:
     """A run over ``sigmas``, which end with the final one, or over a list of descents.
 
-    ``denoise(x, sigma map)`` is the guided model. ``prompts`` are a text per image, or a list of
+    ``denoise(x, sigma map)`` is the guided model. ``levels`` lead from its sigmas to timesteps
+    and back. ``prompts`` are a text per image, or a list of
     ``AND`` parts, each a text or a schedule of ``(last step, text)``. ``slices`` say how many rows
     each call of the UNet within one evaluation takes.
     """
@@ -231,7 +243,7 @@ def make_run(
         model=AttendingUNet().to(x.device),
         descents=[
             Descent(
-                schedule or Schedule(way[:-1], LEVELS.sigma_to_t, LEVELS.t_to_sigma),
+                schedule or Schedule(way[:-1], *levels),
                 scalars or list(way),
             )
             for way in (sigmas if isinstance(sigmas, list) else [sigmas])

@@ -12,11 +12,10 @@ import pytest
 import scalar_neo_samplers as scalar
 import scalar_samplers
 import torch
-from stand_ins import Noise, make_run, uniform_sigmas
+from stand_ins import FLOW, Noise, flow_sigmas, make_run, uniform_sigmas
 from test_samplers import CHURN, PRECISIONS, SETTINGS, denoise, latent, unconditional, write_into
 from torch import Tensor
 
-from asyndm_lib.clock.schedule import Schedule
 from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
 from asyndm_lib.samplers.neo.unipc import LAST_SIGMA
 
@@ -41,8 +40,9 @@ class Case:
 
     def sigmas(self, steps: int, dtype: torch.dtype) -> Tensor:
         if self.flow:
-            top = 0.9999 if SAMPLERS[self.name].begins_below_all_noise else 1.0
-            return torch.cat([torch.linspace(top, 0.1, steps, dtype=torch.float64), torch.zeros(1)]).to(dtype)
+            sigmas = flow_sigmas(steps, dtype)
+            sigmas[0] = 0.9999 if SAMPLERS[self.name].begins_below_all_noise else 1.0
+            return sigmas
         sigmas = uniform_sigmas(steps, dtype)
         if self.name == "sample_unipc":
             sigmas[-1] = LAST_SIGMA
@@ -128,8 +128,8 @@ def on_maps(case: Case, x: Tensor, sigmas: Tensor, **settings) -> tuple[Tensor, 
     options = dict(case.options)
     if "flow" in case.takes:
         options["flow"] = case.flow
-    schedule = Schedule(sigmas[:-1], lambda sigma: sigma * 1000, lambda t: t / 1000) if case.flow else None
-    with make_run(x, sigmas, watched, schedule=schedule, **settings) as run:
+    levels = {"levels": FLOW} if case.flow else {}
+    with make_run(x, sigmas, watched, **levels, **settings) as run:
         run.unconditional_of = unconditional
         if case.brownian:
             options["noise_sampler"] = lambda *_: run.host.randn_like(x)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import k_diffusion.sampling as k
 import pytest
+import scalar_neo_samplers
 import scalar_samplers
 import torch
 import toy_errors
-from stand_ins import LEVELS, Noise, alphas_cumprod, make_run, uniform_sigmas
+from stand_ins import FLOW, LEVELS, Noise, alphas_cumprod, flow_sigmas, make_run, uniform_sigmas
 from torch import Tensor
 
 from asyndm_lib.clock.schedule import NoiseLevels, Schedule
@@ -157,18 +159,20 @@ def latent(size: tuple, dtype: torch.dtype, scale: Tensor | float = 1.0) -> Tens
     return torch.randn(batch, 4, height, width, generator=random, dtype=torch.float64).to(dtype) * scale
 
 
-def ways_down(case: Case, steps: int, dtype: torch.dtype, device: str = "cpu") -> tuple[list[Tensor], dict]:
+def ways_down(
+    case: Case, steps: int, dtype: torch.dtype, device: str = "cpu", sigmas: Callable = uniform_sigmas
+) -> tuple[list[Tensor], dict]:
     """The descents of a run of ``steps``, and the options that are left for the sampler."""
     options = dict(case.options)
     if case.name == "sample_dpm_fast":
         low, high = torch.tensor(EXTENT, dtype=dtype, device=device)
         options |= {"n": 2 * steps, "sigma_min": low, "sigma_max": high}
     elif case.name == "restart_sampler":
-        options |= {"sigmas": uniform_sigmas(steps, dtype), "restart_list": {0.5: [4, 2, 3.0]}}
+        options |= {"sigmas": sigmas(steps, dtype), "restart_list": {0.5: [4, 2, 3.0]}}
     elif case.scaled:
         options["sigmas"] = LEVELS.t_to_sigma(torch.linspace(999, 1, steps + 1, dtype=torch.float64)).to(dtype)
     else:
-        options["sigmas"] = uniform_sigmas(steps, dtype)
+        options["sigmas"] = sigmas(steps, dtype)
     options = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in options.items()}
     ways, options = SAMPLERS[case.name].descents(options, torch.device(device))
     ways = [way.to(dtype) for way in ways]
@@ -260,6 +264,61 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
         mask = mask.expand_as(x)
         scalar = hosts_own(case, x, own, kept)
         torch.testing.assert_close(out[mask], scalar[mask], rtol=tolerance, atol=tolerance)
+
+
+ON_FLOWS = [name for name, case in CASES.items() if not case.scaled]
+"""What the WebUIs offer for flow models beside. The timestep samplers' scale is another."""
+
+
+@pytest.mark.parametrize("settings", ["fresh", "static", "whole", "piecewise"])
+@pytest.mark.parametrize("name", ON_FLOWS)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_on_a_flow_it_equals_the_scalar_sampler_pixel_by_pixel(
+    name, settings, dtype, tolerance, hosts_own, monkeypatch
+):
+    """From sigma 1, where there is no signal, by a shifted way down."""
+    monkeypatch.setattr(sys.modules[__name__], "EXTENT", (0.003, 1.0))
+    case = CASES[name]
+    ways, options = ways_down(case, 7, dtype, sigmas=flow_sigmas)
+    assert ways[0][0] == 1
+    x = latent((2, 7, 5), dtype)
+    out, maps = on_maps(case, x, ways, options, levels=FLOW, **SETTINGS[settings])
+    tolerance *= (10 if name == "LMS, order 6" else 1) * case.loose
+    sequences = torch.unique(maps.flatten(1).T, dim=0)
+    assert len(sequences) > 1 or settings == "whole", "every pixel had the same sigmas"
+    for sequence in sequences:
+        mask, own, kept = of_one_sequence(sequence, maps, ways, options)
+        mask = mask.expand_as(x)
+        scalar = hosts_own(case, x, own, kept)
+        torch.testing.assert_close(out[mask], scalar[mask], rtol=tolerance, atol=tolerance)
+
+
+ANCESTRAL_ON_FLOWS = {
+    "sample_euler_ancestral": scalar_neo_samplers.euler_ancestral_flow,
+    "sample_dpm_2_ancestral": scalar_neo_samplers.dpm_2_ancestral_flow,
+}
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, "held"])
+@pytest.mark.parametrize("eta", [1.0, 0.4, 0.0])
+@pytest.mark.parametrize("name", ANCESTRAL_ON_FLOWS)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_forges_own_forms_for_flux_add_noise_as_a_flow_wants_it(name, settings, eta, dtype, tolerance):
+    sigmas = flow_sigmas(7, dtype)
+    x = latent((2, 7, 5), dtype)
+    held = {"targets": "cat, dog", "curve": "piecewise linear", "concavity": 1.0}
+    case, options = Case(name, {"eta": eta, "flow": True}), {"eta": eta, "flow": True}
+    out, maps = on_maps(case, x, [sigmas], options, levels=FLOW, **SETTINGS.get(settings, held))
+    assert out.isfinite().all()
+    if settings == "held":
+        assert (maps[0] == maps[1]).any(), "no pixel stood still"
+        return
+    for sequence in torch.unique(maps.flatten(1).T, dim=0):
+        mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
+        own = ANCESTRAL_ON_FLOWS[name](denoise, x, torch.cat([sequence, sigmas[-1:]]), Noise().like, eta)
+        # With eta 0 the noise to add is the root of a difference of nothing.
+        close = 3 * (tolerance if eta else tolerance**0.5)
+        torch.testing.assert_close(out[mask], own[mask], rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("name", CASES)

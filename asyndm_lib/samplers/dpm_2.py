@@ -1,4 +1,7 @@
-"""DPM-Solver-2, also ancestral."""
+"""DPM-Solver-2, also ancestral.
+
+Forge has an ancestral form of its own for Flux, whose noise is added as a flow wants it ("RF").
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
 from .churn import Churn
 from .euler import euler_step, slope, to_d
+from .flow_ancestral import flow_ancestral_step, renoised
 from .row import Sampler
 
 
@@ -44,13 +48,19 @@ def dpm_2(run: Run, x: Tensor, **noise: Any) -> Tensor:
 
 
 def dpm_2_ancestral(
-    run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None
+    run: Run,
+    x: Tensor,
+    *,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    flow: bool = False,
 ) -> Tensor:
     """Ancestral sampling with DPM-Solver-2 steps. ``eta`` scales the noise added back."""
     noise_sampler = noise_sampler or independent_noise(run, x)
 
     def sigma_down(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return ancestral_step(sigma, sigma_next, eta)[0]
+        return (flow_ancestral_step if flow else ancestral_step)(sigma, sigma_next, eta)[0]
 
     def middle(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         down = sigma_down(sigma, sigma_next)
@@ -77,8 +87,14 @@ def dpm_2_ancestral(
         noise = noise_sampler(sigma.scalar, sigma_next.scalar) * s_noise
 
         def update(sigma: Tensor, sigma_next: Tensor, sigma_mid: Tensor) -> Tensor:
+            d = to_d(x_2, denoised_2, sigma_mid)
+            if flow:
+                flow_down, alpha, up = flow_ancestral_step(sigma, sigma_next, eta)
+                new = renoised(x + d * (flow_down - sigma), noise, alpha, up)
+                # Rounding would move a pixel that is held still.
+                return torch.where(sigma == sigma_next, x, new)
             sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-            return x + to_d(x_2, denoised_2, sigma_mid) * (sigma_down - sigma) + noise * sigma_up
+            return x + d * (sigma_down - sigma) + noise * sigma_up
 
         x = step.per_pixel(update, sigma, sigma_next, sigma_mid)
     return x

@@ -9,8 +9,8 @@ from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import independent_noise
 from ..euler import euler_step
+from ..flow_ancestral import flow_ancestral_euler, flow_ancestral_step, toward
 from ..row import Sampler
-from .flow_ancestral import flow_ancestral_step, renoised, toward
 
 _BELOW_ALL_NOISE = 0.9999
 """Where the second evaluation of a step from all noise stands.
@@ -46,11 +46,7 @@ def dpmpp_2s_ancestral_rf(
         noise = noise_sampler(sigma.scalar, sigma_next.scalar) * s_noise if eta > 0 else None
 
         def update(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-            sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
-            new = toward(x, denoised_2, sigma, sigma_down)
-            new = new if noise is None else renoised(new, noise, alpha, sigma_up)
-            # Rounding would move a pixel that is held still.
-            return torch.where(sigma == sigma_next, x, new)
+            return flow_ancestral_euler(x, denoised_2, noise, sigma, sigma_next, eta)
 
         x = step.per_pixel(update, sigma, sigma_next)
     return x

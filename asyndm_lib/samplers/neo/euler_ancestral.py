@@ -12,8 +12,8 @@ from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import ancestral_step, independent_noise
 from ..euler import euler_step
+from ..flow_ancestral import flow_ancestral_euler
 from ..row import Sampler
-from .flow_ancestral import flow_ancestral_step, renoised, toward
 
 
 def euler_ancestral(
@@ -44,11 +44,7 @@ def euler_ancestral(
             return torch.where(sigma_down == 0, denoised, euler_step(x, denoised, sigma, sigma_down) + noise * sigma_up)
 
         def flow_update(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-            sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
-            new = toward(x, denoised, sigma, sigma_down)
-            new = renoised(new, noise, alpha, sigma_up) if eta > 0 else new
-            # Rounding would move a pixel that is held still.
-            return torch.where(sigma == sigma_next, x, new)
+            return flow_ancestral_euler(x, denoised, noise if eta > 0 else None, sigma, sigma_next, eta)
 
         x = step.per_pixel(flow_update if flow else update, sigma, sigma_next)
     return x

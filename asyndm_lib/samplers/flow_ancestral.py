@@ -7,6 +7,7 @@ be scaled for it. All functions hold element by element.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -31,4 +32,16 @@ def toward(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
 
 
 def renoised(x: Tensor, noise: Tensor, alpha: Tensor, sigma_up: Tensor) -> Tensor:
+    """``x`` brought up again by ``noise``."""
     return alpha * x + noise * sigma_up
+
+
+def flow_ancestral_euler(
+    x: Tensor, denoised: Tensor, noise: Tensor | None, sigma: Tensor, sigma_next: Tensor, eta: float
+) -> Tensor:
+    """An Euler step down and up again by ``noise``, if there is any."""
+    sigma_down, alpha, sigma_up = flow_ancestral_step(sigma, sigma_next, eta)
+    new = toward(x, denoised, sigma, sigma_down)
+    new = new if noise is None else renoised(new, noise, alpha, sigma_up)
+    # Rounding would move a pixel that is held still.
+    return torch.where(sigma == sigma_next, x, new)
