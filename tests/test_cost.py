@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
 from asyndm_lib.bench.report import HEAD, Case, Figures, line, measured, save
 from asyndm_lib.hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
+from asyndm_lib.hosts.standalone.mmdit import MMDiT
 from asyndm_lib.models import unet as unet_parts
 from asyndm_lib.models.parts.patching import replaced
 
@@ -79,6 +81,61 @@ def test_a_long_schedule_costs_hardly_more_a_step(model):
     assert plain_late == plain
     # The tables of few steps fit together then, and each takes a linear layer a block.
     assert ours_late - ours <= 33
+
+
+def transformer(depth: int, dual: int, size: int = 16) -> models.Model:
+    """Stable Diffusion 3.5's form, small; ``dual`` of its blocks have a second attention."""
+    torch.manual_seed(0)
+    sizes = {"qk_norm": "rms", "dual_blocks": dual, "head_size": 16, "pos_embed_max_size": 32}
+    net = MMDiT(depth, 64, 16, 12, **sizes).eval().requires_grad_(False)
+    return models.Model("tiny", net, size, 16, 12, channels=16, tokens=33, flow=True)
+
+
+@pytest.mark.parametrize(("depth", "dual"), [(4, 0), (8, 6)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [("Euler", 1), ("DPM++ 2M", 1), ("DPM++ SDE", 2)])
+def test_a_step_of_the_transformer_adds_few_operations(sampler, evaluations, depth, dual):
+    """Of a block two gathers more than become one with what follows them, of one with a second
+    attention three."""
+    (plain, _), (ours, _) = a_step(transformer(depth, dual), sampler, targets=8)
+    assert plain > 70 * depth
+    of_the_sampler = {"Euler": 0, "DPM++ 2M": 30, "DPM++ SDE": 60}[sampler]
+    assert 0 < ours - plain <= evaluations * (54 + 2 * depth + dual) + of_the_sampler
+
+
+class _Largest(TorchDispatchMode):
+    """How many elements the largest tensor has that is made inside the ``with``."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            # A view of few elements, expanded, takes no memory.
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return out
+
+
+def test_no_tensor_of_the_transformer_is_larger_than_the_models_own():
+    """Neither the modulations of all tokens together nor a matrix of tokens by tokens."""
+    model, largest = transformer(4, 2, size=32), []
+    loop = Loop(model, "Euler", 1, 4, CPU, targets=8)
+    for way in (loop.plain, loop.asyndm):
+        with _Largest() as made:
+            way()
+        largest.append(made.elements)
+    assert largest[1] <= largest[0] < 4 * 256 * 256
+
+
+def test_modulations_are_made_of_distinct_levels_alone():
+    model, rows = transformer(4, 2), []
+    for block in model.model.joint_blocks:
+        block.x_block.adaLN_modulation[1].register_forward_pre_hook(lambda m, args: rows.append(args[0].shape))
+    Loop(model, "Euler", 3, 8, CPU, targets=8).asyndm()
+    assert len(rows) == 8 * 4
+    # Six rows of guided pictures, at no more levels than there were steps.
+    assert [shape[0] for shape in rows[::4]] == sorted(shape[0] for shape in rows[::4])
+    assert max(shape[0] for shape in rows) <= 6 * 8
 
 
 def test_views_are_not_operations_and_questions_are_waits():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm_lib.clock.clocks import Mask
-from asyndm_lib.masks.threshold import everywhere
+from asyndm_lib.masks.threshold import everywhere, relate_alike
 from asyndm_lib.masks.threshold import relate as relate_by_concavity
 from asyndm_lib.models.parts.resampling import Resize, nearest, resize
 
@@ -116,3 +116,16 @@ def test_everywhere_relates_every_pixel_of_the_images_whose_concavity_is_not_neg
     assert relation.related.flatten(1).all(dim=1).tolist() == [True, False, True]
     assert not relation.related[1].any()
     assert relation.concavity[:, 0, 0, 0].tolist() == [0.3, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("concavities", [[0.5], [0.5, 0.7]])
+def test_a_map_of_zeros_relates_nothing(concavities):
+    """As where no cell is more like a word than like the prompt."""
+    maps = torch.zeros(1, len(concavities), 2, 3)
+    to_cells = Resize(4, 6)
+    k = torch.tensor(concavities, dtype=torch.float64)
+    alike = relate_alike(maps, torch.ones(1, len(k), dtype=torch.bool), k[0], 1.0, to_cells)
+    assert not alike.related.any()
+    assert not relate_by_concavity(maps, k[None], 1.0, to_cells).related.any()
+    maps[0, 0, 1, 2] = 1e-6
+    assert relate_by_concavity(maps, k[None], 1.0, to_cells).related.sum() == 4

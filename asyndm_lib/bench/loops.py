@@ -13,6 +13,7 @@ from torch import Tensor
 from ..clock.schedule import Schedule, on
 from ..demo.training.networks import alphas_cumprod
 from ..hosts.common.per_pixel import scalings
+from ..hosts.standalone.flow import FlowDenoiser
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import parse_targets
 from ..prompt.token_search import Token
@@ -34,6 +35,20 @@ class _Denoiser(DiscreteEpsDDPMDenoiser):
             return self.inner_model(x, t, **conditioning).float()
 
 
+class _Flow:
+    """A flow's transformer as its denoiser calls it: in its own precision, as in the WebUIs."""
+
+    def __init__(self, model: Model):
+        self._model, self._dtype = model.model, next(model.model.parameters()).dtype
+
+    def apply_model(self, x: Tensor, t: Tensor, **conditioning: Any) -> Tensor:
+        return self._model(x.to(self._dtype), t, **conditioning).float()
+
+
+SHIFT = 3.0
+"""Of the way down of Stable Diffusion 3."""
+
+
 class Loop:
     """One case's two loops: ``plain()`` and ``asyndm()`` return the final latents of the same
     start.
@@ -44,31 +59,37 @@ class Loop:
 
     def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
         self._batch, self._words = batch, WORDS[:targets]
-        self._denoiser = _Denoiser(model.unet, alphas_cumprod(), quantize=False).to(device)
+        self._model = model.model
+        self._denoiser: FlowDenoiser | _Denoiser
+        if model.flow:
+            self._denoiser = FlowDenoiser(_Flow(model), SHIFT, device)
+        else:
+            self._denoiser = _Denoiser(model.model, alphas_cumprod(), quantize=False).to(device)
         self._sampler, self._options = LABELS[sampler]
         self.sigmas = self._denoiser.get_sigmas(steps)
         random = torch.Generator().manual_seed(1)
-        shape = (batch, 4, model.size, model.size)
+        shape = (batch, model.channels, model.size, model.size)
         self._x = torch.randn(shape, generator=random).to(device) * self.sigmas[0]
-        dtype = next(model.unet.parameters()).dtype
-        self._conditioning = {"context": torch.randn(2 * batch, 77, model.context, generator=random).to(device, dtype)}
+        dtype = next(model.model.parameters()).dtype
+        context = torch.randn(2 * batch, model.tokens, model.context, generator=random)
+        self._conditioning = {"context": context.to(device, dtype)}
         if model.label is not None:
             self._conditioning["y"] = torch.randn(2 * batch, model.label, generator=random).to(device, dtype)
         self._run: Run | None = None
 
     @torch.no_grad()
     def plain(self) -> Tensor:
-        """The final latents of k-diffusion's own loop, ``[B, 4, h, w]``."""
+        """The final latents of k-diffusion's own loop, ``[B, C, h, w]``."""
         function = getattr(k_diffusion.sampling, self._sampler.name)
         return function(self._guided, self._x, self.sigmas, disable=True, **self._sampler_options())
 
     @torch.no_grad()
     def asyndm(self) -> Tensor:
-        """The final latents of our loop, ``[B, 4, h, w]``."""
+        """The final latents of our loop, ``[B, C, h, w]``."""
         denoiser = self._denoiser
-        conversions = (on(denoiser.log_sigmas, one) for one in (denoiser.sigma_to_t, denoiser.t_to_sigma))
+        conversions = (on(denoiser.sigmas, one) for one in (denoiser.sigma_to_t, denoiser.t_to_sigma))
         host = Host(
-            model=self._denoiser.inner_model,
+            model=self._model,
             descents=[Descent(Schedule(self.sigmas[:-1], *conversions), list(self.sigmas))],
             predict=lambda x, sigma: self._guided(x, sigma * x.new_ones(len(x))),
             step=lambda: 0,

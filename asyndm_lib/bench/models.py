@@ -1,5 +1,5 @@
-"""The models that are timed: UNets of full size. Their weights are random, since speed does not
-depend on them."""
+"""The models that are timed: UNets of full size, and a transformer. Their weights are random, since
+speed does not depend on them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
 from ..demo import MODEL
+from ..hosts.standalone.mmdit import MMDiT
 from ..models.unet import cross_attentions
 
 SD15 = {
@@ -47,21 +49,34 @@ SDXL_DEPTHS = {2: 2, 4: 10}
 """How many transformer blocks a level has, by its channels as a multiple of the first level's."""
 
 SDXL_LABEL = 2816
+SD35_MEDIUM = {
+    "depth": 24,
+    "hidden_size": 1536,
+    "context_size": 4096,
+    "pooled_size": 2048,
+    "qk_norm": "rms",
+    "dual_blocks": 13,
+    "pos_embed_max_size": 384,
+}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A UNet and the sizes of its inputs.
+    """A model and the sizes of its inputs.
 
-    It is called with ``x [N, 4, size, size]``, timesteps ``[N]``, ``context [N, 77, context]`` and
-    ``y [N, label]``. ``label`` is None where the UNet takes no ``y``.
+    It is called with ``x [N, channels, size, size]``, timesteps ``[N]``, ``context [N, tokens,
+    context]`` and ``y [N, label]``. ``label`` is None where the model takes no ``y``. ``flow``:
+    whether it is a rectified flow.
     """
 
     name: str
-    unet: nn.Module
+    model: nn.Module
     size: int
     context: int
     label: int | None = None
+    channels: int = 4
+    tokens: int = 77
+    flow: bool = False
 
 
 class SdxlUNet(UNetModel):
@@ -111,20 +126,34 @@ def embedded(device: torch.device, path: Path = MODEL) -> Model:
     return Model("embedded", unet, 32, attention.to_k.in_features)
 
 
-def _random(name: str, make: Callable[[], nn.Module], size: int, context: int, label: int | None = None) -> Callable:
+def _random(
+    name: str,
+    make: Callable[[], nn.Module],
+    size: int,
+    context: int,
+    label: int | None = None,
+    dtype: torch.dtype = torch.float16,
+    **options: Any,
+) -> Callable:
     def model(device: torch.device) -> Model:
         torch.manual_seed(0)
         before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float16)
+        torch.set_default_dtype(dtype)
         try:
             with device:
-                unet = make().eval()
+                module = make().eval()
         finally:
             torch.set_default_dtype(before)
-        unet.dtype = torch.float16
-        return Model(name, unet, size, context, label)
+        module.dtype = dtype
+        return Model(name, module, size, context, label, **options)
 
     return model
+
+
+def _medium(name: str, dtype: torch.dtype = torch.float16) -> Callable:
+    """Stable Diffusion 3.5 medium, told CLIP's 77 tokens and T5's 256."""
+    sizes = {"channels": 16, "tokens": 333, "flow": True}
+    return _random(name, lambda: MMDiT(**SD35_MEDIUM).to(dtype), 128, 4096, 2048, dtype, **sizes)
 
 
 MODELS: dict[str, Callable[[torch.device], Model]] = {
@@ -133,6 +162,8 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
     "SD 2.1": _random("SD 2.1", lambda: UNetModel(**SD21), 64, 1024),
     "SD 2.1 768": _random("SD 2.1 768", lambda: UNetModel(**SD21), 96, 1024),
     "SDXL": _random("SDXL", SdxlUNet, 128, 2048, SDXL_LABEL),
+    "SD 3.5 medium": _medium("SD 3.5 medium"),
+    "SD 3.5 medium bf16": _medium("SD 3.5 medium bf16", torch.bfloat16),
 }
 """A model's maker by its name: ``MODELS[name](device)``. All but the embedded one are in half
 precision."""

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..clock.clocks import Mask
 
+LEAST = 1e-30
+"""A mean that only a map of zeros is below."""
+
 ToCells = Callable[[Tensor], Tensor]
 """Brings a map ``[..., h, w]`` to the size of the cells."""
 
@@ -38,8 +41,10 @@ def relate_alike(
 
 
 def _hit(maps: Tensor, threshold: float) -> Tensor:
-    """Where each target's map reaches its threshold, bool ``[B, T, h, w]``."""
-    least = maps.mean(dim=(-2, -1), keepdim=True)
+    """Where each target's map reaches its threshold, bool ``[B, T, h, w]``; nowhere in a map of
+    zeros.
+    """
+    least = maps.mean(dim=(-2, -1), keepdim=True).clamp(min=LEAST)
     return maps >= (least if threshold == 1 else threshold * least)
 
 
