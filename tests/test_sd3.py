@@ -223,3 +223,17 @@ def test_a_target_that_no_token_stands_for_has_no_map():
         means = read(model, maps, weights)
         assert means[:, 1].abs().max() == 0
         assert means[:, 0].max() > 0
+
+
+def test_under_autocast_too():
+    """Layer norms then work in another precision than linear layers."""
+    model, given = make(torch.float32), joint_checks.Given.random((8, 12))
+    index = joint_checks.random_index((8, 12))
+    index[1] = 0
+    with torch.autocast("cpu", torch.bfloat16):
+        own, outs = given.of(model), []
+        for family in (sd3.PLAIN, sd3.FAMILY):
+            with joint_checks.at_levels(model, index, family):
+                outs.append(given.of(model))
+            assert torch.equal(outs[-1][1], own[1])
+    assert joint_checks.deviation(*outs) < 0.1 * joint_checks.deviation(outs[0], own)
