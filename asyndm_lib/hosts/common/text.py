@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,17 @@ from ...prompt.token_search import Token
 from ...prompt.vocabulary import as_written, text_token
 from ...settings.settings import Settings
 from .task import EarlierChoice
+from .untouched import is_replaced, untouched
+
+_PARSER = untouched(prompt_parser)
+"""The host's reading of prompts, for questions that may come while a picture is made.
+
+Other extensions replace functions of the host's own, and theirs may keep what the picture in the
+making needs.
+"""
+
+_OTHER_AND = re.compile(r"\bAND_[A-Z]+\b")
+"""The words that other extensions read like ``AND``, as Neutral Prompt's ``AND_PERP``."""
 
 MAX_BRACKETS = 200
 """The most brackets of prompt editing that are read while a person types.
@@ -99,14 +111,16 @@ class Reader:
 
 def _parts(text: str, steps: int) -> list[Scheduled]:
     """The ``AND`` parts of a prompt that is read while a person types."""
-    (indexes,), flat, _ = prompt_parser.get_multicond_prompt_list([text])
+    if is_replaced(prompt_parser, "get_multicond_prompt_list"):
+        text = _OTHER_AND.sub("AND", text)
+    (indexes,), flat, _ = _PARSER.get_multicond_prompt_list([text])
     if "[" not in text:
         schedules = [[(steps, part)] for part in flat]
     elif sum(map(text.count, "()[]|:")) > MAX_BRACKETS:
         raise SettingsError(f"the prompt has more than {MAX_BRACKETS} brackets, bars and colons")
     else:
         try:
-            schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps, **_scheduling())
+            schedules = _PARSER.get_learned_conditioning_prompt_schedules(flat, steps, **_scheduling())
         except RecursionError:
             raise SettingsError("the prompt's brackets are nested too deeply") from None
     return [schedules[index] for index, _ in indexes]
@@ -130,8 +144,8 @@ def _as_sent(
     sent = without_comments(params.prompt)
     marks = {chr(_PRIVATE + n): tag for n, tag in enumerate(tags)}
     left = "".join(marks.get(char, "") for char in sent)
-    text, _ = extra_networks.parse_prompt("".join(char for char in sent if char not in marks))
-    return text, tagged(left)
+    text = "".join(char for char in sent if char not in marks)
+    return extra_networks.re_extra_net.sub("", text), tagged(left)
 
 
 def _scheduling() -> dict[str, bool]:
