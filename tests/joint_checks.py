@@ -209,7 +209,7 @@ def token_maps_are_the_slow_softmax(model: nn.Module, size: tuple[int, int]) -> 
         maps.attach()
         with maps.record([(0, 0), None, (2, 0)], lambda row, context: weights[row[0]]):
             assert torch.equal(given.of(model), own)
-        found, means = maps.take()
+        found, means, _ = maps.take()
         assert found == [(0, 0), (2, 0)]
         torch.testing.assert_close(means.flatten(2), torch.stack(expected), rtol=1e-4, atol=1e-6)
         assert maps.take().rows == []

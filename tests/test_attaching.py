@@ -31,6 +31,8 @@ def attaching(monkeypatch):
 
 
 class Run:
+    blind = False
+
     def __init__(self, host, settings, targets, x, observers):
         self.chosen, self.problems, self._said = ["cat"], {"b", "a"}, host.said
 

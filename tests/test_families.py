@@ -212,7 +212,7 @@ def test_the_token_maps_are_the_slow_softmax_over_the_models_own_projections():
     maps.attach()
     with maps.record([None, (1, 0)], lambda row, tokens: weights):
         model(x, torch.full((2,), 500.0), context)
-    rows, means = maps.take()
+    rows, means, _ = maps.take()
     maps.detach()
     for handle in handles:
         handle.remove()

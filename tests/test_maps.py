@@ -49,7 +49,7 @@ def weights(row: int, context: int) -> Tensor:
 
 def taken_from(maps: TokenMaps) -> dict:
     """The maps by row."""
-    rows, means = maps.take()
+    rows, means, _ = maps.take()
     assert len(rows) == len(means)
     return dict(zip(rows, means, strict=True))
 

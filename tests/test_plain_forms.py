@@ -71,7 +71,7 @@ def test_both_forms_of_the_token_maps_give_the_same(options, size):
         for _ in range(2):
             with maps.record(rows, lambda row, context: weights[row]):
                 assert torch.equal(unet(**given), own)
-            found, means = maps.take()
+            found, means, _ = maps.take()
             assert found == [(0, 0), (1, 0)]
             assert means.shape == (2, 5, *maps.size)
         taken.append(means)

@@ -310,13 +310,14 @@ def test_prompt_editing_relates_a_target_while_the_prompt_holds_it(timing):
 
 @pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
 def test_a_model_whose_attention_cannot_be_read(timing, monkeypatch):
-    """Nothing is related after the first step of a lagged run, and the run says so."""
+    """Nothing is related, before the first map of a lagged run either, and the run says so."""
     monkeypatch.setattr(AttendingUNet, "forward", lambda self, x: (x, x))
     x, sigmas = latent(1), uniform_sigmas(5)
     with make_run(x, sigmas, model, targets="cat", mask_timing=timing) as run:
         run.sample(SAMPLERS["sample_euler"], x)
     assert "no token maps could be read" in next(iter(run.problems))
-    assert run.lagging.any() == (timing == "lagged")
+    assert run.blind
+    assert not any(levels.any() for levels in run.lagged)
 
 
 def test_a_static_mask_is_the_mean_over_the_steps_that_held_the_target():

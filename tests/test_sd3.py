@@ -164,7 +164,7 @@ def read(model: Joint, maps: object, weights: dict[int, Tensor]) -> Tensor:
     maps.attach()
     with maps.record([(0, 0), (1, 0)], lambda row, context: weights[row[0]]):
         model(torch.zeros(2, 1, 6, 8))
-    rows, means = maps.take()
+    rows, means, _ = maps.take()
     maps.detach()
     assert rows == [(0, 0), (1, 0)]
     assert joint_checks.hooks_on(model) == 0

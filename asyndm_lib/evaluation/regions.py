@@ -68,11 +68,11 @@ class ControlledRule:
         """Nothing related."""
         return self._rule.none()
 
-    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+    def mask(self, maps: Tensor, present: Tensor, reach: Tensor | None = None) -> Mask:
         """The changed mask of token maps ``[B, T, h, w]``."""
         if self._control.smooth:
             maps = smoothed(maps)
-        mask = self._rule.mask(maps, present)
+        mask = self._rule.mask(maps, present, reach)
         if self._control.mask == "own":
             return mask
         inverted = self._control.mask == "inverted"

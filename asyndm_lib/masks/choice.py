@@ -27,16 +27,20 @@ MOST = 12
 """How many words of an image are chosen at most."""
 
 
-def concentration(maps: Tensor) -> Tensor:
+def concentration(maps: Tensor, reach: Tensor | None = None) -> Tensor:
     """How far each of ``maps [..., h, w]`` is from flat, ``[...]``.
 
     It is 0 for a flat map and 1 where all is in one place: 1 less the map's entropy, as a share of
-    a flat one's. A map of nothing is flat.
+    a flat one's. A map of nothing is flat. ``reach`` is the part of each that can hold anything;
+    None for all.
     """
     shares = maps.double() if maps.device.type != "mps" else maps.float()
     shares = shares.flatten(-2) + torch.finfo(torch.float32).tiny
     shares = shares / shares.sum(dim=-1, keepdim=True)
-    return 1 + torch.special.entr(shares).sum(dim=-1).neg() / max(math.log(shares.shape[-1]), 1e-9)
+    entropy = torch.special.entr(shares).sum(dim=-1)
+    if reach is None:
+        return 1 + entropy.neg() / max(math.log(shares.shape[-1]), 1e-9)
+    return 1 - entropy / (shares.shape[-1] * reach.to(shares)).log().clamp(min=1e-9)
 
 
 class Choice:
@@ -55,17 +59,20 @@ class Choice:
         self._named[sorted(targets.automatic)] = False
         self.chosen = self._named.to(device)
 
-    def see(self, maps: Tensor, present: Tensor) -> None:
+    def see(self, maps: Tensor, present: Tensor, reach: Tensor | None = None) -> None:
         """Take in the token maps ``[B, T, h, w]`` of one evaluation.
 
-        ``present`` is bool ``[B, T]`` on the CPU: which candidates each prompt holds.
+        ``present`` is bool ``[B, T]`` on the CPU: which candidates each prompt holds. ``reach``
+        ``[B, T]`` is the part of the picture that is shown each; None for all.
         """
+        if reach is not None:
+            present = present & (reach > 0).cpu()
         new = present & ~self._named & (self._seen < EVALUATIONS)
         if not new.any():
             return
         self._seen += new
         there, new, seen = (state.to(self._device) for state in (present, new, self._seen))
-        strength = torch.where(there, concentration(maps), 0).to(self._sum)
+        strength = torch.where(there, concentration(maps, reach), 0).to(self._sum)
         strength = strength / strength.amax(dim=1, keepdim=True).clamp(min=1e-9)
         self._sum = self._sum + torch.where(new, strength, 0)
         mean = torch.where(seen > 0, self._sum / seen.clamp(min=1), -1.0)

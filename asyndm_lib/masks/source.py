@@ -40,6 +40,10 @@ class MaskSource(Protocol):
         """What the person should be told."""
 
     @property
+    def blind(self) -> bool:
+        """Whether no token map could be read so far, so that nothing was related."""
+
+    @property
     def maps(self) -> Tensor | None:
         """Token maps ``[B, T, h, w]`` that the present step read, or that made a static mask."""
 
@@ -84,7 +88,7 @@ class MaskSource(Protocol):
 class FixedMask:
     """The same mask in every step, whatever the model attends to."""
 
-    reads = rehearsing = False
+    reads = rehearsing = blind = False
     problems: Set[str] = frozenset()
     maps = None
 

@@ -6,7 +6,7 @@ The mask of a step comes from the token maps of the step before (lagged), of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import cache, partial
 from typing import Protocol
 
@@ -30,10 +30,11 @@ class Rule(Protocol):
     def concavities(self) -> Sequence[float]:
         """The concavity of each target."""
 
-    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+    def mask(self, maps: Tensor, present: Tensor, reach: Tensor | None) -> Mask:
         """The mask of token maps ``[B, T, h, w]``.
 
-        ``present`` is bool ``[B, T]``: which targets each image's prompt holds.
+        ``present`` is bool ``[B, T]``: which targets each image's prompt holds. ``reach`` is the
+        part of the picture that is shown each, see :class:`models.family.Recorded`.
         """
 
     def first(self, present: Tensor) -> Mask:
@@ -55,11 +56,11 @@ class Threshold:
         self._to_cells = Resize(*cells.size)
         self._present_k: tuple[Tensor, Tensor] | None = None
 
-    def mask(self, maps: Tensor, present: Tensor) -> Mask:
+    def mask(self, maps: Tensor, present: Tensor, reach: Tensor | None = None) -> Mask:
         """``OR_o [A^o >= threshold·mean(A^o)]``, with the largest concavity that holds a cell."""
         if len(set(self.concavities)) > 1:
-            return relate(maps, self._of_present(present), self._threshold, self._to_cells)
-        return relate_alike(maps, present, self._k[0], self._threshold, self._to_cells)
+            return relate(maps, self._of_present(present), self._threshold, self._to_cells, reach)
+        return relate_alike(maps, present, self._k[0], self._threshold, self._to_cells, reach)
 
     def first(self, present: Tensor) -> Mask:
         """Every cell of the images that hold a target, with the largest concavity of those."""
@@ -113,16 +114,24 @@ class TargetMaps:
             if where.occurrences and not where.begins_within(self._context)
         }
 
-    def of(self, recorded: Recorded, step: int) -> Tensor:
-        """The maps ``[B, T, h, w]`` of all images from those of the rows that were read."""
-        maps, images = recorded.maps, tuple(image for image, _ in recorded.rows)
+    def of(self, recorded: Recorded, step: int) -> tuple[Tensor, Tensor | None]:
+        """The maps ``[B, T, h, w]`` of all images from those of the rows that were read, and their
+        reach ``[B, T]``.
+        """
+        (_, maps, reach), images = recorded, tuple(image for image, _ in recorded.rows)
         if images != tuple(range(self._cells.images)):
+            if reach is None and len(set(images)) < self._cells.images:
+                reach = maps.new_ones(maps.shape[:2])  # an image that was not read is shown nothing
             # An image's AND parts share its targets: their weights add up to the mean over all.
-            own = maps.new_zeros(self._cells.images, *maps.shape[1:])
-            maps = own.index_add(0, self._index(images), maps)
+            maps = self._of_images(images, maps)
+            reach = None if reach is None else self._of_images(images, reach).clamp(max=1)
         if self.choice is not None:
-            self.choice.see(maps, self.targets.present(step))
-        return maps
+            self.choice.see(maps, self.targets.present(step), reach)
+        return maps, reach
+
+    def _of_images(self, images: tuple[int, ...], of_rows: Tensor) -> Tensor:
+        own = of_rows.new_zeros(self._cells.images, *of_rows.shape[1:])
+        return own.index_add(0, self._index(images), of_rows)
 
     def of_chosen(self, maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Both without the candidates that are not chosen."""
@@ -139,10 +148,22 @@ class _TargetMasks:
 
     def __init__(self, targets: PromptTargets, rule: Rule, cells: Cells):
         self.rule, self.concavities = rule, rule.concavities
-        self.problems: set[str] = set()
+        self._problems: set[str] = set()
+        self._tried = self.blind = False
+        self._shown: dict[tuple[int, str], bool] = {}
         self.maps: Tensor | None = None
         self._targets = TargetMaps(targets, cells)
         self._moves: Sequence[bool] = ()
+
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told."""
+        unshown = {name for (_, name), shown in self._shown.items() if not shown}
+        return self._problems | {
+            f'the model\'s attention to "{name:.80}" was not seen, as another extension shows that word to no part '
+            "of the picture, so nothing was related to it"
+            for name in unshown
+        }
 
     def begin(self, moves: Sequence[bool], step: int) -> None:
         """A new pass."""
@@ -170,24 +191,37 @@ class _TargetMasks:
 
     def _whether_read(self, recorded: Recorded, step: int) -> bool:
         for name in self._targets.unread(step):
-            self.problems.add(
+            self._problems.add(
                 f'the model\'s attention to "{name:.80}" was not seen, as it reads no prompt as far as that, '
                 "so nothing was related to it"
             )
         if not recorded.rows:
-            self.problems.add(
-                "no token maps could be read (another extension changes the size inside the model?), "
-                "so nothing was related in some steps"
+            self._problems.add(
+                "no token maps could be read in some steps, so nothing was related in them (another extension "
+                "changes what the model's attention works on; switch it or AsynDM off)"
             )
+        self.blind = not recorded.rows and (self.blind or not self._tried)
+        self._tried = True
         return bool(recorded.rows)
+
+    def _note_shown(self, present: Tensor, reach: Tensor | None) -> None:
+        """Keep whether each named target was ever shown to a part of its picture."""
+        if reach is None:
+            return
+        images, targets = self._targets.targets.automatic, self._targets.targets.targets
+        for (image, target), shown in zip(present.nonzero().tolist(), (reach > 0)[present].tolist(), strict=True):
+            if image not in images:
+                key = image, str(targets[target])
+                self._shown[key] = shown or self._shown.get(key, False)
 
     def _mask(self, recorded: Recorded, step: int) -> Mask:
         present = self._targets.present(step)
         if not self._whether_read(recorded, step):
             return self.rule.none()
-        maps = self._targets.of(recorded, step)
+        maps, reach = self._targets.of(recorded, step)
+        self._note_shown(present, reach)
         self.maps, present = self._targets.of_chosen(maps, present)
-        return self.rule.mask(self.maps, present)
+        return self.rule.mask(self.maps, present, reach)
 
 
 class FreshMasks(_TargetMasks):
@@ -227,7 +261,7 @@ class LaggedMasks(_TargetMasks):
         self.maps, mask = None, self.latest
         if recorded is not None:
             self.latest = self._mask(recorded, step)
-        return mask
+        return self.latest if self.blind else mask
 
 
 class StaticMasks(_TargetMasks):
@@ -237,6 +271,7 @@ class StaticMasks(_TargetMasks):
         super().__init__(targets, rule, cells)
         self.rehearsing = True
         self._sum: Tensor | None = None
+        self._reach: Tensor | None = None
         self._seen = torch.zeros(cells.images, len(rule.concavities), device=cells.device)
         self._mask_of_all = rule.none()
 
@@ -252,10 +287,13 @@ class StaticMasks(_TargetMasks):
     def after(self, i: int, recorded: Recorded | None, step: int) -> Mask:
         """Nothing in the ordinary pass, whose maps are added up; then the mask."""
         if recorded is not None and self._whether_read(recorded, step):
-            maps, present = self._targets.of(recorded, step), self._targets.present(step)
+            (maps, reach), present = self._targets.of(recorded, step), self._targets.present(step)
+            self._note_shown(present, reach)
             seen = maps * present[:, :, None, None]
             self._sum = seen if self._sum is None else self._sum + seen
             self._seen = self._seen + present
+            if reach is not None:
+                self._reach = (0 if self._reach is None else self._reach) + reach * present
         return self._mask_of_all
 
     def end_rehearsal(self) -> None:
@@ -263,9 +301,10 @@ class StaticMasks(_TargetMasks):
         self.rehearsing = False
         if self._sum is None:
             return
-        mean = self._sum / self._seen.clamp(min=1)[:, :, None, None]
+        count = self._seen.clamp(min=1)
+        mean, reach = self._sum / count[:, :, None, None], None if self._reach is None else self._reach / count
         self.maps, seen = self._targets.of_chosen(mean, self._seen > 0)
-        self._mask_of_all = self.rule.mask(self.maps, seen)
+        self._mask_of_all = self.rule.mask(self.maps, seen, reach)
 
 
 Timing = Callable[[PromptTargets, Rule, Cells], MaskSource]

@@ -78,11 +78,14 @@ class CellTimesteps(Protocol):
 class Recorded(NamedTuple):
     """Token maps of the rows that were read in one model evaluation.
 
-    ``rows`` names them. ``maps`` ``[rows, T, h, w]`` are means over heads and layers.
+    ``rows`` names them. ``maps`` ``[rows, T, h, w]`` are means over heads and layers. ``reach``
+    ``[rows, T]`` is the part of the picture that is shown each target, where another extension
+    shows words to parts of it only; a map is zero elsewhere. None where all is shown all.
     """
 
     rows: list[Row]
     maps: Tensor
+    reach: Tensor | None = None
 
 
 class TokenMaps(Protocol):

@@ -16,6 +16,7 @@ from ..errors import Unsupported
 from .family import CellTimesteps, Size, TokenMaps
 from .parts import token_maps
 from .parts.batched_token_maps import BatchedTokenMaps
+from .parts.mixed_token_maps import MixedTokenMaps, has_own_forward
 from .parts.own_pass import OwnPass
 from .parts.pixel_timesteps import PixelTimesteps, TimeSites
 from .parts.tabled_timesteps import TabledTimesteps
@@ -36,7 +37,8 @@ class UNet:
     """The family of the UNets.
 
     ``timesteps_of`` and ``token_maps_of`` are the forms of the two observers, of which there is a
-    plain one, that states the method, and a fast one.
+    plain one, that states the method, and a fast one. Attentions that another extension works out
+    in its own way are read by :class:`parts.mixed_token_maps.MixedTokenMaps`.
     """
 
     timesteps_of: Callable[[TimeSites], CellTimesteps] = TabledTimesteps
@@ -71,7 +73,9 @@ class UNet:
 
     def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
         """What reads the token maps; raises :class:`Unsupported` without a text cross-attention."""
-        return self.token_maps_of(token_map_layers(model, *latent))
+        layers = token_map_layers(model, *latent)
+        others = any(has_own_forward(attention) for attention in layers.attentions)
+        return MixedTokenMaps(layers) if others else self.token_maps_of(layers)
 
 
 FAMILY = UNet()

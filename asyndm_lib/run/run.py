@@ -141,6 +141,11 @@ class Run:
         """What the person should be told."""
         return self.masks.problems | self._reported
 
+    @property
+    def blind(self) -> bool:
+        """Whether no token map could be read, so that the picture is the host's own."""
+        return self.masks.blind
+
     def report(self, problem: str) -> None:
         """The person should be told of ``problem``."""
         self._reported.add(problem)

@@ -56,6 +56,11 @@ ReadTargets = Callable[[], PromptTargets | None]
 None for the whole picture.
 """
 
+BLIND = (
+    "another extension changes what the model's attention works on, so that no token maps could be read; "
+    "switch it or AsynDM off"
+)
+
 MakeCall = Callable[[Any, ReadTargets, SamplerCall], Call]
 """``(p, read_targets, sampler_call)`` → a sampling call of ``p``. Raises :class:`Unsupported`."""
 
@@ -112,6 +117,9 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
                 x = run.sample(samplers[name], x, **call.options)
             finally:
                 task.listener.chose(run.chosen)
+        if run.blind:
+            task.listener.refused(Unsupported(BLIND))
+            return x
         for problem in sorted(run.problems):
             task.listener.report(problem)
         return x

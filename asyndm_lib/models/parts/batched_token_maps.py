@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import AttentionSum, Layer, WeightsFor, columns
-from .patching import watched
+from .context import is_of
+from .patching import followed, watched
 from .resampling import Resize
 from .token_maps import MapLayers, scale
 
@@ -51,7 +52,7 @@ class BatchedTokenMaps:
             as_usual = kinds.setdefault(as_usual, as_usual)
             last = attention is layers.attentions[-1]
             after = self._after_last_key if last else self._after_key
-            attached.enter_context(watched(attention.to_k, partial(after, as_usual)))
+            attached.enter_context(followed(attention.to_k, partial(after, as_usual)))
 
     def detach(self) -> None:
         """Take the hooks off the UNet, and forget what was recorded."""
@@ -97,18 +98,20 @@ class BatchedTokenMaps:
         if self._call is not None and self._layers.own_pass.here:
             self._query = query
 
-    def _after_key(self, as_usual: Layer, key: Tensor) -> None:
+    def _after_key(self, as_usual: Layer, context: Tensor, key: Tensor) -> None:
         query, self._query = self._query, None
         call = self._call
         if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
+            return
+        if not is_of(context, self._layers.own_pass.context):
             return
         here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
         if not self._untouched.known:
             query, key = self._untouched.copies(query, key)
         call.sum.add(query, key, here)
 
-    def _after_last_key(self, as_usual: Layer, key: Tensor) -> None:
-        self._after_key(as_usual, key)
+    def _after_last_key(self, as_usual: Layer, context: Tensor, key: Tensor) -> None:
+        self._after_key(as_usual, context, key)
         if self._call is not None:  # the large feature maps come now: what waits would add to their memory
             self._call.sum.work_out()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 class OwnPass:
     """Whether the blocks of a model work on the batch that the model was called with
-    (:attr:`here`).
+    (:attr:`here`), and the prompts of that batch (:attr:`context`, ``[N, L, C]``).
 
     An extension that replaces the model's ``forward`` may send a batch of its own through the
     blocks within the same call, as ControlNet's reference-only does with its picture. The caller's
@@ -22,6 +22,7 @@ class OwnPass:
         self._model, self._entrance = model, entrance
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self.here = True
+        self.context: Tensor | None = None
         self._x: Tensor | None = None
         self._seen = 0
         self._always = False
@@ -39,12 +40,13 @@ class OwnPass:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._x, self.here = None, True
+        self._x, self.here, self.context = None, True, None
 
     def _called(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         replaced = "forward" in vars(module)  # the model's own makes one pass
         self._x = (args[0] if args else kwargs["x"]) if replaced and not self._always else None
         self.here, self._seen = True, 0
+        self.context = args[2] if len(args) > 2 else kwargs.get("context")
 
     def _begun(self, module: nn.Module, args: tuple) -> None:
         if self._x is not None:
@@ -54,7 +56,7 @@ class OwnPass:
     def _done(self, module: nn.Module, args: tuple, output: Any) -> None:
         # Whoever changes the batch itself on its way in leaves nothing to know it by.
         self._always |= self._x is not None and not self._seen
-        self._x, self.here = None, True
+        self._x, self.here, self.context = None, True, None
 
 
 def _same(h: Tensor, x: Tensor) -> bool:

@@ -43,13 +43,23 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
 
 
 @contextmanager
-def _hooked(module: nn.Module, seen: Callable[[Tensor], None]) -> Iterator[None]:
-    with module.register_forward_hook(lambda module, args, output: seen(output)):
+def _hooked(module: nn.Module, seen: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+    def hook(module: nn.Module, args: tuple, options: dict[str, Any], output: Tensor) -> None:
+        seen(_first(args, options), output)
+
+    with module.register_forward_hook(hook, with_kwargs=True):
         yield
 
 
 def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContextManager[None]:
-    """``seen(output)`` after every call of ``module`` inside the ``with``.
+    """``seen(output)`` after every call of ``module`` inside the ``with``; see :func:`followed`."""
+    return followed(module, lambda input, output: seen(output))
+
+
+def followed(module: nn.Module, seen: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+    """``seen(input, output)`` after every call of ``module`` inside the ``with``.
+
+    The input is the call's first argument.
 
     It costs less than a forward hook: a module with any hook takes PyTorch's slower way of being
     called. A module that has a forward hook already, which may exchange the output, gets another.
@@ -61,7 +71,11 @@ def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContex
     def forward(*args: Any, **options: Any) -> Tensor:
         # Looked up anew: the hosts exchange it in the class, also while a picture is made.
         output = type(module).forward(module, *args, **options) if own is None else own(*args, **options)
-        seen(output)
+        seen(_first(args, options), output)
         return output
 
     return replaced(module, "forward", forward)
+
+
+def _first(args: tuple, options: dict[str, Any]) -> Any:
+    return args[0] if args else next(iter(options.values()))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import no_autocast
+from .context import is_of
 from .own_pass import OwnPass
-from .patching import watched
+from .patching import followed, watched
 from .resampling import Resize
 
 
@@ -72,7 +73,7 @@ class TokenMaps:
             attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
         for attention in layers.attentions:
             attached.enter_context(watched(attention.to_q, self._after_query))
-            attached.enter_context(watched(attention.to_k, partial(self._after_key, attention)))
+            attached.enter_context(followed(attention.to_k, partial(self._after_key, attention)))
 
     def detach(self) -> None:
         """Take the hooks off the UNet, and forget what was recorded."""
@@ -109,10 +110,12 @@ class TokenMaps:
             self._query = query.clone()  # an attention back end may scale it in place
 
     @torch.no_grad()
-    def _after_key(self, attention: Any, key: Tensor) -> None:
+    def _after_key(self, attention: Any, context: Tensor, key: Tensor) -> None:
         query, self._query = self._query, None
         height, width = self._here
         if self._weights is None or query is None or query.shape[1] != height * width:
+            return
+        if not is_of(context, self._layers.own_pass.context):
             return
         dtype = torch.promote_types(query.dtype, torch.float32)  # q·kᵀ of SD 2.x leaves half's range
         maps = []

@@ -1,0 +1,57 @@
+"""Which words of a call's prompts a cross-attention is given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Piece(NamedTuple):
+    """What a context holds of a call's prompts ``[N, L, C]``.
+
+    Row ``r`` of the context belongs to row ``row + r`` of the call. Its first ``length`` tokens are
+    the prompt's tokens from ``first`` on; any others are somebody else's.
+    """
+
+    row: int
+    first: int
+    length: int
+
+
+def is_of(context: Tensor, prompts: Tensor | None) -> bool:
+    """Whether the first tokens of ``context`` are all tokens of ``prompts``, row for row.
+
+    A context of the same size is: hypernetworks change all of it on its way to the keys.
+    ``prompts`` are None where the model was called in another way than the hosts call it.
+    """
+    if context is prompts or prompts is None or context.shape[:2] == prompts.shape[:2]:
+        return True
+    longer = context.shape[0] == prompts.shape[0] and context.shape[1] > prompts.shape[1]
+    return longer and torch.equal(context[:, : prompts.shape[1]], prompts.to(context))
+
+
+def rows_of(x: Tensor, batch: Tensor) -> list[int]:
+    """Where in ``batch`` the rows of ``x`` may begin. A call of as many rows is the whole batch."""
+    if len(x) == len(batch):
+        return [0]
+    if x.shape[1:] != batch.shape[1:]:
+        return []
+    return [n for n in range(len(batch) - len(x) + 1) if torch.equal(x, batch[n : n + len(x)].to(x))]
+
+
+def piece(context: Tensor, prompts: Tensor, rows: list[int], taken: list[Piece]) -> Piece:
+    """The longest piece of ``prompts`` that ``context`` begins with, in rows from one of ``rows``.
+
+    Of several that are equal it is one that is not yet ``taken``.
+    """
+    pieces = []
+    for row in rows:
+        own = prompts[row : row + len(context)].to(context)
+        begins = (own == context[:, :1]).all(dim=2).all(dim=0)
+        for first in begins.nonzero().flatten().tolist():
+            length = min(context.shape[1], own.shape[1] - first)
+            same = (own[:, first : first + length] == context[:, :length]).all(dim=2).all(dim=0)
+            pieces.append(Piece(row, first, int(same.cumprod(dim=0).sum())))
+    return max(pieces, key=lambda p: (p.length, p not in taken), default=Piece(rows[0], 0, 0))

@@ -1,0 +1,102 @@
+"""Stand-in for sd-webui-regional-prompter's attention mode: each text cross-attention gets a
+``forward`` that asks for the chunks of the prompt one by one, and keeps each one's region.
+
+``BREAK`` (``ADDCOL``, ``ADDROW``, ``ADDBASE``) ends a region's chunk. The chunk of the base prompt
+comes first and has a share everywhere. Keys may also be longer: what the stand-in for NegPiP adds.
+"""
+
+import gradio as gr
+import modules.scripts as scripts
+import torch
+from modules import shared
+
+TOKENS = 77
+WORDS = ("ADDCOL", "ADDROW", "ADDBASE")
+
+
+class Regional(scripts.Script):
+    enabled = hooked = False
+
+    def title(self):
+        return "Stand-in Regional"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Checkbox(visible=False), gr.Textbox(visible=False), gr.Number(visible=False)]
+
+    def process(self, p, enabled, direction="columns", base=0):
+        self.enabled = self.hooked = bool(enabled)
+        if not enabled:
+            return
+        self.base, self.columns = float(base), direction == "columns"
+        for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or []):
+            for at, prompt in enumerate(prompts):
+                for word in WORDS:
+                    prompt = prompt.replace(word, "BREAK")
+                prompts[at] = prompt
+        self.regions = p.all_prompts[0].count("BREAK") + (not base)
+        self.shape, self.count = (p.height // 8, p.width // 8), len(p.all_prompts[0].split("BREAK"))
+        for name, module in shared.sd_model.model.diffusion_model.named_modules():
+            if name.endswith("attn2"):
+                module.forward = self.forward_of(module)
+
+    def postprocess(self, p, processed, *args):
+        if self.hooked:
+            for name, module in shared.sd_model.model.diffusion_model.named_modules():
+                if name.endswith("attn2"):
+                    del module.forward
+        self.enabled = self.hooked = False
+
+    def forward_of(self, module):
+        def forward(x, context=None, mask=None, **options):
+            chunks, rows = context.shape[1] // TOKENS, len(x)
+            contexts = context.clone()
+            if chunks < self.count:  # the negative prompt by itself
+                return attended(module, x, contexts[:, :TOKENS])
+            # Both together: the negative one has as many chunks then.
+            halves = [slice(None)] if rows == self.batch or rows == 1 else [slice(0, rows // 2), slice(rows // 2, None)]
+            return torch.cat([self.mixed(module, x[half], contexts[half]) for half in halves])
+
+        return forward
+
+    batch = 1
+
+    def process_batch(self, p, *args, **kwargs):
+        self.batch = p.batch_size
+
+    def mixed(self, module, x, contexts):
+        outputs = [
+            attended(module, x, torch.cat([contexts[:, n * TOKENS : (n + 1) * TOKENS], *self.more(n, x)], dim=1))
+            for n in range(self.count)
+        ]
+        height, width = size_of(x.shape[1], *self.shape)
+        base = outputs.pop(0) if self.base else None
+        outputs = [output.unflatten(1, (height, width)) for output in outputs]
+        side, bounds = (2, width) if self.columns else (1, height)
+        cuts = [bounds * n // len(outputs) for n in range(len(outputs) + 1)]
+        parts = [output.narrow(side, a, b - a) for output, a, b in zip(outputs, cuts, cuts[1:], strict=False)]
+        whole = torch.cat(parts, dim=side).flatten(1, 2)
+        return whole if base is None else whole * (1 - self.base) + base * self.base
+
+    def more(self, n, x):
+        """What another script adds to the key of a chunk."""
+        for script in scripts.scripts_txt2img.alwayson_scripts:
+            if script.title() == "Stand-in Negative Words" and script.words is not None:
+                return [script.words.to(x).expand(len(x), -1, -1)]
+        return []
+
+
+def attended(module, x, context):
+    q, k, v = module.to_q(x), module.to_k(context), module.to_v(context)
+    heads = module.heads
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return module.to_out((attention @ v).transpose(1, 2).flatten(2))
+
+
+def size_of(pixels, height, width):
+    while height * width > pixels:
+        height, width = -(-height // 2), -(-width // 2)
+    return height, width
