@@ -13,7 +13,7 @@ from typing import NoReturn
 from .demo import MODEL
 from .errors import AsynDMError
 
-BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
+BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL", "SD 3.5 medium", "SD 3.5 medium bf16")
 
 RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 """The committed results of an evaluation."""
@@ -144,7 +144,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         "bench",
         help="measure what AsynDM costs in time and memory",
         description="Run whole sampling loops, k-diffusion's own and ours with masks and clocks made anew in every "
-        "step, in turn on the same model, and print the ratios. On a GPU the models are UNets of full size with random "
+        "step, in turn on the same model, and print the ratios. On a GPU the models are of full size with random "
         "weights, in half precision; on a CPU it is the embedded model. Any of --models, --samplers, --batch, --length "
         "and --targets replaces the usual choice of cases.",
     )

@@ -16,6 +16,7 @@ from asyndm_lib.bench import models
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
 from asyndm_lib.bench.report import HEAD, Case, Figures, line, measured, save
+from asyndm_lib.cli import BENCH_MODELS
 from asyndm_lib.hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from asyndm_lib.hosts.standalone.mmdit import MMDiT
 from asyndm_lib.models import unet as unet_parts
@@ -160,6 +161,10 @@ def test_the_report_has_a_line_and_a_record_for_every_case(model, monkeypatch, t
         assert line(row).count("|") == 13
     save(rows, CPU, tmp_path / "there" / "bench.json")
     assert '"sampler": "DPM++ SDE"' in (tmp_path / "there" / "bench.json").read_text()
+
+
+def test_the_command_offers_every_model():
+    assert tuple(models.MODELS) == BENCH_MODELS
 
 
 def test_the_pages_table_is_the_committed_measurement():
