@@ -4,9 +4,9 @@ import draws
 import pytest
 import test_neo_samplers
 import torch
-from family import A1111, HOST, NEO, REFORGE
-from stand_ins import Noise
-from test_samplers import CASES, CHURN, SETTINGS, latent, on_maps, ways_down
+from family import A1111, FORGE, HOST, NEO, REFORGE
+from stand_ins import FLOW, Noise, flow_sigmas
+from test_samplers import ANCESTRAL_ON_FLOWS, CASES, CHURN, SETTINGS, Case, latent, on_maps, ways_down
 
 from asyndm_lib.samplers import table as samplers
 from asyndm_lib.samplers.neo import table as neo
@@ -60,3 +60,23 @@ def test_own_function(name, settings, host):
         mask = (maps[: len(sequence)] == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
         tolerance = 1e-5 * case.loose
         torch.testing.assert_close(out[mask], torch.tensor(result)[mask], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("settings", ["fresh", "whole", "piecewise"])
+@pytest.mark.parametrize("eta", [1.0, 0.4])
+@pytest.mark.parametrize("name", ANCESTRAL_ON_FLOWS)
+def test_own_function_for_flux(name, eta, settings, host):
+    if HOST is not FORGE:
+        pytest.skip(f"{HOST.name} has no sampler function {name}_RF")
+    sigmas, options = flow_sigmas(STEPS, torch.float32), {"eta": eta, "flow": True}
+    x = latent(SIZE, torch.float32)
+    out, maps = on_maps(Case(name, options), x, [sigmas], options, SAMPLERS, levels=FLOW, **SETTINGS[settings])
+    drawn = Noise()
+    noise = [drawn.like(x).tolist() for _ in range(DRAWS)]
+    sequences = torch.unique(maps.flatten(1).T, dim=0)
+    pixels = [[[*levels.tolist(), 0.0]] for levels in sequences]
+    asked = {"name": f"{name}_RF", "x": x.tolist(), "noise": noise, "pixels": pixels, "options": {"eta": eta}}
+    results = host.post("/asyndm-probe/sample", asked)
+    for sequence, result in zip(sequences, results, strict=True):
+        mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
+        torch.testing.assert_close(out[mask], torch.tensor(result)[mask], rtol=3e-5, atol=3e-5)
