@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 import modules.scripts
+from fastapi import HTTPException
 
 from ..errors import AsynDMError, SettingsError
 from ..settings.settings import Settings
@@ -22,6 +24,10 @@ FIRST = ("concavity", "curve", "mask_timing", "threshold", "targets", "whole_pic
 MAX_VALUES = 1000
 """The most values of one range."""
 
+_NO_VALUES = (
+    "no values are given. In a request, text is read in place of a list where the plot's last argument, \"Use text"
+    ' inputs instead of dropdowns", is true'
+)
 _YES_OR_NO = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 _NUMBER = r"\s*([+-]?\d*\.?\d+)\s*"
 _RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}(?:\({_NUMBER}\)\s*|\[\s*(\d+)\s*\]\s*)?")
@@ -36,23 +42,77 @@ def add() -> None:
             options += [axis for axis in _axes(data.module.AxisOption) if axis.label not in there]
 
 
+class WrongValue(HTTPException):
+    """A value of an axis is wrong: HTTP 422 in the API, and its text in the page."""
+
+    def __init__(self, label: str, reason: object):
+        super().__init__(422, f"{label}: {reason}")
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+
 def _axes(option: Callable[..., Any]) -> list[Any]:
     by_name = {f.name: f for f in fields(Settings) if not f.metadata.get("aside")}
     names = [*FIRST, *(name for name in by_name if name not in FIRST)]
-    axes = [option(f"{PREFIX}Enabled", _yes_or_no, _apply("enabled"), choices=lambda: ["True", "False"])]
-    return axes + [_axis(option, by_name[name]) for name in names]
+    enabled = _axis(option, "Enabled", "enabled", _yes_or_no, ("True", "False"))
+    return [enabled, *(_axis_of(option, by_name[name]) for name in names)]
 
 
-def _axis(option: Callable[..., Any], field: Any) -> Any:
-    label, apply = f"{PREFIX}{field.metadata['label']}", _apply(field.name)
+def _axis_of(option: Callable[..., Any], field: Any) -> Any:
+    choices = field.metadata.get("choices")
     if isinstance(field.default, bool):
-        return option(label, _yes_or_no, apply, choices=lambda: ["True", "False"])
-    if isinstance(field.default, float):
-        return option(label, _value(field, _number), apply, prepare=values)
-    if "choices" in field.metadata:
-        choices = field.metadata["choices"]
-        return option(label, _value(field, str.strip), apply, choices=lambda: list(choices))
-    return option(label, _value(field, str), apply)
+        read, choices = _yes_or_no, ("True", "False")
+    elif isinstance(field.default, float):
+        read = _number
+    else:
+        read = str.strip if choices else str
+
+    def value(text: str) -> Any:
+        converted = read(text)
+        Settings(**{field.name: converted})
+        return converted
+
+    return _axis(option, field.metadata["label"], field.name, value, choices, ranges=isinstance(field.default, float))
+
+
+def _axis(
+    option: Callable[..., Any],
+    label: str,
+    name: str,
+    read: Callable[[str], Any],
+    choices: tuple[str, ...] | None,
+    *,
+    ranges: bool = False,
+) -> Any:
+    """An axis for the setting ``name``. Whatever is wrong in its values is said before the plot's
+    first picture, as :class:`WrongValue`.
+
+    ``read``: text → value; raises :class:`errors.AsynDMError`.
+    """
+    label = f"{PREFIX}{label}"
+
+    def refusing(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def refused(given: Any) -> Any:
+            try:
+                return convert(given)
+            except AsynDMError as error:
+                raise WrongValue(label, error) from None
+
+        return refused
+
+    def some(_: Any, values: list[Any]) -> None:
+        if not values:
+            raise WrongValue(label, _NO_VALUES)
+
+    return option(
+        label,
+        refusing(lambda value: read(str(value))),  # what a request gives as a dropdown's values may be no text
+        _apply(name),
+        confirm=some,
+        choices=choices and (lambda: list(choices)),
+        prepare=refusing(ranged if ranges else entries),
+    )
 
 
 def _apply(name: str) -> Callable[[Any, Any, Any], None]:
@@ -62,14 +122,26 @@ def _apply(name: str) -> Callable[[Any, Any, Any], None]:
     return apply
 
 
-def values(text: str) -> list[str]:
-    """The numbers of an axis, divided by commas.
+def entries(text: Any) -> list[str]:
+    """The values of an axis, divided by commas; quotes hold together what has commas.
+
+    Raises :class:`errors.SettingsError` if they cannot be read.
+    """
+    if not isinstance(text, str):
+        raise SettingsError(f"the values must be text, divided by commas, not {text!r:.80}")
+    try:
+        return [entry.strip() for row in csv.reader(io.StringIO(text), skipinitialspace=True) for entry in row]
+    except csv.Error as error:
+        raise SettingsError(f"the values cannot be read ({error})") from None
+
+
+def ranged(text: Any) -> list[str]:
+    """The numbers of an axis.
 
     A range is written as the host's own axes take it, ``0.3-0.9 (+0.2)`` or ``0-1 [5]``. It never
     goes past its end, as theirs do.
     """
-    entries = [entry.strip() for row in csv.reader([text], skipinitialspace=True) for entry in row]
-    return [value for entry in entries if entry for value in _expanded(entry)]
+    return [value for entry in entries(text) if entry for value in _expanded(entry)]
 
 
 def _expanded(entry: str) -> list[str]:
@@ -88,20 +160,6 @@ def _expanded(entry: str) -> list[str]:
     return [f"{start + n * step:.10g}" for n in range(count)]
 
 
-def _value(field: Any, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Text → a value of the setting, checked before the plot's first picture."""
-
-    def read(text: str) -> Any:
-        value = convert(text)
-        try:
-            Settings(**{field.name: value})
-        except AsynDMError as error:
-            raise SettingsError(f"{PREFIX}{error}") from None
-        return value
-
-    return read
-
-
 def _number(text: str) -> float | str:
     try:
         return float(text)
@@ -113,4 +171,4 @@ def _yes_or_no(text: str) -> bool:
     try:
         return _YES_OR_NO[text.strip().lower()]
     except KeyError:
-        raise SettingsError(f"{PREFIX}{text!r:.80} is neither True nor False") from None
+        raise SettingsError(f"{text!r:.80} is neither True nor False") from None

@@ -431,8 +431,21 @@ def test_the_pages_curl(host, tmp_path):
 
 @pytest.mark.usefixtures("quiet")
 def test_the_pages_python(host, tmp_path):
-    (code,) = example("python")
+    code, _ = example("python")
     said = ran([sys.executable, "-c", as_here(code, host)], tmp_path)
     assert said.splitlines() == ["cat is in the prompt", "zebra is not in the prompt"]
     text = pictures.infotext((tmp_path / "cat.png").read_bytes())
     assert "AsynDM targets: cat, AsynDM curve: exponential" in text
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_pages_plot(host, tmp_path):
+    """Goes on from the page's first Python, as it says."""
+    ran([sys.executable, "-c", as_here("\n".join(example("python")), host)], tmp_path)
+    (plot_script,) = (s for s in host.get("/sdapi/v1/script-info") if s["name"] == "x/y/z plot" and not s["is_img2img"])
+    x, y = ("[AsynDM] Targets", '"cat, sandwich:0.3", cat'), ("[AsynDM] Curve", "quadratic, exponential")
+    same = {"prompt": "a cat and a sandwich", "seed": 1, "width": 64, "height": 64, "steps": 4}
+    asked = plot(plot_script["args"][0]["choices"], same, x=x, y=y)
+    grid = (tmp_path / "grid.png").read_bytes()
+    assert pictures.same_pixels(grid, host.make(asked).pictures[0])
+    assert min(pictures.size(grid)) > 2 * 64

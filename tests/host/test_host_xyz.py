@@ -126,6 +126,7 @@ def test_a_range_ends_at_its_end(host, labels):
     assert [line.split("AsynDM concavity: ")[1].split(",")[0] for _, line in made] == ["0.6", "0.8", "1.0"]
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     ("axis", "text", "said"),
     [
@@ -133,19 +134,44 @@ def test_a_range_ends_at_its_end(host, labels):
         ("Concavity", "0.5, 1.5", "Concavity must be from 0 to 1, not 1.5"),
         ("Concavity", "nan", "from 0 to 1, not nan"),
         ("Concavity", "0-1 (+0)", "the range '0-1 (+0)'"),
+        ("Concavity", "", "no values are given"),
+        ("Concavity", 0.5, "the values must be text, divided by commas, not 0.5"),
+        ("Concavity", ["0.5"], "the values must be text"),
         ("Mask threshold", "-1", "from 0 to 4"),
         ("Curve", "cubic", "Curve must be one of"),
+        ("Curve", "", "no values are given"),
         ("Mask timing", "Lagged?", "Mask timing must be one of"),
         ("Targets", "cat, dog:2", "2 is not from 0 to 1"),
+        ("Targets", None, "the values must be text"),
+        ("Targets", "a" * 200_000, "the values cannot be read"),
         ("Enabled", "perhaps", "'perhaps' is neither True nor False"),
         ("Whole picture", "maybe", "neither True nor False"),
     ],
 )
 def test_a_wrong_value_is_refused_before_the_first_picture(axis, text, said, host, labels):
-    """The host's own axes refuse theirs at the same time."""
+    """As a request's wrong settings are, and without a traceback in the WebUI's console."""
     answer = host.make(plot(labels, switched_on(REQUEST), x=(f"[AsynDM] {axis}", text)))
-    assert answer.status == 500
-    assert said in (answer.info["errors"] if "errors" in answer.info else answer.info["message"])
+    assert answer.status == 422
+    assert answer.info["detail"].startswith(f"[AsynDM] {axis}: ")
+    assert said in answer.info["detail"]
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("axis", "given", "said"),
+    [
+        ("Curve", ["cubic"], "Curve must be one of"),
+        ("Curve", [0.5, None], "Curve must be one of"),
+        ("Enabled", [2], "'2' is neither True nor False"),
+        ("Mask timing", [], "\"Use text inputs instead of dropdowns\", is true"),
+    ],
+)
+def test_so_is_a_wrong_value_in_place_of_a_dropdowns(axis, given, said, host, labels):
+    asked = plot(labels, switched_on(REQUEST), x=(f"[AsynDM] {axis}", "fresh, static"))
+    asked["script_args"][2], asked["script_args"][-1] = given, False
+    answer = host.make(asked)
+    assert answer.status == 422
+    assert said in answer.info["detail"]
 
 
 def test_every_setting_but_the_pictures_has_its_axis(labels):
