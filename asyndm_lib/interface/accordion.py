@@ -25,7 +25,10 @@ def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Cal
                 marking.panel(elem_id("words"))
         _presets(controls, elem_id)
     restored = [(enabled, was_on), *((control, READERS[name]) for name, control in controls.items())]
-    for control, _ in restored:
+    # The host's Settings → Defaults keeps whether it is on. It would also keep for good what the
+    # other controls began with at the first start, and so what Settings → AsynDM says would not
+    # count.
+    for control in controls.values():
         control.do_not_save_to_config = True
     return [enabled, *controls.values()], restored
 

@@ -14,12 +14,19 @@ from ..settings.settings import Settings
 SECTION = ("asyndm", "AsynDM")
 HOTKEY = "asyndm_hotkey"
 LIVE_VIEW = "asyndm_live_view"
+DEFAULTS = (
+    "What the controls of the accordion begin with is set here. <i>Settings → Defaults</i> keeps only whether the "
+    "accordion is on."
+)
 OWN = tuple(f for f in fields(Settings) if f.name != "targets")
 """The settings that can have a default of one's own; targets belong to their prompt."""
 
 
 def register() -> None:
     """Add our options to the host's."""
+    explanation = shared.OptionHTML(DEFAULTS)
+    explanation.section = SECTION
+    shared.opts.add_option("asyndm_defaults", explanation)
     for field in OWN:
         component, limits = _component(field)
         meta = field.metadata

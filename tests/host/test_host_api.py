@@ -446,6 +446,7 @@ def test_the_pages_plot(host, tmp_path):
     x, y = ("[AsynDM] Targets", '"cat, sandwich:0.3", cat'), ("[AsynDM] Curve", "quadratic, exponential")
     same = {"prompt": "a cat and a sandwich", "seed": 1, "width": 64, "height": 64, "steps": 4}
     asked = plot(plot_script["args"][0]["choices"], same, x=x, y=y)
+    asked["script_args"][9] = True  # with a legend, as at first
     grid = (tmp_path / "grid.png").read_bytes()
     assert pictures.same_pixels(grid, host.make(asked).pictures[0])
     assert min(pictures.size(grid)) > 2 * 64

@@ -43,6 +43,7 @@ class Neighbour:
     ``request``: what a request has without it too.
     ``real``: its folder; None for a stand-in.
     ``discrete``: whether it works with DDIM.
+    ``refused``: part of the message that names it, where the picture is made without AsynDM.
     """
 
     script: str
@@ -51,6 +52,7 @@ class Neighbour:
     changed: dict[str, Any] = field(default_factory=dict)
     real: str | None = None
     discrete: bool = True
+    refused: str = ""
 
     @property
     def name(self) -> str:
@@ -79,6 +81,7 @@ NEIGHBOURS = {
     "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
     "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
+    "own denoiser": Neighbour("stand-in own denoiser", refused="stand_in_own_denoiser.py"),
     "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
     "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
@@ -128,8 +131,9 @@ CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
     for variant in VARIANTS
-    if variant != "DDIM" or neighbour.discrete
+    if (variant != "DDIM" or neighbour.discrete) and not neighbour.refused
 ]
+REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if neighbour.refused for variant in VARIANTS]
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +193,16 @@ class Four:
         self._scripts = {neighbour.script: {"args": neighbour.on}}
         self._ours = {"asyndm": {"args": arguments(settings)}}
 
-    def make(self, theirs: bool, ours: bool) -> Answer:
+    def make(self, theirs: bool, ours: bool, refused: str = "") -> Answer:
+        """One of the pictures. ``refused`` is part of the message if it is made without AsynDM."""
         request = {**self._request, **(self._changed if theirs else {})}
         scripts = {**(self._scripts if theirs else {}), **(self._ours if ours else {})}
         answer = self._host.make({**request, "alwayson_scripts": scripts})
         assert answer.status == 200, answer.info
         assert all(map(pictures.has_content, answer.pictures[: self.count]))
-        assert answer.messages == []
-        assert ("AsynDM" in answer.infotext) == ours
+        assert bool(answer.messages) == bool(refused)
+        assert all(refused in message for message in answer.messages)  # each pass has its own
+        assert ("AsynDM" in answer.infotext) == (ours and not refused)
         return answer
 
     def once(self, theirs: bool, ours: bool) -> Answer:
@@ -229,6 +235,17 @@ def test_both_effects_show(neighbour, variant, host):
     print(f"both to theirs: {to_theirs}, to ours: {to_ours}")
     assert four.distance(ours, neither) > VISIBLE, "nothing is proved without an effect"
     assert min(to_theirs, to_ours) > VISIBLE
+
+
+@pytest.mark.parametrize(("neighbour", "variant"), REFUSED)
+def test_where_both_cannot_be_a_message_names_the_other(neighbour, variant, host):
+    """And the picture is the other's own."""
+    four = Four(host, neighbour, variant)
+    neither, theirs = four.once(False, False), four.make(True, False)
+    both = four.make(True, True, refused=neighbour.refused)
+    assert both.pictures == theirs.pictures
+    assert four.distance(theirs, neither) > VISIBLE, "nothing is proved without an effect"
+    assert four.make(False, True).pictures == four.once(False, True).pictures
 
 
 @pytest.mark.parametrize("variant", ["Euler", "DDIM", "batch of 2", "hires fix"])
@@ -305,6 +322,7 @@ def test_the_sheets_outlive_the_job_within(listed, host):
 def test_all_at_once(kind, host):
     known = host.get("/sdapi/v1/scripts")["txt2img"]
     chosen = [n for n in NEIGHBOURS.values() if (n.real is not None) == (kind == "real") and n.script in known]
+    chosen = [n for n in chosen if not n.refused]
     chosen = [n for n in chosen if "sd_model_checkpoint" not in n.request.get("override_settings", {})]
     if not chosen:
         pytest.skip("no real neighbour is installed")

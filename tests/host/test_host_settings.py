@@ -65,6 +65,7 @@ def test_the_settings_page(host, ours):
     for name in own:
         assert ours[f"setting_asyndm_default_{name}"]["value"] == own[name]
     assert ours["setting_asyndm_hotkey"]["value"] == options["asyndm_hotkey"]
+    assert "keeps only whether the accordion is on" in ours["setting_asyndm_defaults"]["value"]
     assert ours["settings_asyndm"]
 
 
@@ -174,4 +175,36 @@ def test_the_page_tells_of_the_targets_of_chosen_styles(reloaded, browser, shots
     own.page.locator("#txt2img_styles input").click()
     own.page.locator("ul.options li", has_text="marked").click()
     own.page.wait_for_function(f"""{status}.includes('"dog" → token 5')""")
+    own.page.close()
+
+
+def test_the_hosts_own_defaults_keep_whether_it_is_on(reloaded, browser, shots):
+    """And nothing else, as the page of our settings says: what they hold counts for the rest."""
+    own = opened(browser, reloaded, shots)
+    own.open()
+    own.element("concavity", inside="input[type=number]").fill("0.9")
+    own.page.keyboard.press("Tab")
+    own.page.locator("#tabs > .tab-nav button", has_text="Settings").click()
+    own.page.locator("#settings > .tab-nav button", has_text="Defaults").click()
+    own.page.locator("#ui_defaults_view").click()
+    listed = own.page.locator("td", has_text="asyndm.py")
+    listed.first.wait_for()
+    assert listed.all_inner_texts() == ["customscript/asyndm.py/txt2img/AsynDM/value"]
+    own.shot("defaults")
+    own.page.locator("#ui_defaults_apply").click()
+    own.page.get_by_text("Wrote ").wait_for()
+    own.page.close()
+
+    starts = reloaded.log().count("Startup time: ")
+    reloaded.post("/asyndm-probe/reload")
+    reloaded.wait_for("/sdapi/v1/options", starts=starts + 1)
+    own = opened(browser, reloaded, shots)
+    found = own.values()
+    assert found == {"enabled": True, **{name: value for name, value in {**DEFAULTS, **OWN}.items() if name in found}}
+    assert not own.values("img2img")["enabled"]
+    own.page.locator("#txt2img_prompt textarea").fill("a cat")
+    own.element("targets", inside="textarea").fill("cat")
+    own.page.evaluate("window.scrollTo(0, 0)")
+    own.generate()
+    assert "AsynDM targets: cat, AsynDM concavity: 0.8" in own.infotext()
     own.page.close()

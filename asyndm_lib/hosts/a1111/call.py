@@ -10,9 +10,11 @@ from typing import Any
 import k_diffusion.sampling
 import torch
 from modules import sd_samplers_cfg_denoiser, shared
+from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from torch import Tensor
 
 from ...clock.schedule import alpha, on
+from ...errors import Unsupported
 from ...models.family import Row
 from ...models.parts.patching import replaced
 from ...run.host import Host
@@ -44,6 +46,7 @@ class Call:
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
+        _check_denoiser(model)
         self._extra_args = options.pop("extra_args")
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         # The timestep samplers work on eps, from which the host makes its previews.
@@ -120,6 +123,20 @@ class Call:
 
         with replaced(denoiser, "forward", forward):
             yield
+
+
+def _check_denoiser(model: Any) -> None:
+    """Raise :class:`Unsupported` if another extension guides in the place of the host's own class.
+
+    Nobody knows which images its calls of the model hold, nor what it computes of the one noise
+    level that it is given.
+    """
+    guide = type(model).forward
+    if guide.__module__ != CFGDenoiser.__module__:
+        raise Unsupported(
+            f"another extension ({guide.__module__}) guides the model in a way of its own, by one noise level "
+            "for the whole picture; switch it or AsynDM off"
+        )
 
 
 def _maps(denoiser: Any) -> tuple[Map, Map]:
