@@ -14,7 +14,7 @@ from asyndm_lib.models.parts import attention_sum
 from asyndm_lib.models.parts.attention_sum import AttentionSum, Layer, columns, summed, summed_fused
 from asyndm_lib.models.parts.resampling import resize
 from asyndm_lib.models.unet import FAMILY as UNET
-from asyndm_lib.models.unet import halved, token_map_layers
+from asyndm_lib.models.unet import PLAIN, halved, token_map_layers
 
 TARGETS = 3
 
@@ -257,6 +257,54 @@ def test_a_batch_of_somebody_else_within_the_call_is_not_read():
             unet(**given)
         assert torch.equal(taken_from(maps)[5], alone)
     maps.detach()
+
+
+@pytest.mark.parametrize("family", [UNET, PLAIN], ids=["fast", "plain"])
+@pytest.mark.parametrize("lengths", [1, 2])
+def test_rows_that_another_extension_adds_in_the_attentions_are_not_the_calls(lengths, family):
+    """Forge Couple asks for the conditional rows again with every line's prompt, and pads."""
+    given, size = inputs(5, 16, 24, 77), (16, 24)
+    given["context"][4] = given["context"][3]  # two images with one prompt
+    order = [0, 1, 0, 2, 2, 3, 4, 3, 4, 0]  # the first row is unconditional, then images 1 to 4
+    own = [0, 1, 3, 5, 6]
+    lines = torch.randn(len(order), 77, 8, generator=torch.Generator().manual_seed(9))
+
+    def before(module, args, kwargs):
+        added = torch.ones(len(order), 1, 1).index_fill(0, torch.tensor(own), 0) > 0
+        context = torch.where(added, lines, kwargs["context"][order])
+        return (args[0][order],), {**kwargs, "context": context.repeat(1, lengths, 1)}
+
+    taken = []
+    for added in (False, True):
+        unet = attending_unet(4, 2, 1)
+        for name, module in unet.named_modules():
+            if added and name.endswith("attn2"):
+                module.register_forward_pre_hook(before, with_kwargs=True)
+                module.register_forward_hook(lambda module, args, output: output[own])
+        maps = family.token_maps(unet, size)
+        maps.attach()
+        with maps.record([None, 1, None, 3, 4], lambda row, context: weights(row, 77).repeat(context // 77, 1)):
+            unet(**given)
+        taken.append(taken_from(maps))
+    assert list(taken[0]) == list(taken[1]) == [1, 3, 4]
+    for row in taken[0]:
+        torch.testing.assert_close(taken[1][row], taken[0][row], rtol=1e-4, atol=1e-6)
+
+
+def test_rows_of_other_prompts_alone_are_not_read():
+    unet = attending_unet(4, 2, 1)
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):
+            module.register_forward_pre_hook(
+                lambda module, args, kwargs: ((args[0][[0, 1, 1]],), {"context": kwargs["context"][[0, 0, 0]]}),
+                with_kwargs=True,
+            )
+            module.register_forward_hook(lambda module, args, output: output[:2])
+    maps = UNET.token_maps(unet, (16, 24))
+    maps.attach()
+    with maps.record([None, 1], weights):
+        unet(**inputs(2, 16, 24, 77))
+    assert maps.take().rows == []
 
 
 def test_the_unets_output_is_the_same_to_the_bit_while_recording():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import AttentionSum, Layer, WeightsFor, columns
-from .context import is_of
+from .context import own_rows
 from .patching import followed, watched
 from .resampling import Resize
 from .token_maps import MapLayers, scale
@@ -103,8 +103,13 @@ class BatchedTokenMaps:
         call = self._call
         if call is None or query is None or query.shape[1] != self._here[0] * self._here[1]:
             return
-        if not is_of(context, self._layers.own_pass.context):
+        at = own_rows(context, self._layers.own_pass.context, call.at)
+        if at is None:
             return
+        if at is not call.at:
+            places = dict(zip(call.at, at, strict=True))
+            order = [places.get(n, 0) for n in range(1 + call.at[-1])]
+            query, key = query[order], key[order]
         here = as_usual if self._here == self.size else replace(as_usual, resize=self._from(self._here))
         if not self._untouched.known:
             query, key = self._untouched.copies(query, key)
@@ -179,10 +184,12 @@ class _Untouched:
 
 
 class _Rows:
-    """The recorded rows of one call of the UNet, and what was seen of them so far."""
+    """The recorded rows of one call of the UNet, ``at`` their places in its batch, and what was
+    seen of them so far.
+    """
 
     def __init__(self, at: list[int], rows: list[Row], weights: WeightsFor):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         run = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.rows = rows
+        self.at, self.rows = at, rows
         self.sum = AttentionSum(run, weights)

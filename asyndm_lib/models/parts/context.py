@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,23 @@ def is_of(context: Tensor, prompts: Tensor | None) -> bool:
         return True
     longer = context.shape[0] == prompts.shape[0] and context.shape[1] > prompts.shape[1]
     return longer and torch.equal(context[:, : prompts.shape[1]], prompts.to(context))
+
+
+def own_rows(context: Tensor, prompts: Tensor | None, rows: Sequence[int]) -> Sequence[int] | None:
+    """Where in ``context`` the given ``rows`` of ``prompts`` are; None unless all are there.
+
+    They are elsewhere if another extension has put rows of other prompts between the call's own, as
+    Forge Couple does. The own ones are then known by what they hold, and come in the call's order.
+    """
+    if is_of(context, prompts):
+        return rows
+    if prompts is None or len(context) <= len(prompts) or context.shape[1] < prompts.shape[1]:
+        return None
+    begins, places = context[:, : prompts.shape[1]], [-1]
+    for row in rows:
+        own = prompts[row].to(context)
+        places.append(next((n for n in range(places[-1] + 1, len(begins)) if torch.equal(begins[n], own)), len(begins)))
+    return None if places[-1] == len(begins) else places[1:]
 
 
 def rows_of(x: Tensor, batch: Tensor) -> list[int]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import no_autocast
-from .context import is_of
+from .context import own_rows
 from .own_pass import OwnPass
 from .patching import followed, watched
 from .resampling import Resize
@@ -115,13 +115,14 @@ class TokenMaps:
         height, width = self._here
         if self._weights is None or query is None or query.shape[1] != height * width:
             return
-        if not is_of(context, self._layers.own_pass.context):
+        at = own_rows(context, self._layers.own_pass.context, [n for n, _ in self._rows])
+        if at is None:
             return
         dtype = torch.promote_types(query.dtype, torch.float32)  # q·kᵀ of SD 2.x leaves half's range
         maps = []
         with no_autocast(key.device):
-            for n, row in self._rows:
-                q, k = (x[n].to(dtype).unflatten(-1, (attention.heads, -1)).transpose(0, 1) for x in (query, key))
+            for place, (_, row) in zip(at, self._rows, strict=True):
+                q, k = (x[place].to(dtype).unflatten(-1, (attention.heads, -1)).transpose(0, 1) for x in (query, key))
                 probabilities = (q @ k.transpose(1, 2) * scale(attention)).softmax(dim=-1)
                 weights = self._weights(row, key.shape[1]).to(probabilities)
                 maps.append((probabilities.sum(dim=0) @ weights).t().unflatten(-1, self._here))
