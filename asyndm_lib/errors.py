@@ -15,3 +15,7 @@ class TargetError(AsynDMError):
 
 class Unsupported(AsynDMError):
     """The host's present set-up (its sampler, model or the like) cannot run on a sigma map."""
+
+
+class Unmatched(Unsupported):
+    """Somebody calls the model in a way that leaves its pixels without their noise levels."""

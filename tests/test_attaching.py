@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from asyndm_lib.errors import Unsupported
+from asyndm_lib.errors import Unmatched, Unsupported
 from asyndm_lib.hosts.common.task import Task
 from asyndm_lib.settings.settings import Settings
 
@@ -34,7 +34,7 @@ class Run:
     blind = False
 
     def __init__(self, host, settings, targets, x, observers):
-        self.chosen, self.problems, self._said = ["cat"], {"b", "a"}, host.said
+        self.chosen, self.problems, self._said, self.moved = ["cat"], {"b", "a"}, host.said, host.moved
 
     def __enter__(self):
         self._said.append("run begins")
@@ -65,7 +65,7 @@ class Watching:
 class Scene:
     """A host's sampler, attached to; ``said``: what happened in the order in which it did."""
 
-    def __init__(self, attaching, ours, refuses=False):
+    def __init__(self, attaching, ours, refuses=False, moved=False):
         self.said = said = []
         self.given = None
 
@@ -79,7 +79,9 @@ class Scene:
             options.clear()  # a call may take its copy apart
             if refuses:
                 raise Unsupported("no")
-            return SimpleNamespace(host=SimpleNamespace(said=said), options=options, patched=patched)
+            host = SimpleNamespace(said=said, moved=moved)
+            rewind = lambda: said.append("host put back")  # noqa: E731
+            return SimpleNamespace(host=host, options=options, patched=patched, rewind=rewind)
 
         @contextmanager
         def patched(run):
@@ -133,6 +135,25 @@ def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
     assert scene.said == ["refused: no", "the host samples"]
     assert scene.given == {"cond": 1}
     assert scene.sampler.func is scene.own
+
+
+def _unmatched(x):
+    raise Unmatched("no levels")
+
+
+def test_a_call_whose_pixels_had_not_their_levels_is_made_again_by_the_host(attaching):
+    scene = Scene(attaching, _unmatched)
+    assert scene.sample() == "x"
+    assert scene.said == [*AROUND[0], *AROUND[1], "host put back", "refused: no levels", "the host samples"]
+    assert scene.given == {"cond": 1}
+    assert scene.sampler.func is scene.own
+
+
+def test_from_a_refiner_there_is_no_way_back(attaching):
+    scene = Scene(attaching, _unmatched, moved=True)
+    with pytest.raises(Unmatched):
+        scene.sample()
+    assert scene.said == [*AROUND[0], *AROUND[1]]
 
 
 def test_a_schedule_of_no_step_is_the_hosts_own(attaching):

@@ -15,7 +15,7 @@ from stand_ins import LEVELS, AttendingUNet, Noise, WatchedRun, hooks_on, make_r
 from torch import Tensor
 
 from asyndm_lib.clock.schedule import Schedule
-from asyndm_lib.errors import Unsupported
+from asyndm_lib.errors import Unmatched
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.run.host import Descent, Host
@@ -525,8 +525,25 @@ def test_a_model_called_behind_the_runs_back_is_unsupported():
     sigmas, x = uniform_sigmas(4), latent(1)
     with make_run(x, sigmas, model, targets="cat") as run:
         run.host.predict = lambda x, sigma: x
-        with pytest.raises(Unsupported, match="cannot see"):
+        with pytest.raises(Unmatched, match="cannot see"):
             run.sample(SAMPLERS["sample_euler"], x)
+
+
+def test_a_call_that_the_host_cannot_match_ends_the_run_after_the_evaluation():
+    sigmas, x, calls = uniform_sigmas(4), latent(1), []
+    with make_run(x, sigmas, model, targets="cat") as run:
+        own = run.host.predict
+
+        def predict(x, sigma):
+            run.unmatched("which pictures?")
+            calls.append(run.unet(x))
+            return own(x, sigma)
+
+        run.host.predict = predict
+        with pytest.raises(Unmatched, match="which pictures"):
+            run.sample(SAMPLERS["sample_euler"], x)
+    assert len(calls) == 1
+    run.unmatched("outside an evaluation that is nothing to the run")
 
 
 def test_rows_outside_an_evaluation_do_nothing():

@@ -98,6 +98,8 @@ class _SamplingCall:
     def refused(self, reason: AsynDMError) -> None:
         if not self.second:
             infotext.erase(self._p.extra_generation_params)
+        films = job.of(self._p).films
+        job.update(self._p, films=tuple(filmed for filmed in films if filmed.film is not self.film))
         self.report(f"{reason}. The {'second pass' if self.second else 'picture'} was made without AsynDM")
 
     def chose(self, chosen: Chosen) -> None:

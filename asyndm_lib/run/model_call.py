@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import models
 from ..clock.cells import Cells
 from ..clock.sigma_map import SigmaMap
-from ..errors import Unsupported
+from ..errors import Unmatched
 from ..masks.source import MaskSource
 from ..models.family import Recorded, Row, TokenMaps
 from .host import Host
@@ -49,7 +49,8 @@ class _Evaluation:
 
     ``coming()`` gives the timesteps of later evaluations, ``timesteps(sigmas)`` those of any
     levels. ``reading`` is whether token maps are read; ``read`` holds the rows that have been.
-    ``entered`` is whether the model was called.
+    ``entered`` is whether the model was called. ``unmatched`` says why a call of it could not have
+    its levels.
     """
 
     sigma: SigmaMap
@@ -59,6 +60,7 @@ class _Evaluation:
     reading: bool
     read: set[Row] = field(default_factory=set)
     entered: bool = False
+    unmatched: str | None = None
 
 
 class ModelCall:
@@ -107,7 +109,8 @@ class ModelCall:
         """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in
         ``sigma``, whose timesteps are known.
 
-        ``walk`` has the step's clock. ``read`` is whether token maps are to be read.
+        ``walk`` has the step's clock. ``read`` is whether token maps are to be read. Raises
+        :class:`Unmatched` if pixels did not have their noise levels.
         """
         timesteps = sigma.timesteps
         assert timesteps is not None
@@ -119,11 +122,21 @@ class ModelCall:
         finally:
             self._evaluation = None
         if not evaluation.entered:
-            raise Unsupported(
+            raise Unmatched(
                 "the model was called in a way that AsynDM cannot see, so its pixels had one noise level for all: "
                 "another extension replaces the model; switch it or AsynDM off"
             )
+        if evaluation.unmatched is not None:
+            raise Unmatched(evaluation.unmatched)
         return prediction
+
+    def unmatched(self, why: str) -> None:
+        """Somebody calls the model with pictures of which the host cannot tell the noise levels.
+
+        Its pixels have one for all, and the evaluation ends in :class:`Unmatched` with ``why``.
+        """
+        if self._evaluation is not None:
+            self._evaluation.entered, self._evaluation.unmatched = True, why
 
     @property
     def evaluating(self) -> Rows | None:

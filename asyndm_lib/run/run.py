@@ -70,6 +70,7 @@ class Run:
         self.dtype = x.dtype
         self.masks = masks(targets, settings, self.cells)
         self.call = ModelCall(host, self.masks, self.cells)
+        self.moved = False
         self._reported: set[str] = set()
         self._number = 0
         self._reads = False
@@ -86,6 +87,7 @@ class Run:
 
         Raises :class:`errors.Unsupported` if it cannot run on the sigma maps of this run.
         """
+        self.moved = True
         self.call.detach()
         if models.of(model).side(model) != self.cells.side:
             raise Unsupported("the refiner divides a picture in another way than the model; use another one")
@@ -183,6 +185,12 @@ class Run:
         :meth:`model_call.ModelCall.rows`.
         """
         return self.call.rows(rows, tokens, told)
+
+    def unmatched(self, why: str) -> None:
+        """Called by the host in place of :meth:`rows` where it cannot tell them; see
+        :meth:`model_call.ModelCall.unmatched`.
+        """
+        self.call.unmatched(why)
 
     def predict(self, x: Tensor, sigma: SigmaMap) -> Tensor:
         """The host's guided prediction with every cell at its noise level in ``sigma``."""

@@ -29,6 +29,7 @@ pytestmark = [
 FOLDER = Path(os.environ["ASYNDM_WEBUI"])
 EXTENSIONS = Path(os.environ.get("ASYNDM_WEBUI_EXTENSIONS") or FOLDER / "extensions")
 STAND_INS = Path(__file__).with_name("neighbours")
+NOT_ALWAYS = {"tiny_controlnet", "forge"}
 VISIBLE = 0.5
 """The mean difference of the pixels, in levels, by which an effect shows."""
 
@@ -139,7 +140,7 @@ REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if ne
 @pytest.fixture(scope="module")
 def host(folder):
     """A WebUI with all of them."""
-    beside = {f"stand_in_{p.name}": p for p in STAND_INS.iterdir() if p.name != "tiny_controlnet"}
+    beside = {f"stand_in_{p.name}": p for p in STAND_INS.iterdir() if p.name not in NOT_ALWAYS}
     beside |= {name: _copy(EXTENSIONS / name, folder / "real") for name in REAL}
     if "sd-webui-controlnet" in REAL:
         beside["tiny_controlnet"] = STAND_INS / "tiny_controlnet"
@@ -182,12 +183,19 @@ class Four:
 
     MADE: ClassVar[dict[str, Answer]] = {}
 
-    def __init__(self, host: WebUI, neighbour: Neighbour, variant: str = "Euler", settings: dict | None = None):
+    def __init__(
+        self,
+        host: WebUI,
+        neighbour: Neighbour,
+        variant: str = "Euler",
+        settings: dict | None = None,
+        variants: dict = VARIANTS,
+    ):
         if neighbour.script not in host.get("/sdapi/v1/scripts")["txt2img"]:
             pytest.skip(f"{neighbour.name} did not load in this WebUI")
         if variant == "static":
             settings = {"targets": "cat", "mask_timing": "static"}
-        self._host, self._request = host, {**BASE, **neighbour.request, **VARIANTS[variant]}
+        self._host, self._request = host, {**BASE, **neighbour.request, **variants[variant]}
         overrides = [r.get("override_settings", {}) for r in (neighbour.request, neighbour.changed)]
         self._changed = {**neighbour.changed, "override_settings": {**overrides[0], **overrides[1]}}
         self._scripts = {neighbour.script: {"args": neighbour.on}}

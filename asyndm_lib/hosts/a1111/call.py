@@ -27,7 +27,7 @@ from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
 from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
-from ..common.rehearsal import rehearsal
+from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
 from .models import check_model
 
@@ -40,10 +40,11 @@ UNKNOWN = (
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: those of our sampler.
+    ``host``, ``options``, ``rewind``: see :class:`attaching.Call`.
     """
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
+        self.rewind = rewinding(p, call.model, call.x.device)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         _check_denoiser(model)

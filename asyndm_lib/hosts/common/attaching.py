@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...errors import Unsupported
+from ...errors import Unmatched, Unsupported
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
@@ -37,11 +37,12 @@ class Call(Protocol):
     """One call of a host's sampler function.
 
     ``host``: the host as a run sees it. ``options``: what is left of the host's options for the
-    sampler itself.
+    sampler itself. ``rewind`` puts the host back to where it was before.
     """
 
     host: Host
     options: dict[str, Any]
+    rewind: Callable[[], None]
 
     def patched(self, run: Run) -> AbstractContextManager:
         """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
@@ -94,7 +95,8 @@ def _function_name(sampler: Any) -> str:
 def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], Call], task: Task) -> None:
     """Have the coming call of the host's ``sampler`` run on sigma maps, once.
 
-    What shows only at the call is told to the task's listener, and the host samples by itself.
+    What shows only at the call, or in it, is told to the task's listener, and the host samples by
+    itself.
     """
     detach(sampler)
     original, name = sampler.func, _function_name(sampler)
@@ -112,20 +114,36 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         except Unsupported as error:
             task.listener.refused(error)
             return original(model, x, **options)
-        with run, call.patched(run), _entered(task.observers):
-            try:
-                x = run.sample(samplers[name], x, **call.options)
-            finally:
-                task.listener.chose(run.chosen)
+        try:
+            sampled = _sampled(run, call, task, samplers[name], x)
+        except Unmatched as error:
+            if run.moved:  # the host has no way back from its refiner
+                raise
+            call.rewind()
+            task.listener.refused(error)
+            return original(model, x, **options)
         if run.blind:
             task.listener.refused(Unsupported(BLIND))
-            return x
+            return sampled
         for problem in sorted(run.problems):
             task.listener.report(problem)
-        return x
+        return sampled
 
     sample.asyndm_original = original
     sampler.func = sample
+
+
+def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x: Tensor) -> Tensor:
+    with run, call.patched(run), _entered(task.observers):
+        matched = True
+        try:
+            return run.sample(sampler, x, **call.options)
+        except Unmatched:
+            matched = False
+            raise
+        finally:
+            if matched:
+                task.listener.chose(run.chosen)
 
 
 @contextmanager

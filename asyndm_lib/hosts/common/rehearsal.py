@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from modules import shared
 
 from ...models.parts.patching import replaced
 
@@ -20,15 +21,45 @@ def rehearsal(p: Any, model: Any) -> Iterator[None]:
     ``model``: its CFG denoiser. The pass stays on the UNet that it begins with, which the one after
     it begins with too.
     """
-    rng, step = p.rng, model.step
-    while not hasattr(rng, "generators"):  # ControlNet's noise modifiers wrap the host's
-        rng = rng.rng
-    states = [_generator_state(generator) for generator in rng.generators]
+    step, restore = model.step, _random_numbers(p)
     with replaced(p, "refiner_checkpoint_info", None):
         yield
     model.step = step
-    for restore in states:
+    restore()
+
+
+def rewinding(p: Any, model: Any, device: torch.device) -> Callable[[], None]:
+    """What puts the host back to where it is now, for a pass from the start.
+
+    ``model``: its CFG denoiser. These are the counters, the picture's random numbers, and
+    PyTorch's, those of ``device`` too.
+    """
+    step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
+    pytorchs = [(torch.set_rng_state, torch.get_rng_state())]
+    if device.type == "cuda":
+        pytorchs.append((functools.partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
+
+    def rewind() -> None:
+        model.step, shared.state.sampling_step = step, sampling_step
         restore()
+        for set_state, state in pytorchs:
+            set_state(state)
+
+    return rewind
+
+
+def _random_numbers(p: Any) -> Callable[[], None]:
+    """What puts the random numbers of ``p``'s pictures back to where they are now."""
+    rng = p.rng
+    while not hasattr(rng, "generators"):  # ControlNet's noise modifiers wrap the host's
+        rng = rng.rng
+    states = [_generator_state(generator) for generator in rng.generators]
+
+    def restore() -> None:
+        for state in states:
+            state()
+
+    return restore
 
 
 def _generator_state(generator: Any) -> Callable[[], None]:

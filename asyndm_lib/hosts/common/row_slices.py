@@ -6,7 +6,7 @@ batches of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -63,17 +63,26 @@ class RowSlices:
 
     def _images(self, x: Tensor) -> list[int] | None:
         """The image of each row of ``x``; None if they cannot be told."""
-        count = 1 + max(image for image, _ in self._rows)
-        if count == 1:
-            return [0] * len(x)
-        known = [(own, row[0]) for batch, rows in self._known for own, row in zip(batch, rows, strict=False)]
-        found = [next((image for own, image in known if _same(one, own)), None) for one in x]
-        if None not in found:
-            return [image for image in found if image is not None]
-        if len(x) == len(self._rows):  # changed rows in the host's order
-            return [image for image, _ in self._rows]
-        return list(range(count)) if len(x) == count else None
+        order = [image for image, _ in self._rows]
+        known = [(batch, [image for image, _ in rows]) for batch, rows in self._known]
+        return images_of(x, known, order, [*range(1 + max(order))])
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def images_of(x: Tensor, known: Iterable[tuple[Tensor, Sequence[int]]], *orders: list[int]) -> list[int] | None:
+    """The image of each row of somebody's ``x``; None if they cannot be told.
+
+    ``known`` are batches of the host, with the image of each row. Rows that are in none of them
+    have been changed: they are in the host's order, of which ``orders`` are the possible ones.
+    """
+    if max(orders[0]) == 0:
+        return [0] * len(x)
+    rows = [(own, image) for batch, images in known for own, image in zip(batch, images, strict=False)]
+    found = [next((image for own, image in rows if same(one, own)), None) for one in x]
+    if None not in found:
+        return [image for image in found if image is not None]
+    return next((order for order in orders if len(order) == len(x)), None)
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same."""
     return one.shape == other.shape and torch.equal(one, other.to(one))

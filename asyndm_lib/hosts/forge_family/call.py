@@ -21,7 +21,7 @@ from ..common.attaching import ReadTargets, SamplerCall
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of
-from ..common.rehearsal import rehearsal
+from ..common.rehearsal import rehearsal, rewinding
 from .models import check_model, unet_of
 from .preconditioning import preconditioned
 from .unet_rows import UNetRows, check_wrapper
@@ -31,9 +31,9 @@ from .variance_preserving import in_sigma_space
 class Call:
     """A call of the host's sampler function for ``p``.
 
-    ``host``: the host as a run sees it. ``options``: those of our sampler. ``sampling``:
-    k-diffusion's samplers as the host has them. ``samplers``: ours by the names of the host's.
-    ``blends_apart``: ``apart`` of :func:`inpainting.blending`.
+    ``host``, ``options``, ``rewind``: see :class:`attaching.Call`. ``sampling``: k-diffusion's
+    samplers as the host has them. ``samplers``: ours by the names of the host's. ``blends_apart``:
+    ``apart`` of :func:`inpainting.blending`.
     """
 
     sampling: ModuleType
@@ -42,6 +42,7 @@ class Call:
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         check_wrapper(p.sd_model)
+        self.rewind = rewinding(p, call.model, call.x.device)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         self._extra_args = options.pop("extra_args")
@@ -85,7 +86,7 @@ class Call:
         original = model.update_inner_model
 
         def enter() -> None:
-            engine.enter_context(preconditioned(self._predictor(), run))
+            engine.enter_context(preconditioned(self._predictor(), run, rows.levels))
             engine.enter_context(rows.named(self._p.sd_model))
 
         def update_inner_model() -> None:

@@ -11,37 +11,39 @@ import torch
 from torch import Tensor
 
 from ...models.parts.patching import replaced
+from ...run.model_call import Rows
 from ...run.run import Run
 from ..common.per_pixel import at_single_pixels
 
+Levels = Callable[[Tensor, torch.Size], "Rows | None"]
+
 
 @contextmanager
-def preconditioned(predictor: Any, run: Run) -> Iterator[None]:
+def preconditioned(predictor: Any, run: Run, levels: Levels) -> Iterator[None]:
     """Inside the ``with`` the scalings of ``predictor`` go by each pixel's own noise level.
 
-    They do so while ``run`` evaluates.
+    They do so while ``run`` evaluates. ``levels(sigma [n], shape)`` has those of the pictures that
+    it is asked for.
     They serve the UNet, the built-in ControlNet and the start picture's noise in inpainting. Pixels
     that do not lag keep, to the bit, what the predictor gives for their row.
     """
     with ExitStack() as stack:
         for name, scaled in (
-            ("calculate_input", _scaled),
-            ("calculate_denoised", _scaled),
-            ("noise_scaling", _noised),
+            ("calculate_input", partial(_scaled, levels)),
+            ("calculate_denoised", partial(_scaled, levels)),
+            ("noise_scaling", partial(_noised, run)),
         ):
-            stack.enter_context(replaced(predictor, name, partial(scaled, run, getattr(predictor, name))))
+            stack.enter_context(replaced(predictor, name, partial(scaled, getattr(predictor, name))))
         yield
 
 
-def _scaled(run: Run, original: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
-    """``original(sigma [rows], *maps [rows, C, H, W])``; the rows are whole batches, one by one."""
+def _scaled(levels: Levels, original: Callable[..., Tensor], sigma: Tensor, *maps: Tensor) -> Tensor:
+    """``original(sigma [n], *maps [n, C, H, W])``."""
     own = original(sigma, *maps)
-    here = run.evaluating
-    if here is None or own.shape[-2:] != here.sigma.shape[-2:] or len(own) % len(here.sigma):
+    here = levels(sigma, own.shape)
+    if here is None:
         return own
-    batches = len(own) // len(here.sigma)
-    levels, lagging = (torch.cat([map] * batches) for map in (here.sigma, here.lagging))
-    return torch.where(lagging, at_single_pixels(original, levels, *maps).to(own.dtype), own)
+    return torch.where(here.lagging, at_single_pixels(original, here.sigma, *maps).to(own.dtype), own)
 
 
 def _noised(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from modules import prompt_parser
+import torch
+from modules import prompt_parser, sd_samplers_cfg_denoiser
 from torch import Tensor
 
 from ...errors import Unsupported
 from ...models.family import Row
 from ...models.parts.patching import replaced
+from ...run.model_call import Rows, Told, of_rows
 from ...run.run import Run
+from ..common.row_slices import images_of, same
 
 WRAPPER = "model_function_wrapper"
+OTHERS = ("conditioning_modifiers", "sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
+"""The options of a UNet with functions of other extensions, which may call the model."""
 APART = "another extension takes the picture apart{name}; switch it or AsynDM off"
+UNKNOWN = "another extension evaluates the model with pictures that AsynDM does not know; switch it or AsynDM off"
 TILING = ("lib_multidiffusion",)
 """Packages whose wrappers give the model parts of the picture: Forge's MultiDiffusion."""
 
@@ -29,12 +36,12 @@ def check_wrapper(sd_model: Any) -> None:
 
 
 class UNetRows:
-    """Tells a run what the rows of a call of the UNet are.
+    """Tells a run what the rows of a call of the UNet are, and what they are told of their noise.
 
     Forge sends the batch through the UNet once for the negative prompt and once for every ``AND``
     part, several of them joined to one call as there is memory and as their lengths allow; the
-    parts come last to first. Another extension's guidance may ask for some again in the same
-    evaluation.
+    parts come last to first. Another extension may call it too, in a callback or in a function
+    before, in or after guidance, with pictures of its own.
     """
 
     def __init__(self, run: Run, model: Any, extra_args: dict[str, Any]):
@@ -43,18 +50,34 @@ class UNetRows:
         ``extra_args``: what it is called with, which a refiner replaces.
         """
         self._run, self._model, self._extra_args = run, model, extra_args
-        self._conditional = 0
+        self._conditional, self._others = 0, False
+        self._sigma: Tensor | None = None  # the host's own of the present evaluation, [B]
+        self._known: list[tuple[Tensor, list[int]]] = []  # pictures in it, with each row's image
+        self._here: Rows | None = None
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Inside the ``with`` the parts count from the last one in every evaluation."""
-        original = self._model.forward
+        """Inside the ``with`` the parts count from the last one in every evaluation, and what other
+        extensions do in the host's callbacks is known as theirs.
+        """
+        original, module = self._model.forward, sd_samplers_cfg_denoiser
+        before = module.cfg_denoiser_callback
 
         def forward(*args: Any, **kwargs: Any) -> Tensor:
-            self._conditional = 0
+            self._conditional, self._sigma = 0, None
+            self._known.clear()
             return original(*args, **kwargs)
 
-        with replaced(self._model, "forward", forward):
+        def cfg_denoiser_callback(params: Any) -> None:
+            self._sigma = params.sigma.clone()  # extensions write into it
+            self._known.append((params.x, list(range(len(params.x)))))
+            self._theirs(before)(params)
+
+        with ExitStack() as stack:
+            stack.enter_context(replaced(self._model, "forward", forward))
+            stack.enter_context(replaced(module, "cfg_denoiser_callback", cfg_denoiser_callback))
+            after = self._theirs(module.cfg_after_cfg_callback)
+            stack.enter_context(replaced(module, "cfg_after_cfg_callback", after))
             yield
 
     @contextmanager
@@ -62,6 +85,10 @@ class UNetRows:
         """Inside the ``with`` the engine's UNet is a clone whose wrapper names the rows."""
         unet = sd_model.forge_objects.unet
         clone = unet.clone()
+        for name in clone.model_options.keys() & OTHERS:
+            theirs = clone.model_options[name]
+            marked = [*map(self._theirs, theirs)] if isinstance(theirs, list) else self._theirs(theirs)
+            clone.model_options[name] = marked
         clone.set_model_unet_function_wrapper(self._wrapper(unet.model_options.get(WRAPPER)))
         sd_model.forge_objects.unet = clone
         try:
@@ -72,16 +99,60 @@ class UNetRows:
             if sd_model.forge_objects.unet is clone:
                 sd_model.forge_objects.unet = unet
 
+    def levels(self, sigma: Tensor, shape: torch.Size) -> Rows | None:
+        """The noise levels of the pictures of ``shape`` for which the host's predictor is asked at
+        ``sigma [n]``; None where they are all at it.
+
+        Between the calls of the model (ControlNet asks) the pictures are whole batches.
+        """
+        here = self._here or self._batches(sigma, shape[0])
+        if here is None or (here.sigma.shape[0], *here.sigma.shape[-2:]) != (shape[0], *shape[-2:]):
+            return None
+        return here
+
+    def _batches(self, sigma: Tensor, count: int) -> Rows | None:
+        here = self._run.evaluating
+        if here is None or count % len(here.sigma):
+            return None
+        batches = count // len(here.sigma)
+        levels, lagging = (torch.cat([map] * batches) for map in (here.sigma, here.lagging))
+        told = self._told(sigma.flatten())
+        return Rows(levels if told is None else levels * of_rows(told.factor, levels), lagging)
+
+    def _told(self, sigma: Tensor) -> Told | None:
+        """What other extensions did to the host's noise level that the model is told, ``[n]``."""
+        if self._sigma is None:
+            return None
+        own = self._sigma[:1].to(sigma)
+        return None if torch.equal(sigma, own.expand_as(sigma)) else Told(sigma / own)
+
+    def _theirs(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` of other extensions, in which calls of the model are theirs."""
+
+        @functools.wraps(function)
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            before, self._others = self._others, True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._others = before
+
+        return theirs
+
     def _wrapper(self, previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
         """``previous``: another extension's wrapper, which goes on working around the model."""
 
         def wrapper(apply_model: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
-            rows = self._rows(call["cond_or_uncond"], len(call["input"]))
+            evaluating = self._run.evaluating is not None
+            rows = self._rows(call["cond_or_uncond"], call["input"]) if evaluating else None
 
             def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
-                if x.shape != call["input"].shape:
-                    raise Unsupported(APART.format(name=""))
-                with self._run.rows(rows, self._tokens(call["c"]["c_crossattn"])):
+                own = rows if x.shape == call["input"].shape else _part(rows, call, x, c["c_crossattn"])
+                if own is None:
+                    self._run.unmatched(UNKNOWN)
+                    return apply_model(x, t, **c)
+                tokens = self._tokens(call["c"]["c_crossattn"])
+                with self._run.rows(own, tokens, self._told(t)) as here, self._at(here):
                     return apply_model(x, t, **c)
 
             if previous is not None:
@@ -90,15 +161,34 @@ class UNetRows:
 
         return wrapper
 
-    def _rows(self, cond_or_uncond: list[int], count: int) -> list[Row]:
-        images = range(count // len(cond_or_uncond))
+    @contextmanager
+    def _at(self, here: Rows | None) -> Iterator[None]:
+        self._here = here
+        try:
+            yield
+        finally:
+            self._here = None
+
+    def _rows(self, cond_or_uncond: list[int], x: Tensor) -> list[Row] | None:
+        """The rows of a call with ``x``; None if they cannot be told.
+
+        Those of somebody else's call are unconditional, since nobody may read token maps there.
+        """
+        count = len(self._extra_args["cond"].batch)
+        images = [*range(count)] * len(cond_or_uncond)
+        if x.shape[-2:] != self._known[0][0].shape[-2:]:
+            return None
+        if self._others or len(x) != len(images):
+            theirs = images_of(x, self._known, images)
+            return None if theirs is None else [(image, None) for image in theirs]
+        self._known.append((x, images))
         rows: list[Row] = []
         # Where the prompts have different numbers of parts, the host takes the least.
         parts = min(map(len, self._extra_args["cond"].batch))
         for unconditional in cond_or_uncond:
             part = None if unconditional else (parts - 1 - self._conditional) % parts
             self._conditional += not unconditional
-            rows += [(image, part) for image in images]
+            rows += [(image, part) for image in range(count)]
         return rows
 
     def _tokens(self, context: Tensor) -> int:
@@ -108,3 +198,16 @@ class UNetRows:
             return text.shape[1]
         # By an option a host lengthens an SDXL prompt with empty chunks instead.
         return context.shape[1] if self._model.padded_cond_uncond else text["crossattn"].shape[1]
+
+
+def _part(rows: list[Row] | None, call: dict[str, Any], x: Tensor, context: Tensor) -> list[Row] | None:
+    """The rows of ``x``, which another extension has taken of those of ``call``.
+
+    They are known by what they hold; None if one is not.
+    """
+    whole = [] if rows is None else list(zip(rows, call["input"], call["c"]["c_crossattn"], strict=True))
+    found = []
+    for one, words in zip(x, context, strict=True):
+        named = (row for row, own, own_words in whole if same(one, own) and same(words, own_words))
+        found.append(next(named, None))
+    return None if None in found else found
