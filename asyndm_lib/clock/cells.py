@@ -8,6 +8,22 @@ import torch
 from torch import Tensor
 
 
+def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """``values`` on ``device``, in ``dtype`` or their own.
+
+    They are rounded before they are sent, and to :func:`precision` at the most.
+    """
+    dtype = dtype or values.dtype
+    if dtype == torch.float64:
+        dtype = precision(device)
+    return values.to(dtype).to(device)
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """Double precision on the CPU only: Apple's, Intel's and DirectML's GPUs have none."""
+    return torch.float64 if device.type == "cpu" else torch.float32
+
+
 @dataclass(frozen=True)
 class Cells:
     """The cells of a batch of latents.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .cells import sent
+
 
 def alpha(sigma: Tensor) -> Tensor:
     """``alphas_cumprod`` at ``sigma`` (any shape)."""
@@ -17,7 +19,7 @@ def on(buffer: Tensor, map: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Te
     """``map`` of a host's denoiser, which works where ``buffer`` is, for values of any shape
     anywhere.
     """
-    return lambda values: map(values.to(buffer.device, buffer.dtype).flatten()).reshape(values.shape)
+    return lambda values: map(sent(values, buffer.device, buffer.dtype).flatten()).reshape(values.shape)
 
 
 class NoiseLevels:
@@ -32,7 +34,7 @@ class NoiseLevels:
 
     def sigma_to_t(self, sigma: Tensor) -> Tensor:
         """Continuous timestep of ``sigma`` (any shape), held within ``[0, T - 1]``."""
-        table = self.log_sigmas.to(sigma.device)
+        table = sent(self.log_sigmas, sigma.device)
         log_sigma = sigma.to(table.dtype).log()
         low = (torch.searchsorted(table, log_sigma.contiguous()) - 1).clamp(0, len(table) - 2)
         weight = (log_sigma - table[low]) / (table[low + 1] - table[low])
@@ -40,7 +42,7 @@ class NoiseLevels:
 
     def t_to_sigma(self, t: Tensor) -> Tensor:
         """Sigma of the continuous timestep ``t`` (any shape)."""
-        table = self.log_sigmas.to(t.device)
+        table = sent(self.log_sigmas, t.device)
         t = t.to(table.dtype).clamp(0, len(table) - 1)
         low = t.floor().long().clamp(max=len(table) - 2)
         return torch.lerp(table[low], table[low + 1], t - low).exp()
@@ -58,12 +60,12 @@ class Schedule:
         self, sigmas: Tensor, sigma_to_t: Callable[[Tensor], Tensor], t_to_sigma: Callable[[Tensor], Tensor]
     ):
         self._sigma_to_t, self._t_to_sigma = sigma_to_t, t_to_sigma
-        self._timesteps = sigma_to_t(sigmas).double().cpu()
-        self._sigmas = sigmas.double().cpu()
+        self._timesteps = sigma_to_t(sigmas).cpu().double()
+        self._sigmas = sigmas.cpu().double()
         # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep
         # stands still. What the timesteps miss there is interpolated beside them, so that sigma(i)
         # is sigma_i everywhere.
-        self._beyond = self._sigmas.log() - t_to_sigma(self._timesteps).double().cpu().log()
+        self._beyond = self._sigmas.log() - t_to_sigma(self._timesteps).cpu().double().log()
 
     @property
     def evaluations(self) -> int:
@@ -83,12 +85,12 @@ class Schedule:
         """Sigma at ``progress`` (any shape, 0 to N - 1), float64 on the CPU, exact at whole
         numbers.
         """
-        u = progress.double().cpu().clamp(0, self.evaluations - 1)
+        u = progress.cpu().double().clamp(0, self.evaluations - 1)
         low = u.floor().long().clamp(max=max(self.evaluations - 2, 0))
         high = (low + 1).clamp(max=self.evaluations - 1)
         weight = u - low
         t = torch.lerp(self._timesteps[low], self._timesteps[high], weight)
         beyond = torch.lerp(self._beyond[low], self._beyond[high], weight)
-        between = self._t_to_sigma(t).double().cpu() * beyond.exp()
+        between = self._t_to_sigma(t).cpu().double() * beyond.exp()
         nearest = u.round().long()
         return torch.where(u == nearest, self._sigmas[nearest], between)

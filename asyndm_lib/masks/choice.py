@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..clock.cells import precision
 from ..prompt.prompt_targets import PromptTargets
 
 Chosen = Sequence[Sequence[str] | None]
@@ -34,8 +35,7 @@ def concentration(maps: Tensor, reach: Tensor | None = None) -> Tensor:
     a flat one's. A map of nothing is flat. ``reach`` is the part of each that can hold anything;
     None for all.
     """
-    shares = maps.double() if maps.device.type != "mps" else maps.float()
-    shares = shares.flatten(-2) + torch.finfo(torch.float32).tiny
+    shares = maps.to(precision(maps.device)).flatten(-2) + torch.finfo(torch.float32).tiny
     shares = shares / shares.sum(dim=-1, keepdim=True)
     entropy = torch.special.entr(shares).sum(dim=-1)
     if reach is None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..clock.cells import Cells
+from ..clock.cells import Cells, precision
 from ..clock.clocks import Mask
 from ..models.family import Recorded, Row
 from ..prompt.prompt_targets import PromptTargets
@@ -126,8 +126,3 @@ class FixedMask:
 
     def move(self, targets: PromptTargets | None) -> None:
         """Nothing is read from another model either."""
-
-
-def precision(device: torch.device) -> torch.dtype:
-    """Double, but on Apple's GPUs, which have none."""
-    return torch.float32 if device.type == "mps" else torch.float64

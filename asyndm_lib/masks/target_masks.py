@@ -13,13 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..clock.cells import Cells
+from ..clock.cells import Cells, precision
 from ..clock.clocks import Mask
 from ..models.family import Recorded, Row
 from ..models.parts.resampling import Resize
 from ..prompt.prompt_targets import PromptTargets
 from .choice import EVALUATIONS, Choice, Chosen
-from .source import MaskSource, precision
+from .source import MaskSource
 from .threshold import everywhere, relate, relate_alike
 
 

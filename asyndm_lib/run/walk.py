@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ..clock.cells import Cells
+from ..clock.cells import Cells, sent
 from ..clock.clocks import Clock, CountingClock, Mask
 from ..clock.known_levels import KnownLevels, split
 from ..clock.sigma_map import SigmaMap
@@ -62,7 +62,7 @@ class Walk:
         """The noise level that all cells step to from the last evaluation."""
         final = self.descent.scalars[-1]
         index = torch.zeros(self._cells.shape, dtype=torch.int64, device=self._cells.device)
-        return self._map(final, final.reshape(1).to(self._cells.device, self._dtype), index)
+        return self._map(final, self._own([final]), index)
 
     def glance(self) -> SigmaMap | None:
         """After :meth:`advance`, the evaluation after the next if the mask stays; None if there is
@@ -107,7 +107,7 @@ class Walk:
         firsts = torch.tensor([0, *accumulate(sizes[:-1])], device=device)
         sigmas[firsts] = self._own(self.descent.scalars[: schedule.evaluations])
         return KnownLevels(
-            split(sigmas, timesteps, sizes), lambda sigmas: schedule.timestep(sigmas).to(device)
+            split(sigmas, timesteps, sizes), lambda sigmas: sent(schedule.timestep(sigmas), device)
         )
 
     def _sigma_map(self, i: int, clock: Clock) -> SigmaMap:
@@ -123,11 +123,11 @@ class Walk:
         """The sigmas ``[L]`` at ``progress [L]``, and their timesteps."""
         schedule, device = self.descent.schedule, self._cells.device
         sigmas = schedule.sigma(progress)
-        return sigmas.to(device, self._dtype), schedule.timestep(sigmas).to(device)
+        return sent(sigmas, device, self._dtype), sent(schedule.timestep(sigmas), device)
 
     def _own(self, scalars: Sequence[Tensor]) -> Tensor:
         """The host's own sigmas as levels, to the bit."""
-        return torch.stack([scalar.to(self._cells.device, self._dtype) for scalar in scalars])
+        return torch.stack([sent(scalar, self._cells.device, self._dtype) for scalar in scalars])
 
     def _map(
         self, scalar: Tensor, levels: Tensor, index: Tensor, timesteps: Tensor | None = None

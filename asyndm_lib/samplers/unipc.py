@@ -14,6 +14,7 @@ from math import factorial
 import torch
 from torch import Tensor
 
+from ..clock.cells import sent
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
 from ..run.run import Run
@@ -102,7 +103,7 @@ def unipc_of(
 
 
 def _marginal_maps(sigma: SigmaMap, own: Marginals | None) -> tuple[PixelMap, ...]:
-    own = own or _marginals(sigma.scalar.to(sigma.map))
+    own = own or _marginals(sent(sigma.scalar, sigma.map.device, sigma.map.dtype))
     pairs = zip(astuple(own), astuple(_marginals(sigma.map)), strict=True)
     return tuple(PixelMap(scalar, map) for scalar, map in pairs)
 

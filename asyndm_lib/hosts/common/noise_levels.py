@@ -14,6 +14,7 @@ import torch
 from modules import shared
 from torch import Tensor
 
+from ...clock.cells import sent
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import Unsupported
 from ...run.host import Descent
@@ -89,7 +90,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     ours = dict(options)
     timesteps = ours.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
-    levels = NoiseLevels(alphas_cumprod.double().cpu())
+    levels = NoiseLevels(alphas_cumprod.cpu().double())
     to_t = _rounded(levels.sigma_to_t) if whole else levels.sigma_to_t
     schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, to_t)
 
@@ -98,7 +99,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     alphas = alphas_cumprod[timesteps.to(alphas_cumprod.device)]
     ours["alphas"] = [a.item() * scale for a in alphas.flip(0)]
     if "eta" in ours:
-        before, here = alphas[:-1].double().cpu().numpy(), alphas[1:].cpu()
+        before, here = alphas[:-1].cpu().double().numpy(), alphas[1:].cpu()
         added = ours["eta"] * np.sqrt((1 - before) / (1 - here) * (1 - here / before))
         ours["added"] = [a.item() * scale for a in torch.as_tensor(added).flip(0)]
     ones = x.new_ones(len(x))
@@ -126,17 +127,17 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     times = host.get_time_steps(opts.uni_pc_skip_type, start, 1.0 / own.total_N, steps, x.device)
     rows = [time.expand(len(x)) for time in times]
 
-    precise = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod.double().cpu())
+    precise = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod.cpu().double())
     count = precise.total_N
 
     def to_sigma(t: Tensor) -> Tensor:
         return precise.marginal_lambda(((t + 1) / count).flatten()).neg().exp().reshape(t.shape)
 
     def to_t(sigma: Tensor) -> Tensor:
-        lambdas = sigma.double().cpu().log().neg().flatten()
-        return (precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape).to(sigma.device)
+        lambdas = sigma.cpu().double().log().neg().flatten()
+        return sent((precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape), sigma.device)
 
-    knots = (times.double().cpu() * count - 1).clamp(0, count - 1)
+    knots = (times.cpu().double() * count - 1).clamp(0, count - 1)
     schedule = _knots(knots, to_sigma, _rounded(to_t) if whole else to_t)
     ours |= {
         "order": order,

@@ -18,6 +18,7 @@ from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 from k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
+from ...clock.cells import sent
 from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import SettingsError
 from ...masks.choice import Chosen
@@ -65,7 +66,7 @@ class Embedded:
         self.alphas_cumprod = checkpoint.alphas_cumprod
         kind = CompVisVDenoiser if checkpoint.parameterization == "v" else CompVisDenoiser
         self._denoiser = kind(self)
-        self._levels = NoiseLevels(checkpoint.alphas_cumprod.double().cpu())
+        self._levels = NoiseLevels(checkpoint.alphas_cumprod.cpu().double())
 
     def check(self, request: Request) -> None:
         """Raise :class:`SettingsError` if the request does not fit the sampler or the model.
@@ -193,7 +194,7 @@ class Embedded:
     def _eps(self, rows: Tensor, sigma: Tensor, context: Tensor, here: Rows) -> Tensor:
         """The model's eps for variance-preserving ``rows``, as DDIM wants it."""
         t = self._levels.sigma_to_t(sigma)
-        output = self.apply_model(rows, t.to(rows) * rows.new_ones(len(rows)), context)
+        output = self.apply_model(rows, sent(t, rows.device, rows.dtype) * rows.new_ones(len(rows)), context)
         if self._model.parameterization == "eps":
             return output
         return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))
