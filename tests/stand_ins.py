@@ -255,6 +255,7 @@ def make_run(
         callback=callback,
         progress=iter,
         rehearsal=rehearsal,
+        steady=lambda: True,
     )
     chosen = Settings(**settings)
     targets = None

@@ -451,8 +451,85 @@ def test_a_compiled_model_is_unsupported_and_says_so(how):
         unet.compile()
     else:
         unet.forward = torch.compile(unet.forward)
-    with pytest.raises(Unsupported, match=r"compiled \(torch.compile\)"):
+    with pytest.raises(Unsupported, match=r"UNetModel.* is compiled \(torch.compile"):
         UNET.check(unet)
+
+
+def _compiled_around(part: nn.Module) -> nn.Module:
+    return torch.compile(part)
+
+
+def _compiled_in_place(part: nn.Module) -> nn.Module:
+    if not hasattr(part, "compile"):
+        pytest.skip("modules of this torch cannot compile in place")
+    part.compile()
+    return part
+
+
+def _compiled_forward(part: nn.Module) -> nn.Module:
+    part.forward = torch.compile(part.forward)
+    return part
+
+
+class Graphed(nn.Module):
+    """What a script or a graph is made of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def _scripted(part: nn.Module) -> nn.Module:
+    return torch.jit.script(Graphed())
+
+
+def _graphed(part: nn.Module) -> nn.Module:
+    """As torch.cuda.make_graphed_callables leaves a module, which needs a GPU."""
+
+    def make_graphed_callables() -> object:
+        def make_graphed_forward() -> object:
+            return lambda *args: part
+
+        return make_graphed_forward()
+
+    part.forward = make_graphed_callables()
+    return part
+
+
+def _not_python(part: nn.Module) -> nn.Module:
+    part.forward = torch.jit.script(Graphed()).forward
+    return part
+
+
+WAYS = [_compiled_around, _compiled_in_place, _compiled_forward, _scripted, _graphed, _not_python]
+
+
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch cannot compile")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("input_blocks.1", "input_blocks.1.0", "input_blocks.1.0.emb_layers", "input_blocks.1.0.emb_layers.1"),
+        *("input_blocks.1.0.in_layers.2", "time_embed", "time_embed.2", "label_emb", "middle_block.1"),
+        *("middle_block.1.transformer_blocks.0", "middle_block.1.transformer_blocks.0.attn2"),
+        *("middle_block.1.transformer_blocks.0.attn2.to_q", "middle_block.1.transformer_blocks.0.attn2.to_k"),
+    ],
+)
+def test_a_compiled_part_is_unsupported_and_named_where_calls_in_it_are_watched(where, way):
+    unet = tiny_unet(num_classes=5)
+    parent, _, name = where.rpartition(".")
+    part = unet.get_submodule(where)
+    setattr(unet.get_submodule(parent), name, way(part))
+    with pytest.raises(Unsupported, match="compiled"):
+        UNET.check(unet)
+
+
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch cannot compile")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_compiled_part_that_nobody_watches_is_nothing_to_us(way):
+    unet = tiny_unet()
+    block = unet.middle_block[1].transformer_blocks[0]
+    block.attn1.to_q, block.ff = way(block.attn1.to_q), way(block.ff)
+    UNET.check(unet)
 
 
 @pytest.mark.parametrize("changed", ["a block", "the time embedding", "nothing"])

@@ -80,6 +80,7 @@ class ToyHost:
             callback=None,
             progress=iter,
             rehearsal=Noise().kept,
+            steady=lambda: True,
         )
         found = PromptTargets(parse_targets(targets), [[[(0, "a cat and a dog")]]] * self.images, words)
         handed = {} if masks is None else {"masks": masks}

@@ -425,6 +425,7 @@ def ldm_run(prompts: list[str], sigmas: Tensor, x: Tensor, targets: str = "cat",
         callback=None,
         progress=iter,
         rehearsal=Noise().kept,
+        steady=lambda: True,
     )
     chosen = Settings(targets=targets, **settings)
     found = PromptTargets(parse_targets(targets), [[[(10**6, prompt)]] for prompt in prompts], words)

@@ -76,6 +76,8 @@ class ToyBlock(nn.Module):
 class ToyTimesteps:
     """Every token has the modulation of its own timestep, from a table of the distinct ones."""
 
+    problems = frozenset()
+
     def __init__(self, model: ToyTransformer):
         self._model, self._attached = model, ExitStack()
         self._timesteps: Tensor | None = None
@@ -91,7 +93,7 @@ class ToyTimesteps:
         self._attached.close()
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] | None = ()) -> Iterator[None]:
         self._timesteps, self._index = timesteps, index.flatten(1)
         try:
             yield

@@ -98,6 +98,7 @@ class Loop:
             callback=None,
             progress=iter,
             rehearsal=nullcontext,
+            steady=lambda: True,
         )
         named, prompt = ", ".join(self._words), " ".join(self._words)
         targets = PromptTargets(parse_targets(named), [[[(0, prompt)]]] * self._batch, _tokenize)

@@ -141,6 +141,7 @@ class Batches(Embedded):
             callback=None,
             progress=iter,
             rehearsal=noise.kept,
+            steady=lambda: True,
         )
         walk: Callable[..., Tensor] = sampler
         if method.peer == "Z-Sampling":

@@ -6,7 +6,7 @@ To add a family, write one file beside this one with an object ``FAMILY`` that h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -58,6 +58,10 @@ class CellTimesteps(Protocol):
     Everything that it does to the model is undone by :meth:`detach`.
     """
 
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told afterwards. It may wait for the device."""
+
     def attach(self) -> None:
         """Put the hooks on the model. They do nothing outside :meth:`use`."""
 
@@ -65,12 +69,13 @@ class CellTimesteps(Protocol):
         """Take the hooks off the model."""
 
     def use(
-        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()
+        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] | None = ()
     ) -> AbstractContextManager[None]:
         """Cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the model.
 
         ``timesteps`` ``[L]`` are distinct; the model itself is called with the first. ``index`` is
-        int64 ``[N, 1, h, w]``. ``coming`` are the timesteps of later calls, as far as known. With a
+        int64 ``[N, 1, h, w]``. ``coming`` are the timesteps of later calls, as far as known; None
+        if nothing may be made ahead, as what the model's layers compute may change unseen. With a
         single timestep the model runs as it is.
         """
 

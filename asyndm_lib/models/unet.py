@@ -19,6 +19,7 @@ from .parts.batched_token_maps import BatchedTokenMaps
 from .parts.mixed_token_maps import MixedTokenMaps, has_own_forward
 from .parts.own_pass import OwnPass
 from .parts.pixel_timesteps import PixelTimesteps, TimeSites
+from .parts.reach import check_reach
 from .parts.tabled_timesteps import TabledTimesteps
 from .parts.token_maps import MapLayers
 
@@ -56,12 +57,7 @@ class UNet:
             raise Unsupported(
                 f"this model ({type(model).__name__}) is not a UNet that AsynDM knows: it has no {missing}"
             )
-        compiled = getattr(model, "_compiled_call_impl", None) or hasattr(model, "_orig_mod")
-        if compiled or hasattr(model.forward, "_torchdynamo_orig_callable"):
-            # What torch.compile has traced, and a CUDA graph recorded, runs no hooks of its layers.
-            raise Unsupported(
-                "the model is compiled (torch.compile), and its layers cannot be reached; switch that off"
-            )
+        check_reach(_on_the_way(model))
 
     def side(self, model: nn.Module) -> int:
         """One pixel."""
@@ -141,6 +137,26 @@ def _cross_attentions(unet: Any) -> Iterator[tuple[Any, int, Any]]:
             factor *= 2
         elif "Upsample" in kinds:
             factor //= 2
+
+
+def _on_the_way(unet: Any) -> Iterator[nn.Module]:
+    """The modules whose calls are watched, and those around them."""
+    for module in _parts(unet):
+        yield module
+        yield from _deeper(module)
+
+
+def _deeper(module: nn.Module) -> Iterator[nn.Module]:
+    """What :func:`_parts` leaves out."""
+    if _is_res_block(module):
+        for name in ("in_layers", "emb_layers"):
+            yield from getattr(module, name).children()
+    for block in getattr(module, "transformer_blocks", ()):
+        yield block
+        attention = block._modules.get("attn2")
+        if attention is not None:
+            yield attention
+            yield from (attention._modules[name] for name in ("to_q", "to_k") if name in attention._modules)
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:

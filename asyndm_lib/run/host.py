@@ -39,7 +39,9 @@ class Host:
     many model evaluations the host has counted, for prompt editing. ``unconditional()`` is the
     unconditional part of the last prediction. ``randn_like`` are the host's random numbers.
     ``callback`` is the host's per-step callback. ``progress`` wraps the step counter. A pass
-    inside ``rehearsal()`` leaves the host's random numbers and counters as they were.
+    inside ``rehearsal()`` leaves the host's random numbers and counters as they were. ``steady()``
+    is whether what the model's layers compute changes with their parameters alone: a LoRA may act
+    beside them.
     """
 
     model: nn.Module
@@ -51,3 +53,4 @@ class Host:
     callback: Callable[[dict[str, Any]], None] | None
     progress: Progressbar
     rehearsal: Callable[[], AbstractContextManager]
+    steady: Callable[[], bool]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -77,6 +77,7 @@ class ModelCall:
         self._attached = ExitStack()
         self._evaluation: _Evaluation | None = None
         self._step = 0
+        self._problems: set[str] = set()
         self._observe(host.model)
 
     def _observe(self, model: nn.Module) -> None:
@@ -102,8 +103,14 @@ class ModelCall:
     def move(self, model: nn.Module) -> None:
         """The host goes on with another model, also within an evaluation."""
         self.detach()
+        self._problems |= self._timesteps.problems
         self._observe(model)
         self.attach()
+
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told. Waits for the device."""
+        return self._problems | self._timesteps.problems
 
     def predict(self, x: Tensor, sigma: SigmaMap, walk: Walk, read: bool) -> Tensor:
         """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in
@@ -161,11 +168,12 @@ class ModelCall:
         evaluation.entered = True
         images = [image for image, _ in rows]
         index, sigma = self._of(images, evaluation.sigma.index), self._of(images, evaluation.sigma.map)
-        timesteps, coming = evaluation.sigma.timesteps, evaluation.coming()
+        timesteps = evaluation.sigma.timesteps
+        coming = evaluation.coming() if self._host.steady() else None
         assert timesteps is not None
         if told is not None:
             timesteps, index, sigma = _retold(evaluation, timesteps, index, sigma, told)
-            coming = ()
+            coming = None if coming is None else ()
         at_levels = self._timesteps.use(timesteps, index, coming)
         with at_levels, self._recording(evaluation, rows, tokens):
             yield Rows(sigma, self._of(images, evaluation.lagging))

@@ -140,8 +140,8 @@ class Run:
 
     @property
     def problems(self) -> Set[str]:
-        """What the person should be told."""
-        return self.masks.problems | self._reported
+        """What the person should be told. Waits for the device."""
+        return self.masks.problems | self.call.problems | self._reported
 
     @property
     def blind(self) -> bool:

@@ -75,6 +75,7 @@ class Call:
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
             rehearsal=functools.partial(rehearsal, p, model),
+            steady=_steady,
         )
 
     @contextmanager
@@ -142,6 +143,16 @@ def _check_denoiser(model: Any) -> None:
 
 def _maps(denoiser: Any) -> tuple[Map, Map]:
     return on(denoiser.log_sigmas, denoiser.sigma_to_t), on(denoiser.log_sigmas, denoiser.t_to_sigma)
+
+
+def _steady() -> bool:
+    """Whether linear layers are PyTorch's own, or put LoRAs into their weights before they go by
+    them.
+
+    By an option a LoRA acts beside the weights, where nothing shows that its weight has changed.
+    """
+    forward, functional = torch.nn.Linear.forward.__module__, getattr(shared.opts, "lora_functional", False)
+    return forward.startswith("torch.") or (forward == "networks" and not functional)
 
 
 def _rows(cond: Any, model: Any) -> list[Row]:

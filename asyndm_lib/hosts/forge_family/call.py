@@ -22,7 +22,7 @@ from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal, rewinding
-from .models import check_model, unet_of
+from .models import check_model, steady, unet_of
 from .preconditioning import preconditioned
 from .unet_rows import UNetRows, check_wrapper
 from .variance_preserving import in_sigma_space
@@ -66,6 +66,7 @@ class Call:
             callback=callback,
             progress=lambda steps: sampling.trange(len(steps), disable=disable),
             rehearsal=self._rehearsal,
+            steady=lambda: steady(p.sd_model.forge_objects.unet),
         )
 
     def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:

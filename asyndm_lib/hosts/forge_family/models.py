@@ -25,3 +25,15 @@ def check_model(sd_model: Any) -> None:
 
 def unet_of(sd_model: Any) -> nn.Module:
     return sd_model.forge_objects.unet.model.diffusion_model
+
+
+def steady(unet: Any) -> bool:
+    """Whether what the layers of the host's patched ``unet`` compute changes with their parameters
+    alone.
+
+    A LoRA may act where a layer is called, or be written into a parameter's own memory.
+    """
+    on_the_fly = any(online for *_, online in getattr(unet, "lora_patches", ()))
+    if hasattr(unet, "has_online_lora"):
+        on_the_fly = on_the_fly or unet.has_online_lora()
+    return not (on_the_fly or getattr(unet, "weight_inplace_update", False))

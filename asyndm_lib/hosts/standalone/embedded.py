@@ -151,6 +151,7 @@ class Embedded:
             callback=None,
             progress=progress,
             rehearsal=noise.kept,
+            steady=lambda: True,
         )
         with Run(host, settings, self.targets(request, settings), x, observers) as run:
             x = run.sample(sampler, x, **options)

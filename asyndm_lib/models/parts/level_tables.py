@@ -22,6 +22,9 @@ LEVELS = 256
 AHEAD = 64
 """Rows that are made together, as far as coming calls have them."""
 
+DRIFT = 0.02
+"""A share of a table by which rounding never changes it."""
+
 
 class Block:
     """One ResBlock's ``emb_layers``, as it is when a run begins.
@@ -77,12 +80,10 @@ class BlockTables:
         self._blocks = [block for block in blocks if block.usual]
         self._layers = [block.project for block in self._blocks]
         self._time_layers = [module for module in time_embed.modules() if not module._modules]
-        parameters = [*_parameters(self._layers), *_parameters(self._time_layers)]
-        # Nobody can tell whether inference tensors were written to.
-        self._watched = not any(p.is_inference() for p in parameters)
         self._chunks: dict[int, _Chunk] = {}  # by ``n``
         self._rows: dict[tuple, Tensor] = {}
         self._layouts: dict[tuple[Block, int], dict[Block, tuple[int, int]]] = {}
+        self._drifts: list[Tensor] = []
 
     def clear(self) -> None:
         """Forget what was made."""
@@ -90,22 +91,25 @@ class BlockTables:
         self._rows.clear()
 
     def embeddings(
-        self, own: Tensor, timesteps: Tensor, coming: Iterable[Tensor], embed: Callable[[Tensor], Tensor]
+        self, own: Tensor, timesteps: Tensor, coming: Iterable[Tensor] | None, embed: Callable[[Tensor], Tensor]
     ) -> Embeddings:
         """The embeddings of ``timesteps``, the first of which is that of the batch's rows.
 
         ``own`` ``[n, E]`` is the UNet's embedding of those rows. ``coming`` are the timesteps of
-        later calls, if known. ``embed`` makes embeddings ``[L, E]`` of timesteps ``[L]``.
+        later calls, if known; None if nothing may be made ahead. ``embed`` makes embeddings
+        ``[L, E]`` of timesteps ``[L]``.
         """
         n = len(own)
-        chunk, state = self._chunks.get(n), _state(self._time_layers) if self._watched else None
+        if coming is None:
+            self._chunks.clear()
+        chunk, state = self._chunks.get(n), _state(self._time_layers)
         if chunk is not None and (chunk.state != state or chunk.levels.dtype != own.dtype):
             chunk = None
         if chunk is None or id(timesteps) not in chunk.starts:
             if chunk is None or chunk.served == chunk.last:
                 self._chunks.pop(n, None)  # two of them at once would be the most memory that a run takes
             tables = [timesteps]
-            for table in coming if state is not None else ():
+            for table in () if state is None else coming or ():
                 if sum(map(len, tables)) + len(table) + n * (len(tables) + 1) > AHEAD:
                     break
                 tables.append(table)
@@ -114,6 +118,7 @@ class BlockTables:
                 self._chunks[n] = chunk
         chunk.served = id(timesteps)
         start = chunk.starts[chunk.served]
+        self._compare(chunk, own, chunk.levels[start : start + n])
         return Embeddings(chunk, slice(start, start + n + len(timesteps) - 1))
 
     def table(self, block: Block, emb: Tensor, of: Embeddings) -> tuple[Tensor, dict[Block, tuple[int, int]]]:
@@ -128,23 +133,40 @@ class BlockTables:
             of.emb, of.activated, of.channels = emb, block.activate(emb), {}
         if of.table is None or of.activated is None or block not in of.channels:
             assert of.activated is not None
-            blocks = self._together(block, emb, of, self._state())
+            blocks = self._together(block, emb, of, _state(self._layers))
             own = [b.project(of.activated) for b in blocks]
             # Asked anew: a LoRA may be put into a layer's weights where the layer is called.
-            state = self._state()
+            state = _state(self._layers)
             ahead = of.chunk is self._chunks.get(of.n) and of.label is None and len(blocks) > 1
             projected = self._ahead(blocks, of.chunk, state) if ahead and state is not None else None
-            if projected is not None and projected.dtype == own[0].dtype:
+            rows = torch.cat(own, dim=1)
+            if projected is not None and projected.dtype == rows.dtype:
                 of.table = projected[of.rows]
+                self._compare(of.chunk, rows, of.table[: of.n])
                 # The batch's rows have just what the UNet itself would get, in the place that is
                 # kept for it.
-                of.table[: of.n].copy_(torch.cat(own, dim=1))
+                of.table[: of.n].copy_(rows)
             else:
                 activated = block.activate(of.lagging())
-                lagging = torch.cat([b.project(activated) for b in blocks], dim=1)
-                of.table = torch.cat([torch.cat(own, dim=1), lagging])
+                of.table = torch.cat([rows, torch.cat([b.project(activated) for b in blocks], dim=1)])
             of.channels = self._layout(blocks, own)
         return of.table, of.channels
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the layers came to make something else, and no change of them was seen.
+
+        Waits for the device.
+        """
+        return any(drift.item() > DRIFT for drift in self._drifts)
+
+    def _compare(self, chunk: _Chunk, own: Tensor, ahead: Tensor) -> None:
+        """Take down how far the batch's ``own`` rows are from those made ``ahead``.
+
+        It is done in the last call of a chunk, where a change since it was made has shown.
+        """
+        if self._chunks.get(chunk.n) is chunk and chunk.served == chunk.last:
+            self._drifts.append((own - ahead).norm() / own.norm())
 
     def rows(self, of: Embeddings, index: Tensor) -> Tensor:
         """The row of the table for every pixel, ``[n, H·W]``, of levels ``[n, 1, H, W]``."""
@@ -168,9 +190,6 @@ class BlockTables:
             ends = accumulate((rows.shape[1] for rows in own), initial=0)
             self._layouts[key] = dict(zip(blocks, pairwise(ends), strict=True))
         return self._layouts[key]
-
-    def _state(self) -> tuple | None:
-        return _state(self._layers) if self._watched else None
 
     def _together(self, block: Block, emb: Tensor, of: Embeddings, state: object) -> list[Block]:
         if of.chunk.projected is not None and of.chunk.projected_state == state:
@@ -220,12 +239,14 @@ def _parameters(layers: Sequence[nn.Module]) -> list[Tensor]:
 def _state(layers: Sequence[nn.Module]) -> tuple | None:
     """Something that changes whenever what ``layers`` compute may change.
 
-    It is None where they are hooked or have another ``forward``: what those do in a later step
-    nobody knows.
+    It is None where they are hooked or have another ``forward``, since what those do in a later
+    step nobody knows, and where nobody counts how often a parameter is written to.
     """
     for layer in layers:
         if layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__:
             return None
     parameters = _parameters(layers)
+    if any(map(Tensor.is_inference, parameters)):
+        return None
     versions = [p._version for p in parameters]
     return torch.is_inference_mode_enabled(), list(map(Tensor.data_ptr, parameters)), versions

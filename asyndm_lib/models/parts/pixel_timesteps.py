@@ -9,7 +9,7 @@ on the DISTINCT timesteps, and a gather by index spreads the result over the pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,8 @@ class PixelTimesteps:
     that a map without lagging pixels changes no bit.
     """
 
+    problems: Set[str] = frozenset()
+
     def __init__(self, sites: TimeSites):
         self._sites, self._attached = sites, ExitStack()
         self._call: _Call | None = None
@@ -78,7 +80,7 @@ class PixelTimesteps:
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] | None = ()) -> Iterator[None]:
         """Pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the UNet."""
         self._call = _Call(timesteps, index)
         try:

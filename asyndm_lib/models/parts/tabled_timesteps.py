@@ -6,7 +6,7 @@ several blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -18,6 +18,11 @@ from .level_tables import Block, BlockTables, Embeddings
 from .patching import replaced, watched
 from .pixel_timesteps import TimeSites, timestep_embedding
 from .resampling import cells
+
+UNSEEN = (
+    "another extension changed the model's weights while the picture was made, in a way that AsynDM does not see at "
+    "once, so that what lags went by the weights before for some steps; switch it or AsynDM off"
+)
 
 SPREAD = 8 * 2**20
 """How many bytes of feature maps are made ahead of the blocks that they are for."""
@@ -55,6 +60,11 @@ class TabledTimesteps:
             forward = partial(self._embed, block)
             attached.enter_context(replaced(module.emb_layers, "forward", forward))
 
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told afterwards. It waits for the device."""
+        return {UNSEEN} if self._tables.drifted else set()
+
     def detach(self) -> None:
         """Take the hooks off the UNet, and forget the tables."""
         self._attached.close()
@@ -62,7 +72,7 @@ class TabledTimesteps:
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] | None = ()) -> Iterator[None]:
         """Pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the UNet."""
         self._call = _Call(timesteps, index, coming, self._tables, self._places)
         try:
@@ -147,7 +157,12 @@ class _Call:
     """What is known so far of one call of the UNet."""
 
     def __init__(
-        self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor], tables: BlockTables, places: _Places
+        self,
+        timesteps: Tensor,
+        index: Tensor,
+        coming: Iterable[Tensor] | None,
+        tables: BlockTables,
+        places: _Places,
     ):
         self.timesteps, self.coming = timesteps, coming
         self.embeddings: Embeddings | None = None

@@ -9,7 +9,7 @@ its own level. Text, pads, registers and reference pictures keep the row's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +48,8 @@ class TokenModulation:
     cell on the synchronous clock has what the model's own layers give for its row.
     """
 
+    problems: Set[str] = frozenset()
+
     def __init__(self, sites: ModulationSites):
         self._sites, self._attached = sites, ExitStack()
         self._call: _Call | None = None
@@ -73,7 +75,7 @@ class TokenModulation:
         self._call = None
 
     @contextmanager
-    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] = ()) -> Iterator[None]:
+    def use(self, timesteps: Tensor, index: Tensor, coming: Iterable[Tensor] | None = ()) -> Iterator[None]:
         """Cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the model.
 
         Waits for the device once: which rows have one level decides what is to be done.

@@ -5,6 +5,7 @@ import collections
 import functools
 import gc
 import inspect
+import sys
 from importlib.util import find_spec
 
 import engine
@@ -236,6 +237,12 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         def wrapper(on: bool = Body(..., embed=True)):
             engine.wrapper.on = on
             return {"calls": engine.wrapper.calls}
+
+    @app.post("/asyndm-probe/ahead")
+    def set_ahead(rows: int = Body(..., embed=True)):
+        """How many rows of tables are made together, of steps to come too."""
+        sys.modules["asyndm_lib.models.parts.level_tables"].AHEAD = rows
+        return {}
 
     @app.post("/asyndm-probe/reload")
     def reload():
