@@ -84,6 +84,7 @@ class AttendingUNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The projections that it attended with."""
         n, h, w = len(x), -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
+        self.time_embed(x.new_zeros(n, 2))
         attention = self.input_blocks[1].attn2
         return (
             attention.to_q(3 * torch.randn(n, h * w, self._channels, generator=self._random).to(x.device)),

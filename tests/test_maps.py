@@ -156,16 +156,30 @@ def test_rows_recorded_in_several_calls_of_any_context_are_those_of_one_call():
     maps.detach()
 
 
-def test_calls_of_another_context_within_one_record_have_its_weights():
+def test_what_somebody_evaluates_again_within_a_record_is_not_read():
     unet = attending_unet(2)
     projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
     maps.attach()
-    slow = []
     with maps.record([0], weights):
-        for context in (77, 154):
-            unet(**inputs(1, 16, 24, context))
-            slow.append(projections.slowly(8 * 12, 0, weights(0, context)))
-    torch.testing.assert_close(taken_from(maps)[0].flatten(1).double(), sum(slow) / 2, rtol=1e-4, atol=1e-6)
+        unet(**inputs(1, 16, 24, 77))
+        expected = projections.slowly(8 * 12, 0, weights(0, 77))
+        unet(**inputs(1, 16, 24, 154))
+        unet(**inputs(3, 16, 24, 77))
+    torch.testing.assert_close(taken_from(maps)[0].flatten(1).double(), expected, rtol=1e-4, atol=1e-6)
+    maps.detach()
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_a_batch_of_another_size_within_a_record_is_not_read(at):
+    unet = attending_unet(2)
+    projections, maps = Projections(unet), UNET.token_maps(unet, (16, 24))
+    maps.attach()
+    with maps.record([None, 0], weights):
+        for rows in (1, 2) if at == "first" else (2, 1):
+            unet(**inputs(rows, 16, 24, 77))
+            if rows == 2:
+                expected = projections.slowly(8 * 12, 1, weights(0, 77))
+    torch.testing.assert_close(taken_from(maps)[0].flatten(1).double(), expected, rtol=1e-4, atol=1e-6)
     maps.detach()
 
 

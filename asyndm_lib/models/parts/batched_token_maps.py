@@ -29,6 +29,7 @@ class BatchedTokenMaps:
     def __init__(self, layers: MapLayers):
         self._layers, self.size = layers, layers.size
         self._attached = ExitStack()
+        self._watches: list[watched] = []
         self._call: _Rows | None = None
         self._query: Tensor | None = None
         self._here = self.size
@@ -47,16 +48,17 @@ class BatchedTokenMaps:
             attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
         kinds: dict[Layer, Layer] = {}  # one object for layers that are alike: every layer compares them
         for attention in layers.attentions:
-            attached.enter_context(watched(attention.to_q, self._after_query))
+            self._watches.append(attached.enter_context(watched(attention.to_q, self._after_query)))
             as_usual = Layer(attention.heads, scale(attention))
             as_usual = kinds.setdefault(as_usual, as_usual)
             last = attention is layers.attentions[-1]
             after = self._after_last_key if last else self._after_key
-            attached.enter_context(followed(attention.to_k, partial(after, as_usual)))
+            self._watches.append(attached.enter_context(followed(attention.to_k, partial(after, as_usual))))
 
     def detach(self) -> None:
         """Take the hooks off the UNet, and forget what was recorded."""
         self._attached.close()
+        self._watches.clear()
         self.clear()
         self._known = None
 
@@ -68,10 +70,13 @@ class BatchedTokenMaps:
     @contextmanager
     def record(self, rows: Sequence[Row | None], weights: Weights) -> Iterator[None]:
         """Read the rows that ``rows`` names in one call of the UNet."""
+        for watch in self._watches:
+            watch.look()
         kept = [(n, row) for n, row in enumerate(rows) if row is not None]
         if kept:
             named = [row for _, row in kept]
-            self._call = _Rows([n for n, _ in kept], named, partial(self._weights_of, named, weights))
+            of = partial(self._weights_of, named, weights)
+            self._call = _Rows([n for n, _ in kept], named, of, len(rows))
             self._records.append(self._call)
         try:
             yield
@@ -95,8 +100,12 @@ class BatchedTokenMaps:
         self._here = tuple(args[0].shape[-2:])
 
     def _after_query(self, query: Tensor) -> None:
-        if self._call is not None and self._layers.own_pass.here:
-            self._query = query
+        call, own_pass = self._call, self._layers.own_pass
+        if call is not None and own_pass.here and (own_pass.batch is None or len(own_pass.batch) == call.count):
+            if call.number is None:
+                call.number = own_pass.calls
+            if call.number == own_pass.calls:  # what somebody evaluates again within it is not read
+                self._query = query
 
     def _after_key(self, as_usual: Layer, context: Tensor, key: Tensor) -> None:
         query, self._query = self._query, None
@@ -186,10 +195,13 @@ class _Untouched:
 class _Rows:
     """The recorded rows of one call of the UNet, ``at`` their places in its batch, and what was
     seen of them so far.
+
+    The call has ``count`` rows; it is the UNet's ``number``-th, once it is known.
     """
 
-    def __init__(self, at: list[int], rows: list[Row], weights: WeightsFor):
+    def __init__(self, at: list[int], rows: list[Row], weights: WeightsFor, count: int):
         # A run of rows is taken as a view; the hosts put the conditional ones together.
         run = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-        self.at, self.rows = at, rows
+        self.at, self.rows, self.count = at, rows, count
+        self.number: int | None = None
         self.sum = AttentionSum(run, weights)

@@ -14,7 +14,7 @@ class OwnPass:
 
     An extension that replaces the model's ``forward`` may send a batch of its own through the
     blocks within the same call, as ControlNet's reference-only does with its picture. The caller's
-    pass is known by its input.
+    pass is known by its input. ``batch`` is the model's, in a call of it; ``calls`` counts them.
     """
 
     def __init__(self, model: nn.Module, entrance: nn.Module):
@@ -23,6 +23,8 @@ class OwnPass:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self.here = True
         self.context: Tensor | None = None
+        self.batch: Tensor | None = None
+        self.calls = 0
         self._x: Tensor | None = None
         self._seen = 0
         self._always = False
@@ -40,13 +42,15 @@ class OwnPass:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._x, self.here, self.context = None, True, None
+        self._x, self.batch, self.here, self.context = None, None, True, None
 
     def _called(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         replaced = "forward" in vars(module)  # the model's own makes one pass
-        self._x = (args[0] if args else kwargs["x"]) if replaced and not self._always else None
+        self.batch = args[0] if args else kwargs.get("x")
+        self._x = self.batch if replaced and not self._always else None
         self.here, self._seen = True, 0
         self.context = args[2] if len(args) > 2 else kwargs.get("context")
+        self.calls += 1
 
     def _begun(self, module: nn.Module, args: tuple) -> None:
         if self._x is not None:
@@ -56,7 +60,7 @@ class OwnPass:
     def _done(self, module: nn.Module, args: tuple, output: Any) -> None:
         # Whoever changes the batch itself on its way in leaves nothing to know it by.
         self._always |= self._x is not None and not self._seen
-        self._x, self.here, self.context = None, True, None
+        self._x, self.batch, self.here, self.context = None, None, True, None
 
 
 def _same(h: Tensor, x: Tensor) -> bool:

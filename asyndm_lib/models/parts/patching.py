@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,8 +13,8 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
     """``owner.name`` is ``value`` inside the ``with``; what this object or its class had comes
     back.
 
-    A class and not a generator, and past a module's own ``setattr``: a run exchanges a hundred of
-    them.
+    What somebody else has put there meanwhile stays theirs. A class and not a generator, and past a
+    module's own ``setattr``: a run exchanges a hundred of them.
     """
 
     __slots__ = ("_before", "_had", "_name", "_owner", "_value")
@@ -28,6 +28,8 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
         self._set(self._value)
 
     def __exit__(self, *exception: object) -> None:
+        if self._owner.__dict__.get(self._name) is not self._value:
+            return
         if self._had:
             self._set(self._before)
         elif isinstance(self._owner, nn.Module):
@@ -42,39 +44,70 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
             setattr(self._owner, self._name, value)
 
 
-@contextmanager
-def _hooked(module: nn.Module, seen: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    def hook(module: nn.Module, args: tuple, options: dict[str, Any], output: Tensor) -> None:
-        seen(_first(args, options), output)
-
-    with module.register_forward_hook(hook, with_kwargs=True):
-        yield
-
-
-def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> AbstractContextManager[None]:
-    """``seen(output)`` after every call of ``module`` inside the ``with``; see :func:`followed`."""
+def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> followed:
+    """``seen(output)`` after every call of ``module`` inside the ``with``; see :class:`followed`."""
     return followed(module, lambda input, output: seen(output))
 
 
-def followed(module: nn.Module, seen: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+class followed:  # noqa: N801 - it stands where a function of contextlib's would
     """``seen(input, output)`` after every call of ``module`` inside the ``with``.
 
-    The input is the call's first argument.
-
-    It costs less than a forward hook: a module with any hook takes PyTorch's slower way of being
-    called. A module that has a forward hook already, which may exchange the output, gets another.
+    The input is the call's first argument. It is done by another ``forward``, which costs less than a forward hook: a module with any hook
+    takes PyTorch's slower way of being called. A module that has a forward hook already, which may
+    exchange the output, gets another, and so does one whose ``forward`` somebody exchanges
+    meanwhile, from the next :meth:`look` on. A ``forward`` of ours that somebody keeps is what was
+    there before it, and holds nothing else of ours.
     """
-    if module._forward_hooks:
-        return _hooked(module, seen)
+
+    def __init__(self, module: nn.Module, seen: Callable[[Tensor, Tensor], None]):
+        self._module = module
+        self._seen: Callable[[Tensor, Tensor], None] | None = seen
+        self._handle: torch.utils.hooks.RemovableHandle | None = None
+
+    def __enter__(self) -> followed:
+        self._forward = _and_then(self._module, self._tell)
+        self._exchange = replaced(self._module, "forward", self._forward)
+        if self._module._forward_hooks:
+            self._hook()
+        else:
+            self._exchange.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._exchange.__exit__()
+        if self._handle is not None:
+            self._handle.remove()
+        self._seen = None
+
+    def look(self) -> None:
+        """See to it that the next call is seen."""
+        if self._handle is None and self._module.__dict__.get("forward") is not self._forward:
+            self._hook()
+
+    def _hook(self) -> None:
+        seen, self._seen = self._seen, None
+
+        def hook(module: nn.Module, args: tuple, options: dict[str, Any], output: Tensor) -> None:
+            if seen is not None:
+                seen(_first(args, options), output)
+
+        self._handle = self._module.register_forward_hook(hook, with_kwargs=True)
+
+    def _tell(self, input: Tensor, output: Tensor) -> None:
+        if self._seen is not None:
+            self._seen(input, output)
+
+
+def _and_then(module: nn.Module, tell: Callable[[Tensor, Tensor], None]) -> Callable[..., Tensor]:
     own = module.__dict__.get("forward")
 
     def forward(*args: Any, **options: Any) -> Tensor:
         # Looked up anew: the hosts exchange it in the class, also while a picture is made.
         output = type(module).forward(module, *args, **options) if own is None else own(*args, **options)
-        seen(_first(args, options), output)
+        tell(_first(args, options), output)
         return output
 
-    return replaced(module, "forward", forward)
+    return forward
 
 
 def _first(args: tuple, options: dict[str, Any]) -> Any:
