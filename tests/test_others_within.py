@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from stand_ins import hooks_on, make_run, tiny_unet, uniform_sigmas
+from stand_ins import hooks_on, tiny_unet
 from test_conditioning import inputs, random_index, with_map
 from torch import Tensor, nn
 

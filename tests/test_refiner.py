@@ -30,7 +30,7 @@ class Blind(AttendingUNet):
         del self.input_blocks[1].attn2
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+        return self.time_embed(x.flatten(1)), x
 
 
 def targets_elsewhere(targets: str = TARGETS) -> PromptTargets:

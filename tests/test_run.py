@@ -311,7 +311,7 @@ def test_prompt_editing_relates_a_target_while_the_prompt_holds_it(timing):
 @pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
 def test_a_model_whose_attention_cannot_be_read(timing, monkeypatch):
     """Nothing is related, before the first map of a lagged run either, and the run says so."""
-    monkeypatch.setattr(AttendingUNet, "forward", lambda self, x: (x, x))
+    monkeypatch.setattr(AttendingUNet, "forward", lambda self, x: (self.time_embed(x.flatten(1)), x))
     x, sigmas = latent(1), uniform_sigmas(5)
     with make_run(x, sigmas, model, targets="cat", mask_timing=timing) as run:
         run.sample(SAMPLERS["sample_euler"], x)

@@ -29,7 +29,7 @@ class BatchedTokenMaps:
     def __init__(self, layers: MapLayers):
         self._layers, self.size = layers, layers.size
         self._attached = ExitStack()
-        self._watches: list[watched] = []
+        self._watches: list[followed] = []
         self._call: _Rows | None = None
         self._query: Tensor | None = None
         self._here = self.size

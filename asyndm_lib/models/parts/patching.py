@@ -45,18 +45,18 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
 
 
 def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> followed:
-    """``seen(output)`` after every call of ``module`` inside the ``with``; see :class:`followed`."""
+    """``seen(output)`` after every call of ``module`` in the ``with``; see :class:`followed`."""
     return followed(module, lambda input, output: seen(output))
 
 
 class followed:  # noqa: N801 - it stands where a function of contextlib's would
     """``seen(input, output)`` after every call of ``module`` inside the ``with``.
 
-    The input is the call's first argument. It is done by another ``forward``, which costs less than a forward hook: a module with any hook
-    takes PyTorch's slower way of being called. A module that has a forward hook already, which may
-    exchange the output, gets another, and so does one whose ``forward`` somebody exchanges
-    meanwhile, from the next :meth:`look` on. A ``forward`` of ours that somebody keeps is what was
-    there before it, and holds nothing else of ours.
+    The input is the call's first argument. It is done by another ``forward``, which costs less than
+    a forward hook: a module with any hook takes PyTorch's slower way of being called. A module that
+    has a forward hook already, which may exchange the output, gets another, and so does one whose
+    ``forward`` somebody exchanges meanwhile, from the next :meth:`look` on. A ``forward`` of ours
+    that somebody keeps is what was there before it, and holds nothing else of ours.
     """
 
     def __init__(self, module: nn.Module, seen: Callable[[Tensor, Tensor], None]):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...errors import Unsupported
 from ..family import Size
 from .level_tables import Block, BlockTables, Embeddings
-from .patching import replaced, watched
+from .patching import followed, replaced, watched
 from .pixel_timesteps import TimeSites, timestep_embedding
 from .resampling import cells
 
@@ -60,7 +60,7 @@ class TabledTimesteps:
         self._places = _Places()
         self._attached = ExitStack()
         self._patches: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
-        self._watches: list[watched] = []
+        self._watches: list[followed] = []
         self._batch: Tensor | None = None  # of the call of the model that is known to us
         self._unknown = False
         self._own: _Call | None = None
