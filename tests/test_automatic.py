@@ -182,6 +182,7 @@ def test_a_run_that_chooses_is_the_run_with_those_words_named(sampler, timing):
 @pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
 def test_a_flat_word_relates_no_pixel_once_its_map_was_seen(timing, monkeypatch):
     def attend(unet: AttendingUNet, x: Tensor) -> tuple[Tensor, Tensor]:
+        unet.time_embed(x.flatten(1))
         h, w = -(-x.shape[-2] // 2), -(-x.shape[-1] // 2)
         inside = torch.arange(h * w) < h * w // 4
         k = torch.zeros(12, 8)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
+from picture_digests import ON, REQUEST
 from stand_ins import hooks_on, tiny_unet
 from test_conditioning import inputs, random_index, with_map
 from torch import Tensor, nn
 
+from asyndm_lib.demo import MODEL
 from asyndm_lib.errors import Unsupported
+from asyndm_lib.hosts.standalone import embedded
+from asyndm_lib.hosts.standalone.ldm_checkpoint import load
+from asyndm_lib.masks.target_masks import TIMINGS
 from asyndm_lib.models.parts.patching import replaced, watched
 from asyndm_lib.models.parts.tabled_timesteps import TAKEN, UNKNOWN, UNREACHED
 from asyndm_lib.models.unet import FAMILY
+from asyndm_lib.run.run import Run
 
 LEVELS = torch.tensor([601.0, 750.25, 801.0, 998.5], dtype=torch.float64)
 KINDS = [None, 5]
@@ -194,3 +203,31 @@ def test_a_forward_of_ours_that_somebody_keeps_holds_nothing_of_the_run():
         gc.enable()
     assert torch.equal(kept(torch.ones(1, 2)), layer(torch.ones(1, 2)))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_a_run_is_gone_with_its_job_and_waits_for_no_garbage_collector(timing, error, monkeypatch):
+    checkpoint = load(MODEL, None, torch.device("cpu"))
+    width = checkpoint.unet.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+    host, runs = embedded.Embedded(replace(checkpoint, unet=tiny_unet(context_dim=width))), []
+
+    class Known(Run):
+        def __init__(self, *args: object):
+            super().__init__(*args)
+            runs.extend(map(weakref.ref, (self, self.call, self.masks, self.call._timesteps)))
+
+    def progress(steps: Iterable[int]) -> Iterable[int]:
+        yield from (n for n in steps if n < 2)
+        if error is not None:
+            raise error
+        yield from (n for n in steps if n >= 2)
+
+    monkeypatch.setattr(embedded, "Run", Known)
+    gc.disable()
+    try:
+        with pytest.raises(error) if error else nullcontext():
+            host.sample(replace(REQUEST, steps=4, width=64, height=64), replace(ON, mask_timing=timing), progress)
+        assert [one() for one in runs] == [None] * 4
+    finally:
+        gc.enable()

@@ -64,6 +64,7 @@ class FlowHost:
             callback=None,
             progress=iter,
             rehearsal=Noise().kept,
+            steady=lambda: True,
         )
         found = PromptTargets(parse_targets(targets), [[[(0, prompt)]] for prompt in self.prompts], words)
         whole = settings.get("whole_picture", False)

@@ -121,11 +121,12 @@ class Batches(Embedded):
         )
         names: list[Row] = [(image, 0 if read else None) for read in guidance.read for image in range(batch)]
         last: list[Tensor] = []
+        running: list[Run] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x] * len(guidance.copies))
             guided = self._eps if scaled else self._denoised
-            with run.rows(names) as here:
+            with running[0].rows(names) as here:
                 outputs = guided(rows, sigma, copies, here).chunk(len(guidance.copies))
             last[:] = [outputs[1]]
             return guidance.combine(outputs)
@@ -150,11 +151,15 @@ class Batches(Embedded):
         targets = None if settings.whole_picture else self._targets(prompts, settings)
         masks = partial(controlled, method.control)
         run = Run(host, settings, targets, x, observers, masks)
-        with ExitStack() as stack:
-            stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
-            stack.enter_context(guidance.attached(model.unet))
-            stack.enter_context(run)
-            return run.sample(walk, x, **options)
+        running.append(run)
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
+                stack.enter_context(guidance.attached(model.unet))
+                stack.enter_context(run)
+                return run.sample(walk, x, **options)
+        finally:
+            running.clear()  # predict would keep the run until the garbage collector comes
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> Iterator[Tensor]:

@@ -131,11 +131,12 @@ class Embedded:
         cfg = request.cfg / (sampler.cfg_divisor or 1.0)
         names: list[Row] = [(image, part) for part in (0, None) for image in range(batch)]
         last: list[Tensor] = []
+        running: list[Run] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x, x])
             guided = self._eps if scaled else self._denoised
-            with run.rows(names) as here:
+            with running[0].rows(names) as here:
                 conditional, unconditional = guided(rows, sigma, context, here).chunk(2)
             last[:] = [unconditional]
             return unconditional + (conditional - unconditional) * cfg
@@ -153,11 +154,16 @@ class Embedded:
             rehearsal=noise.kept,
             steady=lambda: True,
         )
-        with Run(host, settings, self.targets(request, settings), x, observers) as run:
-            x = run.sample(sampler, x, **options)
-        if chose is not None:
-            chose(run.chosen)
-        return x
+        run = Run(host, settings, self.targets(request, settings), x, observers)
+        running.append(run)
+        try:
+            with run:
+                x = run.sample(sampler, x, **options)
+            if chose is not None:
+                chose(run.chosen)
+            return x
+        finally:
+            running.clear()  # predict would keep the run until the garbage collector comes
 
     def _ways(self, request: Request) -> tuple[list[Tensor], dict[str, Any]]:
         """The descents of the request's sampler, and the sampler's options."""
