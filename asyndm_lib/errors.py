@@ -1,5 +1,17 @@
 """Errors whose text is meant for the person who makes the picture."""
 
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+import torch
+
+_OURS = Path(__file__).parent
+_TOOLS = (Path(torch.__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
+_PACKAGES = Path(sysconfig.get_path("purelib"))
+
 
 class AsynDMError(Exception):
     """The base class. ``str(error)`` is one line that says what is wrong and what to do."""
@@ -19,3 +31,41 @@ class Unsupported(AsynDMError):
 
 class Unmatched(Unsupported):
     """Somebody calls the model in a way that leaves its pixels without their noise levels."""
+
+
+class Fault(AsynDMError):
+    """A fault in AsynDM itself."""
+
+
+def fault(error: Exception) -> AsynDMError:
+    """``error``, raised where AsynDM works, as one that a person can read."""
+    if isinstance(error, AsynDMError):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if _within(frame.filename, _OURS)), None)
+    where = f", {Path(place.filename).relative_to(_OURS)}:{place.lineno}" if place else ""
+    what = " ".join(f"{type(error).__name__}: {error!s:.200}".split())
+    return Fault(f"a fault in AsynDM itself ({what}{where}); report it, or switch AsynDM off")
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether ``error`` was raised by AsynDM, or by PyTorch where AsynDM called it.
+
+    What the host or another extension raises, also where AsynDM called them, is theirs.
+    """
+    if isinstance(error, AsynDMError):
+        return True
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    while files and not _within(files[-1], _OURS) and _is_tool(files[-1]):
+        files.pop()
+    return bool(files) and _within(files[-1], _OURS)
+
+
+def _is_tool(file: str) -> bool:
+    if _within(file, _PACKAGES):
+        return _within(file, _TOOLS[0])
+    return file.startswith("<") or any(_within(file, folder) for folder in _TOOLS)
+
+
+def _within(file: str, folder: Path) -> bool:
+    return folder in Path(file).parents

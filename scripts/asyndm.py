@@ -10,6 +10,7 @@ from modules import script_callbacks
 
 from asyndm_lib import hosts
 from asyndm_lib.interface import accordion, api, gallery, job, marking, options, preparation, xyz
+from asyndm_lib.interface.guarding import NO_SHEET, WITHOUT, guarded
 
 # Chosen here, not at the first use: the WebUI has this folder on its path only while it loads
 # this file.
@@ -34,21 +35,27 @@ class AsynDM(scripts.Script):
         self.paste_field_names = [name for _, name in restored]
         return controls
 
+    @guarded(WITHOUT)
     def before_process(self, p, *args):
         marking.shield(p)
 
+    @guarded(WITHOUT)
     def before_process_batch(self, p, *args, **kwargs):
         marking.unshield(p)
         job.begin_batch(p)
 
+    @guarded(WITHOUT)
     def process_before_every_sampling(self, p, *args, **kwargs):
         preparation.prepare(host, p, args)
 
+    @guarded("The picture is as it was made")
     def post_sample(self, p, ps, *args):
         preparation.end(p, args)
 
+    @guarded(NO_SHEET)
     def postprocess_image(self, p, pp, *args):
         gallery.draw(p, pp.image)
 
+    @guarded(NO_SHEET)
     def postprocess(self, p, processed, *args):
         gallery.show(p, processed)

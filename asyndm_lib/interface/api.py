@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from starlette.concurrency import run_in_threadpool
 
-from ..errors import AsynDMError, SettingsError, Unsupported
+from ..errors import AsynDMError, SettingsError, Unsupported, fault
 from ..prompt.report import match
 from ..prompt.target_list import MAX_LENGTH
 from ..settings.schema import schema
@@ -58,10 +58,10 @@ def mount(host: Adapter, demo: Any, app: FastAPI) -> None:
 async def _refuse_wrong_settings(request: Request) -> None:
     try:
         arguments.check(await request.json())  # the host has read it already
-    except ValueError:
-        return  # no JSON: the host says so
     except AsynDMError as error:
         raise HTTPException(422, f"AsynDM: {error}") from None
+    except Exception:
+        return  # no JSON: the host says so. And a fault of ours is told with the picture
 
 
 def _tokens(host: Adapter) -> Callable[[Request], Any]:
@@ -130,3 +130,7 @@ def _answer(host: Adapter, prompt: str, targets: str, steps: int, styles: Sequen
         raise HTTPException(503, str(error)) from None
     except SettingsError as error:
         raise HTTPException(422, str(error)) from None
+    except HTTPException:
+        raise
+    except Exception as error:
+        raise HTTPException(500, str(fault(error))) from None

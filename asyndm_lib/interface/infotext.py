@@ -70,7 +70,7 @@ def _reader(field: Any) -> Callable[[Mapping[str, Any]], Any]:
         try:
             value = type(field.default)(value)
             Settings(**{field.name: value})
-        except (ValueError, AsynDMError):  # written by hand, or by another version
+        except (ValueError, TypeError, AsynDMError):  # written by hand, or by another version
             return field.default
         return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AsynDMError, TargetError
+from ..errors import AsynDMError, TargetError, fault
 from ..hosts.common.live_view import LiveView
 from ..hosts.common.task import Task
 from ..masks.choice import Chosen
@@ -36,8 +36,16 @@ def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
     by itself; the infotext tells of AsynDM only where it worked.
     """
     job.update(p, asked=True)
-    host.detach(p.sampler)
     call = _SamplingCall(p)
+    try:
+        _prepare(host, p, args, call)
+    except Exception as error:
+        host.detach(p.sampler)
+        call.refused(fault(error))
+
+
+def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) -> None:
+    host.detach(p.sampler)
     if not call.second:
         infotext.erase(p.extra_generation_params)
     try:
@@ -50,13 +58,9 @@ def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
         return
 
     chosen = job.of(p).chosen
-    try:
-        host.check(p)
-        targets = host.prompt_targets(p, settings, chosen)
-        shortcomings = [] if targets is None else list(_shortcomings(targets))
-    except AsynDMError as error:
-        call.refused(error)
-        return
+    host.check(p)
+    targets = host.prompt_targets(p, settings, chosen)
+    shortcomings = [] if targets is None else list(_shortcomings(targets))
     for shortcoming in shortcomings:
         call.report(shortcoming)
 
@@ -103,6 +107,9 @@ class _SamplingCall:
         self.report(f"{reason}. The {'second pass' if self.second else 'picture'} was made without AsynDM")
 
     def chose(self, chosen: Chosen) -> None:
-        choices.note(self._p, chosen)
-        if self.film is not None:
-            self.film.chose(chosen)
+        try:
+            choices.note(self._p, chosen)
+            if self.film is not None:
+                self.film.chose(chosen)
+        except Exception as error:  # the picture is made
+            self.report(f"{fault(error)}. Only the words chosen are not told")

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...errors import Unmatched, Unsupported
+from ...errors import Unsupported, fault, is_ours
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
-from ...run.step import Observer
+from ...run.step import Observer, Seen
 from ...samplers.table import UNFIT
-from .task import Task
+from .task import Listener, Task
 
 
 class SamplerCall(NamedTuple):
@@ -110,22 +110,26 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
             return original(model, x, **options)  # nothing to sample
         try:
             call = make_call(SamplerCall(name, model, x, options))
-            run = Run(call.host, task.settings, task.targets, x, task.observers)
-        except Unsupported as error:
-            task.listener.refused(error)
+            observers = [_observing(observer, task.listener) for observer in task.observers]
+            run = Run(call.host, task.settings, task.targets, x, observers)
+        except Exception as error:
+            task.listener.refused(fault(error))
             return original(model, x, **options)
         try:
             sampled = _sampled(run, call, task, samplers[name], x)
-        except Unmatched as error:
-            if run.moved:  # the host has no way back from its refiner
+            blind, problems = run.blind, sorted(run.problems)
+        except Exception as error:
+            if not is_ours(error):
                 raise
+            if run.moved:  # the host has no way back from its refiner
+                raise fault(error) from None
             call.rewind()
-            task.listener.refused(error)
+            task.listener.refused(fault(error))
             return original(model, x, **options)
-        if run.blind:
+        if blind:
             task.listener.refused(Unsupported(BLIND))
             return sampled
-        for problem in sorted(run.problems):
+        for problem in problems:
             task.listener.report(problem)
         return sampled
 
@@ -135,15 +139,31 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
 
 def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x: Tensor) -> Tensor:
     with run, call.patched(run), _entered(task.observers):
-        matched = True
+        counts = True
         try:
             return run.sample(sampler, x, **call.options)
-        except Unmatched:
-            matched = False
+        except Exception as error:
+            counts = not is_ours(error)
             raise
         finally:
-            if matched:
+            if counts:
                 task.listener.chose(run.chosen)
+
+
+def _observing(observer: Observer, listener: Listener) -> Observer:
+    """``observer`` until it fails: the picture is worth more than what is shown of it."""
+    failed: list[Exception] = []
+
+    def observe(seen: Seen) -> None:
+        if failed:
+            return
+        try:
+            observer(seen)
+        except Exception as error:
+            failed.append(error)
+            listener.report(f"{fault(error)}. Only what shows the masks is missing")
+
+    return observe
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from modules import images, shared
 from PIL import Image
 from torch import Tensor
 
+from ...errors import fault
 from ...models.parts.patching import replaced
 from ...pictures.drawing import enlarged, outlined
 from ...run.step import Seen
@@ -50,7 +51,12 @@ class LiveView:
 
     def _assign(self, original: Callable[[Any], None], image: Image.Image) -> None:
         related = self._related
-        original(image if related is None else _outlined(image, related[:, 0].cpu().numpy()))
+        if related is not None:
+            try:
+                image = _outlined(image, related[:, 0].cpu().numpy())
+            except Exception as error:  # the host's own thread, which would show no previews any more
+                print(f"AsynDM: {fault(error)}. The preview is without the outline.")
+        original(image)
 
 
 def _outlined(image: Image.Image, related: np.ndarray) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...errors import Unsupported
+from ...errors import AsynDMError
 from ...masks.choice import Chosen
 from ...prompt.prompt_targets import PromptTargets
 from ...run.step import Observer
@@ -22,7 +22,7 @@ class Listener(Protocol):
     def report(self, text: str) -> None:
         """Show the person one message."""
 
-    def refused(self, reason: Unsupported) -> None:
+    def refused(self, reason: AsynDMError) -> None:
         """The call cannot run on sigma maps, and the host samples by itself."""
 
     def chose(self, chosen: Chosen) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ...errors import Unsupported
+from ...errors import Unmatched
 from ..family import Size
 from .level_tables import Block, BlockTables, Embeddings
 from .patching import followed, replaced, watched
@@ -107,13 +107,13 @@ class TabledTimesteps:
         finally:
             self._forget()
         if len(timesteps) > 1 and not reached and self._sites.own_pass.calls > calls:
-            raise Unsupported(UNREACHED)
+            raise Unmatched(UNREACHED)
 
     def _look(self) -> None:
         """See to it that the coming call goes by our layers."""
         for module, forward in self._patches:
             if module.__dict__.get("forward") is not forward:
-                raise Unsupported(TAKEN)
+                raise Unmatched(TAKEN)
         for watch in self._watches:
             watch.look()
 

@@ -62,7 +62,38 @@ class _Armed:
             shared.state.skip()
 
 
+class _Faults:
+    """A fault of the extension's own, once."""
+
+    def __init__(self):
+        self.undo = lambda: None
+
+    def arm(self, place, at):
+        self.undo()
+        module, _, path = place.partition(":")
+        module = sys.modules[f"{PACKAGE}.{module}"]
+        owner, _, name = path.rpartition(".")
+        owner = getattr(module, owner) if owner else module
+        usual, calls = vars(owner)[name], []
+        # In a file of the extension, by which a fault is known as its own.
+        scope = {}
+        text = "def fail(text):\n    raise RuntimeError(text)"
+        exec(compile(text, module.__file__, "exec"), scope)
+
+        @functools.wraps(usual)
+        def failing(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == at:
+                self.undo()
+                scope["fail"](f"the probe's fault in {place}")
+            return usual(*args, **kwargs)
+
+        self.undo = lambda: setattr(owner, name, usual)
+        setattr(owner, name, failing)
+
+
 armed = _Armed()
+faults = _Faults()
 # Since the last look: they die with their job, and a patch on them unseen.
 samplers = collections.deque(maxlen=32)
 slowed = {"concavity": 0.0}
@@ -237,6 +268,12 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         def wrapper(on: bool = Body(..., embed=True)):
             engine.wrapper.on = on
             return {"calls": engine.wrapper.calls}
+
+    @app.post("/asyndm-probe/fault")
+    def set_fault(place: str = Body(...), at: int = Body(...)):
+        """At the ``at``-th call from now ``place``, ``module:attribute`` of the extension, fails."""
+        faults.arm(place, at)
+        return {}
 
     @app.post("/asyndm-probe/ahead")
     def set_ahead(rows: int = Body(..., embed=True)):
