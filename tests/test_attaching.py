@@ -62,6 +62,13 @@ class Watching:
         self._said.append("observer leaves")
 
 
+class Latent(str):
+    """What a host gives its sampler. Other extensions write into it."""
+
+    def clone(self):
+        return Latent(f"copy of {self}")
+
+
 class Scene:
     """A host's sampler, attached to; ``said``: what happened in the order in which it did."""
 
@@ -103,7 +110,7 @@ class Scene:
         attaching.attach(self.sampler, {"sample_euler": ours}, make_call, task)
 
     def sample(self, sigmas=(2.0, 1.0, 0.0)):
-        return self.sampler.func("model", "x", sigmas=sigmas, extra_args={"cond": 1})
+        return self.sampler.func("model", Latent("x"), sigmas=sigmas, extra_args={"cond": 1})
 
 
 AROUND = ["run begins", "host patched", "observer enters"], ["observer leaves", "host as before", "run ends"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import gc
+import weakref
+from contextlib import contextmanager, nullcontext, suppress
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -66,20 +69,42 @@ def failing(*_: object, **__: object) -> None:
     of_us()
 
 
-@pytest.mark.parametrize("where", ["call", "run", "entering the run", "observer", "sampling", "told"])
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def scene_of(where: str, what: object, attaching: object, monkeypatch: pytest.MonkeyPatch) -> Scene:  # noqa: F811
+    """A call in which ``what`` happens at ``where``."""
+    scene = Scene(attaching, what if where == "sampling" else lambda x: "ours")
+    owner, name, value = {
+        "call": (attaching, "SamplerCall", what),
+        "run": (attaching, "Run", what),
+        "entering the run": (attaching.Run, "__enter__", what),
+        "observer": (attaching, "_entered", what),
+        "told": (attaching.Run, "blind", property(what)),
+        "sampling": (scene, "given", None),
+    }[where]
+    monkeypatch.setattr(owner, name, value)
+    return scene
+
+
+WHERE = ("call", "run", "entering the run", "observer", "sampling", "told")
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_interrupt_anywhere_leaves_nothing_and_reaches_the_host(where, attaching, monkeypatch):  # noqa: F811
+    scene = scene_of(where, interrupted, attaching, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        scene.sample()
+    assert scene.sampler.func is scene.own
+    assert "the host samples" not in scene.said
+    for enters, leaves in zip(AROUND[0], reversed(AROUND[1]), strict=True):
+        assert scene.said.count(enters) == scene.said.count(leaves)
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_the_host_samples_by_itself_wherever_a_call_of_ours_fails(where, attaching, monkeypatch):  # noqa: F811
-    scene = Scene(attaching, failing if where == "sampling" else lambda x: "ours")
-    run = attaching.Run
-    if where == "call":
-        monkeypatch.setattr(attaching, "SamplerCall", failing)
-    elif where == "run":
-        monkeypatch.setattr(attaching, "Run", failing)
-    elif where == "entering the run":
-        monkeypatch.setattr(run, "__enter__", failing)
-    elif where == "observer":
-        monkeypatch.setattr(attaching, "_entered", failing)
-    elif where == "told":
-        monkeypatch.setattr(run, "blind", property(failing), raising=False)
+    scene = scene_of(where, failing, attaching, monkeypatch)
     assert scene.sample() == "x"
     assert scene.said[-1] == "the host samples"
     assert sum("refused: a fault in AsynDM itself" in said for said in scene.said) == 1
@@ -89,6 +114,42 @@ def test_the_host_samples_by_itself_wherever_a_call_of_ours_fails(where, attachi
         assert [*AROUND[0]] == scene.said[:3]
         assert "host put back" in scene.said
         assert not any("chose" in said for said in scene.said) or where == "told"
+
+
+@pytest.mark.parametrize("what", [lambda x: "ours", failing, interrupted])
+def test_a_call_is_gone_when_it_is_over_and_waits_for_no_garbage_collector(what, attaching):  # noqa: F811
+    class Call:
+        options: ClassVar[dict] = {}
+
+        def __init__(self) -> None:
+            self.host = SimpleNamespace(predict=lambda: self, said=[], moved=False)
+
+        def patched(self, run: object) -> object:
+            return nullcontext()
+
+    gc.disable()
+    try:
+        call = Call()
+        gone = weakref.ref(call)
+        run = attaching.Run(call.host, None, None, None, ())
+        task = SimpleNamespace(observers=(), listener=SimpleNamespace(chose=lambda chosen: None))
+        with suppress(Exception, KeyboardInterrupt):
+            attaching._sampled(run, call, task, what, "x")
+        del call, run
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_the_host_begins_anew_with_its_own_latent(attaching):  # noqa: F811
+    given = []
+
+    def ours(x: str) -> None:
+        given.append(x)
+        failing()
+
+    assert Scene(attaching, ours).sample() == "x"
+    assert given == ["copy of x"]
 
 
 def test_where_the_host_has_no_way_back_the_job_ends_in_an_error_that_names_us(attaching):  # noqa: F811

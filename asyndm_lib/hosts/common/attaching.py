@@ -116,7 +116,8 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
             task.listener.refused(fault(error))
             return original(model, x, **options)
         try:
-            sampled = _sampled(run, call, task, samplers[name], x)
+            # Other extensions write into it in the host's callbacks, and the host may have to begin anew.
+            sampled = _sampled(run, call, task, samplers[name], x.clone())
             blind, problems = run.blind, sorted(run.problems)
         except Exception as error:
             if not is_ours(error):
@@ -146,6 +147,7 @@ def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x
             counts = not is_ours(error)
             raise
         finally:
+            del call.host  # its functions would keep the call until the garbage collector comes
             if counts:
                 task.listener.chose(run.chosen)
 

@@ -271,7 +271,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
 
     @app.post("/asyndm-probe/fault")
     def set_fault(place: str = Body(...), at: int = Body(...)):
-        """At the ``at``-th call from now ``place``, ``module:attribute`` of the extension, fails."""
+        """The ``at``-th call from now of ``place``, ``module:attribute`` of ours, fails."""
         faults.arm(place, at)
         return {}
 
