@@ -116,7 +116,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
             task.listener.refused(fault(error))
             return original(model, x, **options)
         try:
-            # Other extensions write into it in the host's callbacks, and the host may have to begin anew.
+            # Other extensions may write into x, from which the host may have to begin anew.
             sampled = _sampled(run, call, task, samplers[name], x.clone())
             blind, problems = run.blind, sorted(run.problems)
         except Exception as error:
