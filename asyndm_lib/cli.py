@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .demo import MODEL
+from .demo import EMBEDDED
 from .errors import AsynDMError
 
-BENCH_MODELS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL", "SD 3.5 medium", "SD 3.5 medium bf16")
+BENCH_MODELS = (
+    *("embedded", "embedded transformer", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL"),
+    *("SD 3.5 medium", "SD 3.5 medium bf16"),
+)
 
 RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 """The committed results of an evaluation."""
@@ -87,6 +90,7 @@ def _command(commands: argparse._SubParsersAction, name: str, **texts: str) -> a
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     from .hosts.standalone.schedules import SCHEDULES
+    from .samplers.neo.table import LABELS as FLOW_LABELS
     from .samplers.table import LABELS
     from .settings.settings import EVERYWHERE
 
@@ -114,7 +118,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
             method.add_argument(flag, default=f.default, choices=choices, metavar=metavar, help=text)
     add = one.add_argument_group("picture").add_argument
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
-    add("--sampler", default="DPM++ 2M", choices=list(LABELS), help="its name as in the WebUIs")
+    add("--sampler", default="DPM++ 2M", choices=list({**LABELS, **FLOW_LABELS}), help="its name as in the WebUIs")
     add("--schedule", default="automatic", choices=list(SCHEDULES),
         help="noise schedule; automatic is the sampler's own in the WebUIs")
     add("--steps", type=_whole(1, MAX_STEPS), default=30, metavar="N", help="steps of the sampler")
@@ -126,8 +130,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     add("--width", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="width of the picture")
     add("--height", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="height of the picture")
     add = one.add_argument_group("model").add_argument
-    add("--checkpoint", type=Path, default=MODEL, metavar="FILE",
-        help="a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
+    add("--model", default="unet", choices=list(EMBEDDED), help="which of the embedded models")
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="instead of it a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     add = one.add_argument_group("files").add_argument
@@ -176,7 +181,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add = one.add_argument
     add("--folder", type=Path, default=Path("out/evaluation"), metavar="DIR", help="where everything is kept")
     add("--device", help="cpu or cuda; by default cuda where there is one")
-    add = one.add_argument_group("the embedded model").add_argument
+    add = one.add_argument_group("an embedded model").add_argument
+    add("--model", default="unet", choices=list(EMBEDDED), help="which of them")
     add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
     add("--small", action="store_true", help="a few prompts, two methods, 12 steps: minutes on a CPU")
     add("--batch", type=_whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
@@ -189,7 +195,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--webui", metavar="URL", help="make the pictures in this running WebUI (started with --api)")
     add("--prompts", type=Path, metavar="FILE",
         help="JSON of AsynDM's authors (item_idx, item_k), a JSON list, or a prompt a line; by default our own")
-    add("--checkpoint", type=Path, default=MODEL, metavar="FILE", help="without --webui: the checkpoint")
+    add("--checkpoint", type=Path, metavar="FILE", help="without --webui: the checkpoint; by default the embedded one")
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add("--count", type=_whole(1, 10**6), default=None, metavar="N", help="only the first N prompts")
     add("--seeds", type=_whole(1, 10**6), default=4, metavar="N", help="pictures of each prompt")
@@ -249,4 +255,4 @@ def _bench(options: argparse.Namespace) -> None:
 def _install_model(options: argparse.Namespace) -> None:
     from .demo.install import install
 
-    print(install(MODEL, options.webui))
+    print(install(EMBEDDED["unet"], options.webui))

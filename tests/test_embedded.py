@@ -78,7 +78,7 @@ class Reference:
     def __init__(self, kind: str, model: Checkpoint, folder: Path, request: Request):
         weights = load_file(folder / f"tiny-{kind}.safetensors")
         self.alphas_cumprod = weights["alphas_cumprod"]
-        self.apply_model = lambda x, t, cond: model.unet(x, t, context=cond)
+        self.apply_model = lambda x, t, cond: model.diffusion_model(x, t, context=cond)
         self.denoiser = (CompVisVDenoiser if kind == "sd1-v" else CompVisDenoiser)(self)
         self._context = encode(model.text, [request.prompt, request.negative], CPU).repeat_interleave(
             len(request.seeds), dim=0
@@ -215,7 +215,7 @@ def test_nothing_is_left_behind_by_an_interrupted_run(error, sd1):
 
 
 def assert_clean(host: Embedded) -> None:
-    assert not any(module._forward_hooks for module in host._model.unet.modules())
+    assert not any(module._forward_hooks for module in host._model.diffusion_model.modules())
     assert "get_scalings" not in vars(host._denoiser)
 
 

@@ -76,7 +76,7 @@ def test_every_peer_makes_pictures_of_its_own_and_leaves_nothing(batches, checkp
     made = make(batches, [CAT, STAR], [3, 4], DDIM, Method(peer, settings, peer=peer), side=128)
     assert made.isfinite().all()
     assert not torch.equal(made, ordinary)
-    assert hooks_on(checkpoint.unet) == 0
+    assert hooks_on(checkpoint.diffusion_model) == 0
 
 
 @pytest.mark.parametrize("peer", ["Z-Sampling", "CFG++"])
@@ -86,7 +86,7 @@ def test_forms_of_ddim_are_refused_elsewhere(batches, peer):
 
 
 def test_the_fast_layers_compute_what_ldms_do(checkpoint):
-    unet = checkpoint.unet
+    unet = checkpoint.diffusion_model
     x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((2,), 400.0)
     width = next(m for m in unet.modules() if hasattr(m, "attn2")).attn2.to_k.in_features
     context = torch.randn(2, 77, width, generator=torch.Generator().manual_seed(1))

@@ -121,7 +121,7 @@ def embedded(device: torch.device, path: Path = MODEL) -> Model:
     """The embedded model, with its own weights."""
     from ..hosts.standalone.ldm_checkpoint import load
 
-    unet = load(path, None, device).unet
+    unet = load(path, None, device).diffusion_model
     attention = next(attention for attention, _ in cross_attentions(unet))
     return Model("embedded", unet, 32, attention.to_k.in_features)
 

@@ -17,6 +17,7 @@ from ..hosts.standalone.ldm_checkpoint import load
 from ..pictures.film import Film
 from ..prompt.target_list import parse_targets
 from ..settings.settings import EVERYWHERE, Settings
+from . import EMBEDDED
 from .device import device_of
 from .sheet import Picture, SeedSection, draw
 
@@ -35,7 +36,7 @@ def generate(options: argparse.Namespace) -> None:
     request = Request(seeds=seeds, **{f.name: getattr(options, f.name) for f in fields(Request) if f.name != "seeds"})
     device = device_of(options.device)
     _check_writable(options.out, options.images)
-    checkpoint = load(options.checkpoint, options.config, device)
+    checkpoint = load(options.checkpoint or EMBEDDED[options.model], options.config, device)
     host = Embedded(checkpoint)
     host.check(request)
     _check_targets(host, request, settings)

@@ -13,7 +13,7 @@ from ..hosts.standalone.embedded import Request
 from ..hosts.standalone.ldm_checkpoint import load
 from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, subjects, table
 from .engine import Batches
-from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, PAPER, Way
+from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, Way
 from .prompt_sets import PLAIN, sets
 from .webui import WebUI
 
@@ -36,24 +36,27 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _trained(options: argparse.Namespace) -> None:
     """Evaluate the embedded model, or the model of sceneries, on its own prompt sets."""
-    subject = subjects.EMBEDDED if options.scenery is None else subjects.in_sceneries(options.scenery)
+    subject = subjects.EMBEDDED_MODELS[options.model]
+    if options.scenery is not None:
+        subject = subjects.in_sceneries(options.scenery)
     device = device_of(options.device)
-    rounds = plan.SMALL if options.small else subject.rounds
+    rounds = subject.small if options.small else subject.rounds
     prompts = sets(subject.kinds, plan.SMALL_PROMPTS) if options.small else sets(subject.kinds)
     batches, network = Batches(load(subject.model, None, device)), counter.load(device, subject.counter)
     options.folder.mkdir(parents=True, exist_ok=True)
-    record = runner.Record(options.folder / ("small.jsonl" if options.small else "record.jsonl"))
+    name = Path(f"{'small-' * options.small}{subject.results}")
+    record = runner.Record(options.folder / name.with_suffix(".jsonl"))
     end = time.monotonic() + 60 * options.minutes
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
     found = results.collect(record, rounds, prompts)
     about = subject.about(record.machines)
-    path = options.folder / ("small.json" if options.small else subject.results)
+    path = options.folder / name
     results.save(path, found, about)
     print(table.markdown(found, about))
     print(path)
     if options.sheet is not None:
-        way = plan.SMALL_WAY if options.small else PAPER
+        way = rounds[0].ways[0]
         contact_sheet.draw(prompts, (DM, CONCAVE, LAGGED, FRESH, INVERTED), way, 2, batches, network).save(
             options.sheet
         )
@@ -84,7 +87,8 @@ def _foreign(options: argparse.Namespace) -> None:
         maker = WebUI(options.webui, width, height)
         print(f"model: {maker.check()}")
     else:
-        batches = Batches(load(options.checkpoint, options.config, device))
+        checkpoint = options.checkpoint or subjects.EMBEDDED_MODELS[options.model].model
+        batches = Batches(load(checkpoint, options.config, device))
         batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
         maker = gallery.LocalModel(batches, width, height)
     known, missing = scorers.available(device, exact=own)

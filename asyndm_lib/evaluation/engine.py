@@ -17,17 +17,17 @@ from ..errors import Unsupported
 from ..hosts.standalone.embedded import Embedded, Request
 from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..hosts.standalone.ldm_checkpoint import Checkpoint
-from ..hosts.standalone.text_encoders import CHUNK, encode, tokenize
+from ..hosts.standalone.text_encoders import CHUNK, tokenize
 from ..models.family import Row
 from ..models.parts.patching import replaced
 from ..prompt.candidates import named_or_candidates
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
+from ..run.model_call import Rows
 from ..run.run import Run
 from ..run.step import Observer
 from ..samplers.ddim import ddim
-from ..samplers.table import LABELS
 from ..settings.settings import Settings
 from .methods import Method, Way
 from .peers import z_sampling
@@ -36,6 +36,7 @@ from .peers.s_cfg import SemanticGuidance
 from .peers.seg import SmoothedGuidance
 from .prompts import Prompt
 from .regions import controlled
+from .text_level import text_at_mean
 
 DECODED = 64
 """Pictures decoded at once."""
@@ -86,6 +87,15 @@ class Batches(Embedded):
     def device(self) -> torch.device:
         return self._model.device
 
+    def sigmas_of(self, timesteps: Tensor) -> Tensor:
+        """The sigmas of the model's ``timesteps`` (any shape)."""
+        return self._levels.t_to_sigma(timesteps)
+
+    def denoised(self, rows: Tensor, sigma: Tensor, told: dict[str, Tensor], here: Rows | None = None) -> Tensor:
+        """The predicted pictures in ``rows [n, C, h, w]`` at ``sigma``, or each pixel at its sigma
+        in ``here``. ``told``: the conditioning of the rows."""
+        return self._denoised(rows, sigma, told, here)
+
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Noise:
         """One picture's random numbers for each seed."""
         model = self._model
@@ -102,13 +112,13 @@ class Batches(Embedded):
         with the sampler.
         """
         model, batch = self._model, len(prompts)
-        context = self._context([prompt.text for prompt in prompts])
+        texts = self._conditioning([prompt.text for prompt in prompts])
         noise.begin()
-        x = noise.like(context)
+        x = noise.like(texts["context"])
         label = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
-        if method.peer in ("CFG++", "Z-Sampling") and LABELS[way.sampler][0].function is not ddim:
+        if method.peer in ("CFG++", "Z-Sampling") and self.sampler(way.sampler)[0].function is not ddim:
             raise Unsupported(f"{method.peer} is a form of DDIM; it does not go with {way.sampler}")
-        sampler, _ = LABELS[label]
+        sampler, _ = self.sampler(label)
         scaled = sampler.levels == "timesteps"
         (sigmas,), options = self._ways(Request("", "", (), label, way.schedule, way.steps, way.cfg, 0, 0, way.eta))
         if not scaled:
@@ -116,9 +126,11 @@ class Batches(Embedded):
         # As the WebUI scales it: a CFG++ of 0.4 does what CFG does at 5.
         divisor = sampler.cfg_divisor if method.peer == "CFG++" else None
         guidance = _guidance(method.peer, way.cfg / (divisor or 1.0))
-        copies = torch.cat(
-            [context if conditional else self._context([""]).expand_as(context) for conditional in guidance.copies]
-        )
+        empty = self._conditioning([""] * batch)
+        copies = {
+            name: torch.cat([value if conditional else empty[name] for conditional in guidance.copies])
+            for name, value in texts.items()
+        }
         names: list[Row] = [(image, 0 if read else None) for read in guidance.read for image in range(batch)]
         last: list[Tensor] = []
         running: list[Run] = []
@@ -126,14 +138,17 @@ class Batches(Embedded):
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x] * len(guidance.copies))
             guided = self._eps if scaled else self._denoised
-            with running[0].rows(names) as here:
+            with ExitStack() as stack:
+                here = stack.enter_context(running[0].rows(names))
+                if method.text_at_mean:
+                    stack.enter_context(text_at_mean(model.diffusion_model, here.sigma, sigma))
                 outputs = guided(rows, sigma, copies, here).chunk(len(guidance.copies))
             last[:] = [outputs[1]]
             return guidance.combine(outputs)
 
         maps = self._levels.sigma_to_t, self._levels.t_to_sigma
         host = Host(
-            model=model.unet,
+            model=model.diffusion_model,
             descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas))],
             predict=predict,
             step=lambda: 0,
@@ -154,8 +169,8 @@ class Batches(Embedded):
         running.append(run)
         try:
             with ExitStack() as stack:
-                stack.enter_context(_fast_layers(model.unet) if self._fast else nullcontext())
-                stack.enter_context(guidance.attached(model.unet))
+                stack.enter_context(_fast_layers(model.diffusion_model) if self._fast else nullcontext())
+                stack.enter_context(guidance.attached(model.diffusion_model))
                 stack.enter_context(run)
                 return run.sample(walk, x, **options)
         finally:
@@ -168,12 +183,13 @@ class Batches(Embedded):
             with torch.autocast("cuda", torch.float16) if self._fast else nullcontext():
                 yield self._model.autoencoder(part / self._model.scale).float().clamp(-1, 1)
 
-    def _context(self, texts: Sequence[str]) -> Tensor:
+    def _conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
         distinct = list(dict.fromkeys(texts))
-        encoded = encode(self._model.text, distinct, self.device)
-        if encoded.shape[1] > CHUNK + 2:
+        encoded = self.conditioning(distinct)
+        if encoded["context"].shape[1] > CHUNK + 2:
             raise Unsupported(f"a prompt has more than {CHUNK} tokens")
-        return encoded[torch.tensor([distinct.index(text) for text in texts], device=self.device)]
+        rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
+        return {name: value[rows] for name, value in encoded.items()}
 
     def _targets(self, prompts: Sequence[Prompt], settings: Settings) -> PromptTargets:
         named = [parse_targets(prompt.targets) for prompt in prompts]
@@ -187,7 +203,7 @@ def _guidance(peer: str | None, scale: float) -> Guidance:
 
 
 @contextmanager
-def _fast_layers(unet: nn.Module) -> Iterator[None]:
+def _fast_layers(model: nn.Module) -> Iterator[None]:
     """ldm's attention by PyTorch's fused kernel, which keeps no maps, and its norms in half
     precision.
 
@@ -196,7 +212,7 @@ def _fast_layers(unet: nn.Module) -> Iterator[None]:
     """
     forwards = {CrossAttention: scaled_dot_product, nn.GroupNorm: _group_norm, nn.LayerNorm: _layer_norm}
     with ExitStack() as stack:
-        for module in unet.modules():
+        for module in model.modules():
             for kind, forward in forwards.items():
                 if isinstance(module, kind):
                     stack.enter_context(replaced(module, "forward", partial(forward, module)))
@@ -210,4 +226,5 @@ def _group_norm(self: nn.GroupNorm, x: Tensor) -> Tensor:
 
 def _layer_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        return layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        weight, bias = (None if own is None else own.to(x.dtype) for own in (self.weight, self.bias))
+        return layer_norm(x, self.normalized_shape, weight, bias, self.eps)

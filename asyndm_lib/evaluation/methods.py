@@ -29,13 +29,15 @@ class Method:
     """One way to make pictures.
 
     ``settings`` are AsynDM's; the targets come from the prompt. ``control`` changes its masks.
-    ``peer`` names one of :data:`PEERS`.
+    ``peer`` names one of :data:`PEERS`. ``text_at_mean``: whether a transformer's prompt is at the
+    mean level of its picture, and not at the host's.
     """
 
     name: str
     settings: Settings
     control: Control | None = None
     peer: str | None = None
+    text_at_mean: bool = False
 
 
 PAPER = Way("DDIM 50", "DDIM", "automatic", 50, 5.0, 1.0)
@@ -51,6 +53,12 @@ USERS = (
     Way("Euler a 30", "Euler a", "automatic", 30, 7.0),
 )
 """What users of the WebUIs commonly set."""
+
+
+FLOW_USERS = tuple(
+    Way(f"Euler {steps}, CFG {cfg:g}", "Euler", "automatic", steps, cfg) for cfg in (4.0, 7.0) for steps in (20, 28)
+)
+"""What users commonly set for Stable Diffusion 3."""
 
 
 def asyndm(concavity: float, timing: str = "lagged", **other: Any) -> Method:
@@ -70,6 +78,8 @@ CONCAVE = Method("DM_concave, k = 0.7", Settings(whole_picture=True, concavity=0
 FRESH, LAGGED = asyndm(0.7, "fresh"), asyndm(0.7)
 INVERTED = controlled("mask inverted, fresh, k = 0.7", FRESH, mask="inverted")
 RANDOM = controlled("random mask, fresh, k = 0.7", FRESH, mask="random")
+
+TEXT_AT_MEAN = Method("AsynDM fresh, k = 0.7, text at the mean level", FRESH.settings, text_at_mean=True)
 
 MAIN = (DM, CONCAVE, asyndm(0.3), asyndm(0.5), LAGGED, asyndm(1.0), FRESH, INVERTED, RANDOM)
 """The methods of the main table."""

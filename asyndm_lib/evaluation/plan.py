@@ -5,6 +5,7 @@ from __future__ import annotations
 from .methods import (
     CONCAVE,
     DM,
+    FLOW_USERS,
     FRESH,
     INVERTED,
     LAGGED,
@@ -13,6 +14,7 @@ from .methods import (
     PEERS_ALONE,
     PEERS_TOGETHER,
     RANDOM,
+    TEXT_AT_MEAN,
     USERS,
     VARIANTS,
     Way,
@@ -36,18 +38,28 @@ FULL: tuple[Round, ...] = (
     Round([PAPER], PEERS_TOGETHER, "report", 2, SEEDS),
 )
 
-_SCENERY = (DM, CONCAVE, LAGGED, FRESH, INVERTED, RANDOM)
+_MASKS = (DM, CONCAVE, LAGGED, FRESH, INVERTED, RANDOM)
 SCENERY: tuple[Round, ...] = (
-    Round([PAPER], _SCENERY, "report", 0, 4),
+    Round([PAPER], _MASKS, "report", 0, 4),
     Round(USERS[::2], (*_USUAL, LAGGED), "report", 0, 4),
-    Round([PAPER], _SCENERY, "report", 4, SEEDS),
+    Round([PAPER], _MASKS, "report", 4, SEEDS),
     Round(USERS[::2], (*_USUAL, LAGGED), "report", 4, SEEDS),
 )
 """The rounds of the model whose scenes are in sceneries."""
+
+_TRANSFORMER = (*_MASKS, TEXT_AT_MEAN)
+TRANSFORMER: tuple[Round, ...] = (
+    Round(FLOW_USERS, _TRANSFORMER, "report", 0, 4),
+    *(Round([way], _TRANSFORMER, "report", 4, SEEDS) for way in FLOW_USERS),
+)
+"""The rounds of the embedded transformer."""
 
 SMALL_WAY = Way("DPM++ 2M Karras 12", "DPM++ 2M", "karras", 12, 7.0)
 SMALL = (Round([SMALL_WAY], (DM, LAGGED), "report", 0, 1),)
 """One round for a CPU, on a few prompts of each set. It shows that the evaluation works, and
 decides nothing."""
+
+SMALL_FLOW = (Round([Way("Euler 12, CFG 4", "Euler", "automatic", 12, 4.0)], (DM, LAGGED), "report", 0, 1),)
+"""The same for the transformer."""
 
 SMALL_PROMPTS = 4

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..demo import MODEL
+from ..demo import MODEL, TRANSFORMER
 from ..errors import AsynDMError
 from . import counter, plan, prompt_sets
 from .prompt_sets import PromptMaker
@@ -22,7 +22,7 @@ class Subject:
 
     ``model``: its checkpoint. ``counter``: the counter's weights. ``kinds``: the makers of its
     prompt sets, by name. ``rounds``: the pictures to make. ``results``: the name of the results
-    file.
+    file. ``small``: a few pictures, to see that it works.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Subject:
     kinds: Mapping[str, Sequence[PromptMaker]]
     rounds: Sequence[Round]
     results: str
+    small: Sequence[Round] = plan.SMALL
 
     def about(self, machines: Iterable[str]) -> dict[str, Any]:
         """What a table's readers should know. ``machines`` are those that made the pictures."""
@@ -43,6 +44,17 @@ class Subject:
 
 
 EMBEDDED = Subject(MODEL.name, MODEL, counter.WEIGHTS, prompt_sets.PLAIN, plan.FULL, "results.json")
+
+FLOW = Subject(
+    TRANSFORMER.name,
+    TRANSFORMER,
+    counter.WEIGHTS,
+    prompt_sets.PLAIN,
+    plan.TRANSFORMER,
+    "transformer.json",
+    plan.SMALL_FLOW,
+)
+EMBEDDED_MODELS = {"unet": EMBEDDED, "transformer": FLOW}
 
 
 def in_sceneries(folder: Path) -> Subject:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AsynDMError
-from .methods import DM, PAPER
+from .methods import DM, PAPER, USERS
 from .results import Result, across_ways, difference, pictures, share
 from .statistics import Estimate
+
+_CFG_7 = {way.name for way in USERS}
+"""Ways whose names do not say their CFG scale."""
 
 
 def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
@@ -56,7 +59,7 @@ def _sets(results: Sequence[Result]) -> str:
         "got right / wrong by it",
         "pictures",
     ]
-    return _table(head, rows)
+    return lines(head, rows)
 
 
 def _ways(results: Sequence[Result]) -> str:
@@ -69,14 +72,15 @@ def _ways(results: Sequence[Result]) -> str:
         cells = [[result for result in own if result.way == name] for name in names]
         together = percent(share(own)) if method == DM.name else signed(across_ways(own))
         rows.append([method, *(_cell(method, cell) for cell in cells), together, str(pictures(own))])
-    return _table(["report prompts, all sets, CFG 7", *names, "all of these", "pictures"], rows)
+    head = "report prompts, all sets" + ", CFG 7" * (_CFG_7.issuperset(names))
+    return lines([head, *names, "all of these", "pictures"], rows)
 
 
 def _variants(results: Sequence[Result]) -> str:
     """All sets together on the tuning half: a row per variant."""
     here = [result for result in results if result.half == "tuning"]
     rows = [[method, _cell(method, own), str(pictures(own))] for method, own in _by(here, "method")]
-    return _table([f"tuning prompts, {PAPER.name}", "all sets", "pictures"], rows)
+    return lines([f"tuning prompts, {PAPER.name}", "all sets", "pictures"], rows)
 
 
 def _by(results: Iterable[Result], name: str) -> list[tuple[str, list[Result]]]:
@@ -111,8 +115,9 @@ def signed_value(estimate: Estimate) -> str:
     return f"{estimate.mean:+.4f} ± {estimate.half:.4f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; "" without rows."""
     if not rows:
         return ""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    every = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in every)

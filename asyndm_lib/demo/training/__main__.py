@@ -32,7 +32,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse and run one stage."""
-    from . import autoencoder, concepts, dataset, denoiser, evaluate, export, sprites, vocabulary
+    from . import autoencoder, concepts, dataset, denoiser, evaluate, export, sprites, transformer, vocabulary
 
     parser = argparse.ArgumentParser(prog="python -m asyndm_lib.demo.training", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = {"vae": (autoencoder.Settings, autoencoder.train, "train the autoencoder, or its decoder alone"),
             "latents": (dataset.Settings, dataset.run, "draw the denoiser's training data"),
             "unet": (denoiser.Settings, denoiser.train, "train UNet and text encoder"),
+            "transformer": (transformer.Settings, transformer.train, "train the transformer"),
             "export": (export.Settings, export.run, "write emoji.safetensors and emoji.yaml"),
             "split": (export.SplitSettings, export.split, "take a checkpoint apart, to train on from it"),
             "evaluate": (evaluate.Settings, evaluate.run, "measure pictures and token maps on two-object prompts"),

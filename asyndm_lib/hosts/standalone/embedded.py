@@ -1,6 +1,6 @@
 """A host of its own, for machines without a WebUI: text-to-image.
 
-It has ldm's model, and k-diffusion's denoiser and schedules.
+It has ldm's model, or a flow's transformer, and k-diffusion's denoisers and schedules.
 Every picture has its own random numbers from its own seed, drawn on the CPU, so that a batch holds
 the pictures that its seeds give one by one, on any device.
 """
@@ -30,13 +30,19 @@ from ...run.host import Descent, Host, Progressbar
 from ...run.model_call import Rows
 from ...run.run import Run
 from ...run.step import Observer
+from ...samplers.neo.table import LABELS as FLOW_LABELS
+from ...samplers.row import Options, Sampler
 from ...samplers.table import LABELS
 from ...settings.settings import Settings
 from ..common.own_scalars import lms_coefficients
 from ..common.per_pixel import eps_of_v, scalings
+from .flow import FlowDenoiser
 from .ldm_checkpoint import Checkpoint
 from .schedules import make_sigmas
-from .text_encoders import encode, tokenize
+from .text_encoders import encode, pooled, tokenize
+
+BELOW_ALL_NOISE = 1e-4
+"""How far from the beginning of the way down some samplers begin a flow; Forge Neo's number."""
 
 SYNCHRONOUS = Settings(whole_picture=True, concavity=0.0)
 """The picture without AsynDM: no pixel ever leaves the host's clock."""
@@ -64,9 +70,37 @@ class Embedded:
     def __init__(self, checkpoint: Checkpoint):
         self._model = checkpoint
         self.alphas_cumprod = checkpoint.alphas_cumprod
-        kind = CompVisVDenoiser if checkpoint.parameterization == "v" else CompVisDenoiser
-        self._denoiser = kind(self)
-        self._levels = NoiseLevels(checkpoint.alphas_cumprod.cpu().double())
+        self._denoiser: Any
+        self._levels: NoiseLevels | FlowDenoiser
+        if checkpoint.flow:
+            self._denoiser = self._levels = FlowDenoiser(self, checkpoint.shift, checkpoint.device)
+        else:
+            kind = CompVisVDenoiser if checkpoint.parameterization == "v" else CompVisDenoiser
+            self._denoiser = kind(self)
+            self._levels = NoiseLevels(checkpoint.alphas_cumprod.cpu().double())
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model."""
+        return self._model
+
+    def sampler(self, label: str) -> tuple[Sampler, Options]:
+        """The sampler of that label, with its options. Those of a flow are Forge Neo's.
+
+        Raises :class:`SettingsError` for one that is not for this model.
+        """
+        flow, name = self._model.flow, self._model.name
+        labels = {
+            other: found
+            for other, found in (FLOW_LABELS if flow else LABELS).items()
+            if not flow or found[0].scalars != "marginals"  # UniPC's are made of Neo's own functions
+        }
+        if label not in labels:
+            raise SettingsError(f"the sampler {label!r} is not for {name}; it has {', '.join(labels)}")
+        sampler, options = labels[label]
+        if flow and sampler.not_for_flows:
+            raise SettingsError(sampler.not_for_flows)
+        return sampler, {**options, "flow": True} if flow and sampler.takes("flow") else options
 
     def check(self, request: Request) -> None:
         """Raise :class:`SettingsError` if the request does not fit the sampler or the model.
@@ -77,7 +111,7 @@ class Embedded:
         for name, side in (("width", request.width), ("height", request.height)):
             if side % multiple or side <= 0:
                 raise SettingsError(f"{name} {side} does not fit {model}: it must be a multiple of {multiple}")
-        sampler, _ = LABELS[request.sampler]
+        sampler, _ = self.sampler(request.sampler)
         if request.eta is not None and not sampler.takes("eta"):
             having = [label for label, (other, _) in LABELS.items() if other.takes("eta")]
             raise SettingsError(f"the sampler {request.sampler!r} has no eta; {', '.join(having)} have one")
@@ -116,11 +150,11 @@ class Embedded:
         """
         model, batch = self._model, len(request.seeds)
         noise = _Noise(request.seeds)
-        texts = encode(model.text, [request.prompt, request.negative], model.device)
-        context = texts.repeat_interleave(batch, dim=0)
+        texts = self.conditioning([request.prompt, request.negative])
+        conditioning = {name: value.repeat_interleave(batch, dim=0) for name, value in texts.items()}
         size = (batch, model.channels, request.height // model.shrink, request.width // model.shrink)
         x = noise.like(torch.empty(size, device=model.device))
-        sampler, _ = LABELS[request.sampler]
+        sampler, _ = self.sampler(request.sampler)
         scaled = sampler.levels == "timesteps"
         ways, options = self._ways(request)
         if not scaled:
@@ -137,13 +171,13 @@ class Embedded:
             rows = torch.cat([x, x])
             guided = self._eps if scaled else self._denoised
             with running[0].rows(names) as here:
-                conditional, unconditional = guided(rows, sigma, context, here).chunk(2)
+                conditional, unconditional = guided(rows, sigma, conditioning, here).chunk(2)
             last[:] = [unconditional]
             return unconditional + (conditional - unconditional) * cfg
 
         maps = self._levels.sigma_to_t, self._levels.t_to_sigma
         host = Host(
-            model=model.unet,
+            model=model.diffusion_model,
             descents=[Descent(Schedule(sigmas[:-1], *maps), list(sigmas)) for sigmas in ways],
             predict=predict,
             step=lambda: 0,  # no prompt editing
@@ -167,7 +201,7 @@ class Embedded:
 
     def _ways(self, request: Request) -> tuple[list[Tensor], dict[str, Any]]:
         """The descents of the request's sampler, and the sampler's options."""
-        sampler, options = LABELS[request.sampler]
+        sampler, options = self.sampler(request.sampler)
         options = dict(options) if request.eta is None else {**options, "eta": request.eta}
         if sampler.timesteps is not None:
             return [self._levels.t_to_sigma(sampler.timesteps(request.steps))], options
@@ -175,7 +209,12 @@ class Embedded:
             options |= {"n": request.steps}
             options |= {"sigma_min": self._denoiser.sigma_min, "sigma_max": self._denoiser.sigma_max}
         else:
-            options["sigmas"] = sigmas = make_sigmas(self._denoiser, request.schedule, sampler, request.steps)
+            flow = isinstance(self._denoiser, FlowDenoiser)
+            # The schedules that the WebUIs take by themselves for some samplers are none for flows.
+            schedule = "uniform" if flow and request.schedule == "automatic" else request.schedule
+            options["sigmas"] = sigmas = make_sigmas(self._denoiser, schedule, sampler, request.steps)
+            if flow and sampler.begins_below_all_noise:
+                sigmas[0] = self._denoiser.shifted(torch.tensor(1 - BELOW_ALL_NOISE))
         if sampler.scalars == "linear multistep":
             options["coefficients"] = lms_coefficients(sigmas)
         return sampler.descents(options, self._model.device)
@@ -187,21 +226,27 @@ class Embedded:
         levels = (torch.stack(pictures).clamp(-1, 1) + 1) * 127.5
         return levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-    def apply_model(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """The UNet, under the name by which k-diffusion's denoiser calls it. ``t``: ``[n]``."""
+    def conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the model is told of the texts, by the names of its arguments; a row for each."""
+        encoder = self._model.text
+        context = encode(encoder, texts, self._model.device)
+        return {"context": context, "y": pooled(encoder, texts, context)} if self._model.flow else {"context": context}
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        """The model, under the name by which k-diffusion's denoiser calls it. ``t``: ``[n]``."""
         on_gpu = x.device.type == "cuda"
         with torch.autocast("cuda", torch.float16) if on_gpu else nullcontext():
-            return self._model.unet(x, t, context=cond).float()
+            return self._model.diffusion_model(x, t, **cond).float()
 
-    def _denoised(self, rows: Tensor, sigma: Tensor, context: Tensor, here: Rows | None) -> Tensor:
+    def _denoised(self, rows: Tensor, sigma: Tensor, cond: dict[str, Tensor], here: Rows | None) -> Tensor:
         """k-diffusion's denoiser on ``rows [n, C, h, w]`` with every pixel at its own sigma."""
         with scalings(self._denoiser, here):
-            return self._denoiser(rows, sigma * rows.new_ones(len(rows)), cond=context)
+            return self._denoiser(rows, sigma * rows.new_ones(len(rows)), cond=cond)
 
-    def _eps(self, rows: Tensor, sigma: Tensor, context: Tensor, here: Rows) -> Tensor:
+    def _eps(self, rows: Tensor, sigma: Tensor, cond: dict[str, Tensor], here: Rows) -> Tensor:
         """The model's eps for variance-preserving ``rows``, as DDIM wants it."""
         t = self._levels.sigma_to_t(sigma)
-        output = self.apply_model(rows, sent(t, rows.device, rows.dtype) * rows.new_ones(len(rows)), context)
+        output = self.apply_model(rows, sent(t, rows.device, rows.dtype) * rows.new_ones(len(rows)), cond)
         if self._model.parameterization == "eps":
             return output
         return eps_of_v(rows, output, torch.where(here.lagging, here.sigma, sigma.to(here.sigma)))

@@ -42,7 +42,7 @@ class FlowDenoiser(nn.Module):
 
     def get_sigmas(self, n: int) -> Tensor:
         """Sigmas of ``n`` even steps of the way down, and the final 0, ``[n + 1]``."""
-        return self.shifted(torch.linspace(1, 0, n + 1, dtype=torch.float64)).to(self.sigmas)
+        return self.shifted(torch.linspace(1, 0, n + 1, dtype=torch.float64)).float().to(self.sigmas.device)
 
     def sigma_to_t(self, sigma: Tensor) -> Tensor:
         """What the model is told of ``sigma`` (any shape)."""

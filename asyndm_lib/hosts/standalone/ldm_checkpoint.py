@@ -1,5 +1,7 @@
 """Stable Diffusion 1 and 2 checkpoints in ldm format, built from the ``ldm`` package's own parts.
 
+A flow by a transformer of our own shares all but the transformer with such a checkpoint.
+
 A checkpoint is a file of weights and a YAML that names the classes they belong to. The names are
 looked up in a short list here. Nothing that a YAML says is imported or run.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import Unsupported
+from .mmdit import MMDiT
 from .text_encoders import Clip, OpenClip, TextEncoder
 
 with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there
@@ -27,6 +30,8 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 MODEL = ("ldm.models.diffusion.ddpm.LatentDiffusion",)
+FLOW = "asyndm_lib.hosts.standalone.flow.FlowDenoiser"
+TRANSFORMER = ("asyndm_lib.hosts.standalone.mmdit.MMDiT",)
 UNET = ("ldm.modules.diffusionmodules.openaimodel.UNetModel",)
 AUTOENCODER = ("ldm.models.autoencoder.AutoencoderKL",)
 CLIP = "ldm.modules.encoders.modules.FrozenCLIPEmbedder"
@@ -51,22 +56,29 @@ class Autoencoder(nn.Module):
 class Checkpoint:
     """A loaded model.
 
-    ``name``: the file's. ``parameterization``: what the UNet predicts, "eps" or "v".
-    ``alphas_cumprod``: ``[T]``. ``scale``: a latent's factor against the autoencoder's. ``shrink``:
-    the picture's side over the latent's. ``multiple``: what a picture's sides must be divisible by.
+    ``name``: the file's. ``diffusion_model``: the UNet or transformer. ``parameterization``: what
+    it predicts, "eps", "v", or "flow". ``alphas_cumprod``: ``[T]``; a flow has none. ``scale``: a
+    latent's factor against the autoencoder's. ``shrink``: the picture's side over the latent's.
+    ``multiple``: what a picture's sides must be divisible by. ``shift``: a flow's.
     """
 
     name: str
-    unet: nn.Module
+    diffusion_model: nn.Module
     autoencoder: Autoencoder
     text: TextEncoder
     parameterization: str
-    alphas_cumprod: Tensor
+    alphas_cumprod: Tensor | None
     scale: float
     channels: int
     shrink: int
     multiple: int
     device: torch.device
+    shift: float = 1.0
+
+    @property
+    def flow(self) -> bool:
+        """Whether it is a rectified flow."""
+        return self.parameterization == "flow"
 
 
 def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
@@ -80,7 +92,9 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
         raise Unsupported(f"there is no checkpoint {path}")
     if not config.is_file():
         raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
-    model = _Section(config, _read_yaml(config)).section("model", MODEL)
+    model = _Section(config, _read_yaml(config)).section("model", (*MODEL, FLOW))
+    if model.target == FLOW:
+        return _load_flow(path, config, model, device)
     parameterization = model.get("parameterization", "eps")
     if parameterization not in ("eps", "v"):
         raise model.wrong("parameterization", parameterization, "it must be eps or v")
@@ -99,17 +113,14 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
         *_fill(_loader(autoencoder), weights, "first_stage_model."),
         *_fill(text.load, weights, "cond_stage_model."),
     ]
-    if missing:
-        count = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Unsupported(f"{path} does not hold the weights {missing[0]}{count} that {config} asks for")
-
+    _refuse_missing(missing, path, config)
     halvings = len(unet.channel_mult) - 1
     shrink = 2 ** (len(first_stage.get("ddconfig")["ch_mult"]) - 1)
     for part in (unet, autoencoder, text):
         part.requires_grad_(False).eval().to(device)
     return Checkpoint(
         name=path.name,
-        unet=unet,
+        diffusion_model=unet,
         autoencoder=autoencoder,
         text=text,
         parameterization=parameterization,
@@ -120,6 +131,30 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
         multiple=shrink * 2**halvings,
         device=device,
     )
+
+
+def _load_flow(path: Path, config: Path, model: _Section, device: torch.device) -> Checkpoint:
+    """A transformer, with autoencoder and text encoder of the checkpoint that its YAML names."""
+    section = model.section("transformer_config", TRANSFORMER)
+    transformer = section.build(MMDiT)
+    missing = _fill(_loader(transformer), _read_weights(path), "model.diffusion_model.")
+    _refuse_missing(missing, path, config)
+    others = load(path.parent / str(model.get("shares")), None, device)
+    return replace(
+        others,
+        name=path.name,
+        diffusion_model=transformer.requires_grad_(False).eval().to(device),
+        parameterization="flow",
+        alphas_cumprod=None,
+        multiple=others.shrink * transformer.patch_size,
+        shift=model.number("shift", 1.0),
+    )
+
+
+def _refuse_missing(missing: list[str], path: Path, config: Path) -> None:
+    if missing:
+        count = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Unsupported(f"{path} does not hold the weights {missing[0]}{count} that {config} asks for")
 
 
 class _Section:

@@ -61,7 +61,8 @@ class MMDiT(nn.Module):
         """
         height, width = x.shape[-2:]
         patch = self.patch_size
-        x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="circular")
+        if height % patch or width % patch:
+            x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="circular")
         rows, columns = (side // patch for side in x.shape[-2:])
         x = self.x_embedder(x) + self.places(rows, columns)
         c = self.t_embedder(timesteps, x.dtype) + self.y_embedder(y)

@@ -76,6 +76,12 @@ def encode(encoder: TextEncoder, texts: Sequence[str], device: torch.device | st
     return context.float().reshape(len(texts), chunks * CHUNK_ROWS, -1)
 
 
+def pooled(encoder: TextEncoder, texts: Sequence[str], context: Tensor) -> Tensor:
+    """The one vector of each text, ``[n, C]``: the context at the end token of its first chunk."""
+    ends = [1 + min(len(encoder.ids(text)), CHUNK) for text in texts]
+    return context[torch.arange(len(ends)), ends]
+
+
 class Clip(nn.Module):
     """OpenAI's CLIP, by transformers: ``FrozenCLIPEmbedder`` of Stable Diffusion 1."""
 
