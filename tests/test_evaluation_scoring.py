@@ -17,7 +17,7 @@ from asyndm_lib import cli
 from asyndm_lib.demo.training import scenes
 from asyndm_lib.demo.training.concepts import CONCEPTS, UNSEEN
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.evaluation import counter, counter_training, results, statistics, table
+from asyndm_lib.evaluation import counter, counter_training, lead, localisation, results, statistics, table
 from asyndm_lib.evaluation.counter import NAMES, Found
 from asyndm_lib.evaluation.methods import DM, FRESH, MAIN, PAPER, PEERS_ALONE, PEERS_TOGETHER, USERS, VARIANTS
 from asyndm_lib.evaluation.plan import FULL, SEEDS
@@ -25,7 +25,7 @@ from asyndm_lib.evaluation.prompt_sets import PLAIN, SCENERY, sets
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
 from asyndm_lib.evaluation.runner import jobs
-from asyndm_lib.evaluation.subjects import EMBEDDED
+from asyndm_lib.evaluation.subjects import EMBEDDED, FLOW
 from asyndm_lib.prompt.target_list import parse_targets
 
 PAGE = Path(__file__).parents[1] / "docs" / "EVALUATION.md"
@@ -273,7 +273,7 @@ def test_a_page_without_marks_is_refused(tmp_path):
         table.insert(page, "new", "other")
 
 
-@pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json"])
+@pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json", FLOW.results])
 def test_the_pages_tables_are_those_of_the_results_files(capsys, file):
     path = results.FILE.with_name(file)
     assert cli.main(["evaluate", "--table", "--results", str(path)]) == 0
@@ -281,6 +281,14 @@ def test_the_pages_tables_are_those_of_the_results_files(capsys, file):
     begin, end = table.marks(path.stem)
     inside = PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
     assert inside == printed
+
+
+@pytest.mark.parametrize("program", [lead, localisation], ids=["lead", "localisation"])
+def test_the_pages_other_tables_are_those_of_their_results(capsys, program):
+    program.main([])
+    begin, end = table.marks(program.FILE.stem)
+    inside = PAGE.read_text(encoding="utf-8").split(begin)[1].split(end)[0].strip()
+    assert inside == capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json"])

@@ -18,7 +18,7 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
-from ..demo import MODEL
+from ..demo import MODEL, TRANSFORMER
 from ..hosts.standalone.mmdit import MMDiT
 from ..models.unet import cross_attentions
 
@@ -126,6 +126,15 @@ def embedded(device: torch.device, path: Path = MODEL) -> Model:
     return Model("embedded", unet, 32, attention.to_k.in_features)
 
 
+def embedded_transformer(device: torch.device, path: Path = TRANSFORMER) -> Model:
+    """The embedded transformer, with its own weights."""
+    from ..hosts.standalone.ldm_checkpoint import load
+
+    model = load(path, None, device).diffusion_model
+    context, pooled = model.context_embedder.in_features, model.y_embedder.mlp[0].in_features
+    return Model("embedded transformer", model, 32, context, pooled, flow=True)
+
+
 def _random(
     name: str,
     make: Callable[[], nn.Module],
@@ -158,6 +167,7 @@ def _medium(name: str, dtype: torch.dtype = torch.float16) -> Callable:
 
 MODELS: dict[str, Callable[[torch.device], Model]] = {
     "embedded": embedded,
+    "embedded transformer": embedded_transformer,
     "SD 1.5": _random("SD 1.5", lambda: UNetModel(**SD15), 64, 768),
     "SD 2.1": _random("SD 2.1", lambda: UNetModel(**SD21), 64, 1024),
     "SD 2.1 768": _random("SD 2.1 768", lambda: UNetModel(**SD21), 96, 1024),
@@ -165,5 +175,5 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
     "SD 3.5 medium": _medium("SD 3.5 medium"),
     "SD 3.5 medium bf16": _medium("SD 3.5 medium bf16", torch.bfloat16),
 }
-"""A model's maker by its name: ``MODELS[name](device)``. All but the embedded one are in half
+"""A model's maker by its name: ``MODELS[name](device)``. All but the embedded ones are in half
 precision."""

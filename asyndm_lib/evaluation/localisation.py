@@ -34,10 +34,14 @@ from ..hosts.standalone.ldm_checkpoint import load
 from ..models import sd3
 from ..models.family import Row, TokenMaps
 from . import counter as counting
+from . import table
 from .engine import Batches
 from .prompts import Prompt
+from .runner import SIDE
 
-SIDE = 256
+FILE = Path(__file__).parent / "localisation.json"
+"""The committed results."""
+
 TWICE = 2.0
 """How much higher a map is to be inside its object than outside."""
 
@@ -158,19 +162,51 @@ def made(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line for every rule and run of blocks, best first, and how many pictures are
-    right."""
+    """Print how many pictures are right, and a row for every rule and run of blocks."""
     parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--sprites", type=Path, required=True, metavar="FILE", help="of the stage sprites")
+    parser.add_argument("--sprites", type=Path, metavar="FILE", help="of the stage sprites; without it only the table")
+    parser.add_argument("--results", type=Path, default=FILE, metavar="FILE", help="where the results are")
+    parser.add_argument("--into", type=Path, metavar="README", help="also put the table into this file")
     parser.add_argument("--checkpoint", type=Path, default=TRANSFORMER, metavar="FILE", help="the transformer")
     parser.add_argument("--prompts", type=int, default=100, help="how many")
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--cfg", type=float, default=4.5)
     parser.add_argument("--batch", type=int, default=25)
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write the pictures here, ten in a row")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the figures here, as JSON")
     parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
+    if options.sprites is not None:
+        _measure(options)
+    text = markdown(json.loads(options.results.read_text(encoding="utf-8")))
+    if options.into is not None:
+        table.insert(options.into, text, options.results.stem)
+    print(text)
+
+
+def markdown(results: dict[str, dict]) -> str:
+    """The results of :func:`main` as a sentence and a table."""
+    pictures, maps = results["pictures"], results["maps"]
+    rows = [
+        [
+            name,
+            f"{line['twice as high inside']:.0%}",
+            f"{line['in every step']:.0%}",
+            f"{line['median ratio']:.1f}",
+            f"{line['held']:.0%}",
+            f"{line['spilt']:.0%}",
+        ]
+        for name, line in maps.items()
+    ]
+    targets = next(iter(maps.values()))["targets"]
+    said = (
+        f"Of {pictures['prompts']} pictures of two things {pictures['both']:.0%} show both, "
+        f"{pictures['both and nothing else']:.0%} both and nothing else. {targets} targets:"
+    )
+    head = ["maps", "twice as high inside", "in every step", "inside / outside, median", "of the object", "of the rest"]
+    return f"{said}\n\n{table.lines(head, rows)}"
+
+
+def _measure(options: argparse.Namespace) -> None:
     device = device_of(options.device)
     batches, network = Batches(load(options.checkpoint, None, device)), counting.load(device)
     finder, encode = Finder(sprites.load(options.sprites)), WordEncoder(TRANSFORMER.parent / "tokenizer")
@@ -195,16 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     maps = [step[source][row, target] for step in steps]
                     own = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), maps[0].shape)[0]
                     fits.setdefault(source, []).append(fit(maps, own))
-    lines = [(str(source), _summary(found)) for source, found in fits.items()]
-    for name, line in sorted(lines, key=lambda one: -one[1]["held"] + one[1]["spilt"]):
-        print(f"{name:28}", "  ".join(f"{key} {value:.3g}" for key, value in line.items()))
+    lines = {str(source): _summary(found) for source, found in fits.items()}
     rights = {"prompts": len(prompts), "both": both / len(prompts), "both and nothing else": exact / len(prompts)}
-    print(rights)
     if options.sheet is not None:
         contact_sheet(torch.cat(shown), 10, options.sheet)
-    if options.report is not None:
-        report = {"pictures": rights, "maps": dict(lines)}
-        options.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"pictures": rights, "maps": lines}
+    options.results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _summary(fits: Sequence[Fit]) -> dict[str, float]:
