@@ -46,8 +46,9 @@ class Job:
     ``axes``: what an X/Y/Z plot sets for its cell, by the names of the script's arguments.
     ``chosen``: the words that became targets by themselves, by the number of the picture in the
     job. ``sheets``: those of the pictures made so far. ``pictures``: how many were made so far.
-    ``asked``: whether the host has asked before it sampled the present batch. ``films``: the
-    sampling calls of the present batch that are observed.
+    ``asked``: whether the host has asked before it sampled the present batch. ``first``: whether
+    the first pass of the present batch is made with AsynDM. ``films``: the sampling calls of the
+    present batch that are observed.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Job:
     sheets: tuple[Sheet, ...] = ()
     pictures: int = 0
     asked: bool = False
+    first: bool = False
     films: tuple[Filmed, ...] = ()
 
 

@@ -47,6 +47,7 @@ def prepare(host: Adapter, p: Any, args: Sequence[Any]) -> None:
 def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) -> None:
     host.detach(p.sampler)
     if not call.second:
+        job.update(p, first=False)
         infotext.erase(p.extra_generation_params)
     try:
         asked = arguments.of(p, args)
@@ -67,6 +68,8 @@ def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) ->
     call.film = gallery.film(p, settings, targets)
     live_view = LiveView() if options.live_view() else None
     observers = [observer for observer in (call.film, live_view) if observer is not None]
+    if not call.second:
+        job.update(p, first=True)
     host.attach(p, Task(settings, targets, chosen, call, observers))
     p.extra_generation_params.update(infotext.write(asked))
 
@@ -101,6 +104,8 @@ class _SamplingCall:
 
     def refused(self, reason: AsynDMError) -> None:
         if not self.second:
+            job.update(self._p, first=False)
+        if not job.of(self._p).first:
             infotext.erase(self._p.extra_generation_params)
         films = job.of(self._p).films
         job.update(self._p, films=tuple(filmed for filmed in films if filmed.film is not self.film))
