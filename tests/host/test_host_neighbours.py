@@ -178,6 +178,11 @@ def _make_models(models: Path) -> None:
     subprocess.run([python_of(FOLDER), maker, models], cwd=REPOSITORY / "tests", env=environment, check=True)
 
 
+def loaded(host: WebUI, neighbour: Neighbour) -> bool:
+    """Whether the WebUI has the neighbour's script."""
+    return neighbour.script in host.get("/sdapi/v1/scripts")["txt2img"]
+
+
 class Four:
     """The four pictures of a request: with neither extension, with either, and with both."""
 
@@ -191,7 +196,7 @@ class Four:
         settings: dict | None = None,
         variants: dict = VARIANTS,
     ):
-        if neighbour.script not in host.get("/sdapi/v1/scripts")["txt2img"]:
+        if not loaded(host, neighbour):
             pytest.skip(f"{neighbour.name} did not load in this WebUI")
         if variant == "static":
             settings = {"targets": "cat", "mask_timing": "static"}
