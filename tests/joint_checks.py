@@ -106,15 +106,10 @@ def each_token_is_the_plain_run_at_its_level(model: nn.Module, size: tuple[int, 
             assert torch.equal(given.of(model), expected), "the plain form"
         with at_levels(model, index, FAMILY):
             fast = given.of(model)
-        if dtype == torch.float32:
-            torch.testing.assert_close(fast, expected, rtol=2e-5, atol=2e-5)
-            return
-        # In bfloat16 it rounds less often than the model: it is as close to the true values.
-        model.float()
-        in_full = Given(given.x.float(), given.t, given.context.float(), given.y.float())
-        with at_levels(model, index, PLAIN):
-            true = in_full.of(model)
-    assert deviation(fast, true) < 1.1 * deviation(expected, true)
+    # A table of all levels may round otherwise than a call of its own.
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(fast, expected, **close)
+    assert deviation(fast, expected) < 0.02 * deviation(plain[1], plain[0]), "hardly an element rounds otherwise"
 
 
 def deviation(a: Tensor, b: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 :mod:`token_modulation`.
 
 What costs time here is memory: a shift, scale or gate of all tokens is as large as the tokens.
+Products and sums stay apart, as the model has them: on a GPU they take no longer with a vector for
+each token than with one for all, which PyTorch's kernels spread element by element.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .token_modulation import ModulationSites, TokenModulation, _Call
+from .token_modulation import Call, ModulationSites, TokenModulation
 
 
 class TabledModulation(TokenModulation):
@@ -24,12 +26,12 @@ class TabledModulation(TokenModulation):
 
     def __init__(self, sites: ModulationSites):
         super().__init__(sites)
-        self._made: tuple[Tensor, _Call, Tensor, Tensor] | None = None
+        self._made: tuple[Tensor, Call, Tensor, Tensor] | None = None
 
     def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, own: Tensor) -> Tensor:
         return embed(timesteps)[:, None].expand(-1, len(own), -1)
 
-    def _of_tokens(self, call: _Call, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
+    def _of_tokens(self, call: Call, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
         assert call.lagging is not None
         n = len(emb)
         if self._made is None or self._made[0] is not emb or self._made[1] is not call:
@@ -40,7 +42,7 @@ class TabledModulation(TokenModulation):
         _, _, embs, places = self._made
         # A row that is at one level keeps the model's own bits.
         table = torch.cat([forward(emb), forward(embs)]) if call.alike else forward(embs)
-        return _Vectors(table, places, n, call.alike)
+        return _Vectors(table, places, n)
 
     def detach(self) -> None:
         """Take the hooks off the model."""
@@ -48,41 +50,20 @@ class TabledModulation(TokenModulation):
         self._made = None
 
 
-class _Lazy:
-    """What becomes a tensor ``[n, tokens, D]`` where PyTorch needs one."""
-
-    def tensor(self) -> Tensor:
-        raise NotImplementedError
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if not kwargs and len(args) == 2:
-            name = getattr(func, "__name__", "")
-            for own, other in (args, args[::-1]):
-                if isinstance(own, _Lazy) and isinstance(other, Tensor):
-                    if name in ("mul", "__mul__", "__rmul__"):
-                        return own * other
-                    if name in ("add", "__add__", "__radd__"):
-                        return own + other
-        plain = [arg.tensor() if isinstance(arg, _Lazy) else arg for arg in args]
-        return func(*plain, **(kwargs or {}))
-
-
-class _Vectors(_Lazy):
+class _Vectors:
     """Stands for a modulation ``[n, k·D]``, and for a chunk of it with a dimension for the tokens.
 
-    Numbers are added to the table. Products wait for what is added to them.
+    Numbers are added to the table. It becomes a tensor ``[n, tokens, D]`` only where it meets one,
+    for that one operation, which is the model's own and so rounds as it does.
     """
 
-    def __init__(self, table: Tensor, places: Tensor, n: int, exact: bool):
-        """``table`` ``[R, k·D]``. ``places`` ``[n·tokens]`` are the tokens' rows of it. ``exact``:
-        whether what follows rounds as the model itself does.
-        """
-        self.table, self.places, self.n, self.exact = table, places, n, exact
+    def __init__(self, table: Tensor, places: Tensor, n: int):
+        """``table`` ``[R, k·D]``. ``places`` ``[n·tokens]`` are the tokens' rows of it."""
+        self._table, self._places, self._n = table, places, n
 
     def chunk(self, chunks: int, dim: int = -1) -> list[_Vectors]:
         """Parts of the vectors."""
-        return [self._like(part) for part in self.table.chunk(chunks, dim=-1)]
+        return [self._like(part) for part in self._table.chunk(chunks, dim=-1)]
 
     def unsqueeze(self, dim: int) -> _Vectors:
         """The same, which a tensor of tokens may now meet."""
@@ -90,38 +71,20 @@ class _Vectors(_Lazy):
 
     def tensor(self) -> Tensor:
         """The vector of every token."""
-        return self.table.index_select(0, self.places).unflatten(0, (self.n, -1))
+        return self._table.index_select(0, self._places).unflatten(0, (self._n, -1))
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, (int, float)):
-            return self._like(self.table + other)
-        return self.tensor() + other
+        return self._like(self._table + other) if isinstance(other, (int, float)) else self.tensor() + other
 
     __radd__ = __add__
 
-    def __mul__(self, other: Any) -> Any:
-        return _Product(self, other) if isinstance(other, Tensor) and other.dim() == 3 else self.tensor() * other
+    def __mul__(self, other: Any) -> Tensor:
+        return self.tensor() * other
 
-    __rmul__ = __mul__
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        tensors = [arg.tensor() if isinstance(arg, _Vectors) else arg for arg in args]
+        return func(*tensors, **(kwargs or {}))
 
     def _like(self, table: Tensor) -> _Vectors:
-        return _Vectors(table, self.places, self.n, self.exact)
-
-
-class _Product(_Lazy):
-    """Tokens ``[n, tokens, D]`` times their vectors, to be added to something."""
-
-    def __init__(self, vectors: _Vectors, tokens: Tensor):
-        self._vectors, self._tokens = vectors, tokens
-
-    def tensor(self) -> Tensor:
-        """The product."""
-        return self._tokens * self._vectors.tensor()
-
-    def __add__(self, other: Any) -> Tensor:
-        other = other.tensor() if isinstance(other, _Lazy) else other
-        if self._vectors.exact:
-            return self.tensor() + other
-        return torch.addcmul(other, self._tokens, self._vectors.tensor())
-
-    __radd__ = __add__
+        return _Vectors(table, self._places, self._n)

@@ -52,7 +52,7 @@ class TokenModulation:
 
     def __init__(self, sites: ModulationSites):
         self._sites, self._attached = sites, ExitStack()
-        self._call: _Call | None = None
+        self._call: Call | None = None
 
     def attach(self) -> None:
         """Put the hooks on the model."""
@@ -80,7 +80,7 @@ class TokenModulation:
 
         Waits for the device once: which rows have one level decides what is to be done.
         """
-        self._call = _Call(timesteps, index) if len(timesteps) > 1 else None
+        self._call = Call(timesteps, index) if len(timesteps) > 1 else None
         try:
             yield
         finally:
@@ -123,7 +123,7 @@ class TokenModulation:
         """The embeddings of ``timesteps [L]`` for every row, ``[L, n, E]`` with ``own [n, E]``."""
         return torch.stack([embed(t.expand(len(own))) for t in timesteps])
 
-    def _of_tokens(self, call: _Call, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
+    def _of_tokens(self, call: Call, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
         """The modulations of every token, from those of ``emb [n, E]`` and of the lagging levels.
         """
         assert call.lagging is not None
@@ -150,7 +150,7 @@ class _OfTokens:
         return self._table[self._levels, rows]
 
 
-class _Call:
+class Call:
     """One call of the model.
 
     ``levels``: the level of each row as a whole, that of its text. ``mixed``: whether a row has
