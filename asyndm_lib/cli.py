@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .demo import EMBEDDED
+from .demo import EMBEDDED, MODEL
 from .errors import AsynDMError
 
 BENCH_MODELS = (
@@ -255,4 +255,4 @@ def _bench(options: argparse.Namespace) -> None:
 def _install_model(options: argparse.Namespace) -> None:
     from .demo.install import install
 
-    print(install(EMBEDDED["unet"], options.webui))
+    print(install(MODEL, options.webui))

@@ -89,18 +89,18 @@ class Embedded:
 
         Raises :class:`SettingsError` for one that is not for this model.
         """
-        flow, name = self._model.flow, self._model.name
-        labels = {
-            other: found
-            for other, found in (FLOW_LABELS if flow else LABELS).items()
-            if not flow or found[0].scalars != "marginals"  # UniPC's are made of Neo's own functions
-        }
-        if label not in labels:
-            raise SettingsError(f"the sampler {label!r} is not for {name}; it has {', '.join(labels)}")
-        sampler, options = labels[label]
-        if flow and sampler.not_for_flows:
-            raise SettingsError(sampler.not_for_flows)
-        return sampler, {**options, "flow": True} if flow and sampler.takes("flow") else options
+        if not self._model.flow:
+            fit = LABELS
+        else:
+            fit = {
+                other: (sampler, {**options, "flow": True} if sampler.takes("flow") else options)
+                for other, (sampler, options) in FLOW_LABELS.items()
+                if not sampler.not_for_flows and sampler.scalars != "marginals"  # Neo's own, of UniPC
+            }
+        if label in fit:
+            return fit[label]
+        unfit = FLOW_LABELS[label][0].not_for_flows if self._model.flow and label in FLOW_LABELS else None
+        raise SettingsError(unfit or f"the sampler {label!r} is not for {self._model.name}; it has {', '.join(fit)}")
 
     def check(self, request: Request) -> None:
         """Raise :class:`SettingsError` if the request does not fit the sampler or the model.
