@@ -33,6 +33,18 @@ class Unmatched(Unsupported):
     """Somebody calls the model in a way that leaves its pixels without their noise levels."""
 
 
+class TakenApart(Unmatched):
+    """Another extension gives the model pieces of the picture, or pictures of another size, and it
+    cannot be told which pixels they hold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another extension gives the model the picture in pieces that AsynDM cannot place; "
+            "switch it or AsynDM off"
+        )
+
+
 class Fault(AsynDMError):
     """A fault in AsynDM itself."""
 

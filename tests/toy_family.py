@@ -132,8 +132,9 @@ class ToyFamily:
     def timesteps(self, model: nn.Module) -> CellTimesteps:
         return ToyTimesteps(model)
 
-    def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
-        size = -(-latent[0] // SIDE), -(-latent[1] // SIDE)
+    def token_maps(self, model: nn.Module, latent: Size, piece: Size | None = None) -> TokenMaps:
+        height, width = piece or latent
+        size = -(-height // SIDE), -(-width // SIDE)
         attentions = [block.attention for block in model.blocks]
         return BatchedTokenMaps(MapLayers(attentions, [], size, OwnPass(model, model.patches)))
 

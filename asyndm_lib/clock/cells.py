@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,38 @@ def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None)
 def precision(device: torch.device) -> torch.dtype:
     """Double precision on the CPU only: Apple's, Intel's and DirectML's GPUs have none."""
     return torch.float64 if device.type == "cpu" else torch.float32
+
+
+class Box(NamedTuple):
+    """A rectangle of latent pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, map: Tensor) -> Tensor:
+        """The box of ``map [..., H, W]``, a view ``[..., height, width]``."""
+        return map[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def within(self, outer: Box) -> Box:
+        """Where this box, of the pixels of ``outer``, is in the latent."""
+        return Box(outer.top + self.top, outer.left + self.left, self.height, self.width)
+
+
+def box_of(piece: Tensor, picture: Tensor) -> Box | None:
+    """The box of ``picture [C, H, W]`` that ``piece [C, h, w]`` was cut out of.
+
+    None if it is no part of the picture, or several.
+    """
+    _, h, w = piece.shape
+    if h > picture.shape[-2] or w > picture.shape[-1]:
+        return None
+    picture = picture.to(piece.dtype)
+    corners = picture[:, : picture.shape[-2] - h + 1, : picture.shape[-1] - w + 1] == piece[:, :1, :1]
+    boxes = [Box(top, left, h, w) for top, left in corners.all(dim=0).nonzero().tolist()]
+    found = [box for box in boxes if torch.equal(box.of(picture), piece)]
+    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,11 @@ class Family(Protocol):
     def timesteps(self, model: nn.Module) -> CellTimesteps:
         """What gives the cells of a batch timesteps of their own."""
 
-    def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
+    def token_maps(self, model: nn.Module, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps of ``model`` for latents of size ``latent``.
 
+        With ``piece`` the model is given pieces of that size: what is read of them is what would be
+        read of the whole latent.
         Raises :class:`errors.Unsupported` if the model does not attend to a prompt.
         """
 

@@ -85,10 +85,10 @@ class MMDiT:
         """A timestep for every token of the picture."""
         return self.timesteps_of(modulation_sites(model))
 
-    def token_maps(self, model: Any, latent: Size) -> TokenMaps:
+    def token_maps(self, model: Any, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps."""
-        side = self.side(model)
-        size = -(-latent[0] // side), -(-latent[1] // side)
+        side, (height, width) = self.side(model), piece or latent
+        size = -(-height // side), -(-width // side)
         return self.token_maps_of(joint_layers(model, size, self.blocks))
 
 

@@ -67,9 +67,9 @@ class UNet:
         """A timestep for every pixel of a batch of ``model``."""
         return self.timesteps_of(time_sites(model))
 
-    def token_maps(self, model: nn.Module, latent: Size) -> TokenMaps:
+    def token_maps(self, model: nn.Module, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps; raises :class:`Unsupported` without a text cross-attention."""
-        layers = token_map_layers(model, *latent)
+        layers = token_map_layers(model, *latent, piece)
         others = any(has_own_forward(attention) for attention in layers.attentions)
         return MixedTokenMaps(layers) if others else self.token_maps_of(layers)
 
@@ -97,8 +97,8 @@ def res_blocks(unet: Any) -> list[nn.Module]:
     return [module for module in _parts(unet) if _is_res_block(module)]
 
 
-def token_map_layers(unet: Any, height: int, width: int) -> MapLayers:
-    """The layers to read for a latent of ``height`` × ``width``.
+def token_map_layers(unet: Any, height: int, width: int, piece: Size | None = None) -> MapLayers:
+    """The layers to read for a latent of ``height`` × ``width``, or for a ``piece`` of it.
 
     Raises :class:`Unsupported` if there is no text cross-attention.
     """
@@ -111,6 +111,7 @@ def token_map_layers(unet: Any, height: int, width: int) -> MapLayers:
     factor = min(layers, key=lambda f: (abs(f - wanted), f))
     transformers = dict.fromkeys(around for _, around in layers[factor] if around is not None)
     attentions = [attention for attention, _ in layers[factor]]
+    height, width = piece or (height, width)
     size = halved(height, factor), halved(width, factor)
     return MapLayers(attentions, list(transformers), size, own_pass(unet))
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..clock.cells import Cells
+from ..clock.cells import Box, Cells
 from ..clock.sigma_map import SigmaMap
-from ..errors import Unmatched
+from ..errors import TakenApart, Unmatched
 from ..masks.source import MaskSource
-from ..models.family import Recorded, Row, TokenMaps
+from ..models.family import Recorded, Row, Size, TokenMaps
 from .host import Host
+from .piece_maps import PieceMaps
 from .walk import Walk
 
 
@@ -76,14 +78,17 @@ class ModelCall:
         self._images = cache(partial(torch.tensor, device=cells.device))  # sent to the device once
         self._attached = ExitStack()
         self._evaluation: _Evaluation | None = None
+        self._pieces: PieceMaps | None = None  # of the step
+        self._size: Size | None = None  # of the latents of the present call of the model
         self._step = 0
         self._problems: set[str] = set()
         self._observe(host.model)
 
     def _observe(self, model: nn.Module) -> None:
-        family = models.of(model)
+        self._model, family = model, models.of(model)
         self._timesteps = family.timesteps(model)
         self._maps: TokenMaps | None = None
+        self._maps_of_pieces: dict[Size, TokenMaps] = {}
         if self._masks.reads:
             self._maps = family.token_maps(model, (self._cells.height, self._cells.width))
 
@@ -94,11 +99,14 @@ class ModelCall:
                 if observer is not None:
                     attached.callback(observer.detach)
                     observer.attach()
+            attached.callback(self._model.register_forward_pre_hook(self._called, with_kwargs=True).remove)
             self._attached = attached.pop_all()
 
     def detach(self) -> None:
         """Take the hooks off the model."""
         self._attached.close()
+        self._maps_of_pieces.clear()
+        self._pieces = None
 
     def move(self, model: nn.Module) -> None:
         """The host goes on with another model, also within an evaluation."""
@@ -151,36 +159,69 @@ class ModelCall:
         evaluation = self._evaluation
         return None if evaluation is None else Rows(evaluation.sigma.map, evaluation.lagging)
 
+    def levels(
+        self, rows: Sequence[Row], told: Told | None = None, boxes: Sequence[Box] | None = None
+    ) -> Rows | None:
+        """The noise levels of ``rows``, around calls of the model for which the host enters
+        :meth:`rows`.
+        """
+        evaluation = self._evaluation
+        if evaluation is None:
+            return None
+        *_, sigma = self._told(evaluation, rows, told, boxes)
+        return Rows(sigma, self._of(rows, evaluation.lagging, boxes))
+
     @contextmanager
     def rows(
-        self, rows: Sequence[Row], tokens: int | None = None, told: Told | None = None
+        self,
+        rows: Sequence[Row],
+        tokens: int | None = None,
+        told: Told | None = None,
+        boxes: Sequence[Box] | None = None,
     ) -> Iterator[Rows | None]:
         """Entered by the host around a call of the model with ``rows``.
 
         ``tokens`` is the length of the prompts' own context, where the host may repeat it. What
         another extension changed in the noise levels that the model is ``told`` holds for every
-        cell. Outside an evaluation (somebody else calls the model) it does nothing and gives None.
+        cell. ``boxes`` are the pieces of the picture that the rows hold, all of one size; a cell of
+        such a model is a pixel. Outside an evaluation (somebody else calls the model) it does
+        nothing and gives None.
         """
         evaluation = self._evaluation
         if evaluation is None:
             yield None
             return
         evaluation.entered = True
-        images = [image for image, _ in rows]
-        index, sigma = self._of(images, evaluation.sigma.index), self._of(images, evaluation.sigma.map)
-        timesteps = evaluation.sigma.timesteps
+        timesteps, index, sigma = self._told(evaluation, rows, told, boxes)
         coming = evaluation.coming() if self._host.steady() else None
-        assert timesteps is not None
         if told is not None:
-            timesteps, index, sigma = _retold(evaluation, timesteps, index, sigma, told)
             coming = None if coming is None else ()
-        at_levels = self._timesteps.use(timesteps, index, coming)
-        with at_levels, self._recording(evaluation, rows, tokens):
-            yield Rows(sigma, self._of(images, evaluation.lagging))
+        self._size = (sigma.shape[-2], sigma.shape[-1])
+        try:
+            with self._timesteps.use(timesteps, index, coming), self._recording(evaluation, rows, tokens, boxes):
+                yield Rows(sigma, self._of(rows, evaluation.lagging, boxes))
+        finally:
+            self._size = None
+
+    def _told(
+        self, evaluation: _Evaluation, rows: Sequence[Row], told: Told | None, boxes: Sequence[Box] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The timesteps ``[L]``, index ``[n, 1, h, w]`` and sigmas ``[n, 1, H, W]`` of ``rows``."""
+        index, sigma = (self._of(rows, map, boxes) for map in (evaluation.sigma.index, evaluation.sigma.map))
+        timesteps = evaluation.sigma.timesteps
+        assert timesteps is not None
+        return (timesteps, index, sigma) if told is None else _retold(evaluation, timesteps, index, sigma, told)
+
+    def _called(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else kwargs["x"]
+        if self._size is not None and x.shape[-2:] != self._size:
+            raise TakenApart
 
     def _recording(
-        self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None
+        self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None, boxes: Sequence[Box] | None
     ) -> AbstractContextManager[None]:
+        if boxes is not None:
+            return self._recording_pieces(evaluation, rows, tokens, boxes)
         # What somebody evaluates again in the same step, for a guidance of its own, has been read.
         unread = [None if row[1] is None or row in evaluation.read else row for row in rows]
         evaluation.read.update(rows)
@@ -189,16 +230,55 @@ class ModelCall:
         self._step = self._host.step()
         return self._maps.record(unread, partial(self._weights, self._step, tokens))
 
+    @contextmanager
+    def _recording_pieces(
+        self, evaluation: _Evaluation, rows: Sequence[Row], tokens: int | None, boxes: Sequence[Box]
+    ) -> Iterator[None]:
+        if self._maps is None or not evaluation.reading:
+            yield
+            return
+        self._step, maps = self._host.step(), self._maps_for((boxes[0].height, boxes[0].width))
+        shares: dict[Row, Tensor] = {}
+
+        def weights(row: Row, context: int) -> Tensor:
+            own = self._weights(self._step, tokens, row, context)
+            shares[row] = own.sum(dim=0)
+            return own
+
+        with maps.record([None if row[1] is None else row for row in rows], weights):
+            yield
+        recorded = maps.take()
+        if recorded.rows:
+            if self._pieces is None:
+                self._pieces = PieceMaps(self._cells)
+            read = [box for row, box in zip(rows, boxes, strict=True) if row[1] is not None]
+            self._pieces.add(recorded, read, [shares[row] for row in recorded.rows])
+
+    def _maps_for(self, size: Size) -> TokenMaps:
+        """What reads the token maps of the whole picture, or of pieces, of ``size``."""
+        whole = self._cells.height, self._cells.width
+        if self._maps is not None and size == whole:
+            return self._maps
+        if size not in self._maps_of_pieces:
+            maps = self._maps_of_pieces[size] = models.of(self._model).token_maps(self._model, whole, size)
+            self._attached.callback(maps.detach)
+            maps.attach()
+        return self._maps_of_pieces[size]
+
     def _weights(self, step: int, tokens: int | None, row: Row, context: int) -> Tensor:
         return self._masks.weights(row, step, context, tokens)
 
     def take(self) -> tuple[Recorded, int]:
         """The token maps that the step has read, and the host's count at which it read them."""
         assert self._maps is not None
-        return self._maps.take(), self._step
+        pieces, self._pieces = self._pieces, None
+        return (self._maps.take() if pieces is None else pieces.whole(self._maps.size)), self._step
 
-    def _of(self, images: Sequence[int], map: Tensor) -> Tensor:
-        """The maps of ``images`` in ``map [B, …]``; of a single one without an operation."""
+    def _of(self, rows: Sequence[Row], map: Tensor, boxes: Sequence[Box] | None) -> Tensor:
+        """The maps of ``rows`` in ``map [B, …]``; of a single image without an operation."""
+        images = [image for image, _ in rows]
+        if boxes is not None:
+            return torch.stack([box.of(map[image]) for image, box in zip(images, boxes, strict=True)])
         if len(map) == 1:
             return map.expand(len(images), *map.shape[1:])
         return map[self._images(tuple(images))]

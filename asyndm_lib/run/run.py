@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..clock.cells import Cells
+from ..clock.cells import Box, Cells
 from ..clock.clocks import Clock, Mask, make_clock
 from ..clock.sigma_map import SigmaMap
 from ..errors import Unsupported
@@ -41,7 +41,8 @@ def masks_of(targets: PromptTargets | None, settings: Settings, cells: Cells) ->
 class Run:
     """The method on one host call of a sampler.
 
-    It is used as ``with Run(...) as run: x = run.sample(sampler, x)``.
+    It is used as ``with Run(...) as run: x = run.sample(sampler, x)``. ``moved`` is whether the
+    host has gone on with another model.
 
     Hooks are on the model inside the ``with`` only. A :class:`walk.Walk` holds the noise levels, a
     :class:`model_call.ModelCall` the hooks, and a :class:`masks.source.MaskSource` says what lags.
@@ -178,13 +179,23 @@ class Run:
         """
         return self.call.evaluating
 
+    def levels(
+        self, rows: Sequence[Row], told: Told | None = None, boxes: Sequence[Box] | None = None
+    ) -> Rows | None:
+        """The noise levels of ``rows``; see :meth:`model_call.ModelCall.levels`."""
+        return self.call.levels(rows, told, boxes)
+
     def rows(
-        self, rows: Sequence[Row], tokens: int | None = None, told: Told | None = None
+        self,
+        rows: Sequence[Row],
+        tokens: int | None = None,
+        told: Told | None = None,
+        boxes: Sequence[Box] | None = None,
     ) -> AbstractContextManager[Rows | None]:
         """Entered by the host around every call of the model; see
         :meth:`model_call.ModelCall.rows`.
         """
-        return self.call.rows(rows, tokens, told)
+        return self.call.rows(rows, tokens, told, boxes)
 
     def unmatched(self, why: str) -> None:
         """Called by the host in place of :meth:`rows` where it cannot tell them; see

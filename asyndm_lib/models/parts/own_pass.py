@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...clock.cells import box_of
+from ...errors import TakenApart
+
 
 class OwnPass:
     """Whether the blocks of a model work on the batch that the model was called with
@@ -14,7 +17,8 @@ class OwnPass:
 
     An extension that replaces the model's ``forward`` may send a batch of its own through the
     blocks within the same call, as ControlNet's reference-only does with its picture. The caller's
-    pass is known by its input. ``batch`` is the model's, in a call of it; ``calls`` counts them.
+    pass is known by its input. One that sends the batch through in pieces is met with
+    :class:`errors.TakenApart`. ``batch`` is the model's, in a call of it; ``calls`` counts them.
     """
 
     def __init__(self, model: nn.Module, entrance: nn.Module):
@@ -54,6 +58,8 @@ class OwnPass:
 
     def _begun(self, module: nn.Module, args: tuple) -> None:
         if self._x is not None:
+            if _cut(args[0], self._x):
+                raise TakenApart
             self.here = _same(args[0], self._x)
             self._seen += self.here
 
@@ -61,6 +67,12 @@ class OwnPass:
         # Whoever changes the batch itself on its way in leaves nothing to know it by.
         self._always |= self._x is not None and not self._seen
         self._x, self.batch, self.here, self.context = None, None, True, None
+
+
+def _cut(h: Tensor, x: Tensor) -> bool:
+    """Whether ``h``, which enters the blocks, is a part of ``x``, and not a picture of its own."""
+    apart = h.shape[-2:] != x.shape[-2:] and h.shape[1] == x.shape[1]
+    return apart and any(box_of(h[0], picture.to(h)) is not None for picture in x)
 
 
 def _same(h: Tensor, x: Tensor) -> bool:
