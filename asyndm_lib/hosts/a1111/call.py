@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import k_diffusion.sampling
@@ -14,11 +14,11 @@ from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from torch import Tensor
 
 from ...clock.schedule import alpha, on
-from ...errors import Unsupported
+from ...errors import TakenApart, Unsupported
 from ...models.family import Row
 from ...models.parts.patching import replaced
 from ...run.host import Host
-from ...run.model_call import Rows, Told
+from ...run.model_call import Told
 from ...run.run import Run
 from ...samplers.table import SAMPLERS
 from ...samplers.timesteps import denoised_of
@@ -26,10 +26,12 @@ from ..common.attaching import ReadTargets, SamplerCall
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
-from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
+from ..common.pieces import Piece, Pieces
 from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
+from .denoising import Denoising
 from .models import check_model
+from .tiled_diffusion import regions
 
 UNKNOWN = (
     "another extension evaluated the model with pictures that AsynDM does not know; "
@@ -103,28 +105,24 @@ class Call:
             stack.enter_context(_callbacks(self._rows))
             yield
 
+    def _denoising(self, run: Run) -> AbstractContextManager[None]:
+        pieces = functools.partial(Pieces, regions(self._p), [len(parts) for parts in self._extra_args["cond"].batch])
+        whole = functools.partial(self._whole, run)
+        return Denoising(run, self._model.inner_model, shared.sd_model, whole, pieces).patched()
 
-    @contextmanager
-    def _denoising(self, run: Run) -> Iterator[None]:
-        denoiser, slices = self._model.inner_model, self._rows
-        original = denoiser.forward
-
-        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-            rows = slices.of(input) if run.evaluating else ()
-            if rows is None:
-                run.report(UNKNOWN)
-                return original(input, sigma, **kwargs)
-            told = Told(sigma / self._told[0], self._previews_noise) if slices.retold else None
-            with (
-                run.rows(rows, told=told) as here,
-                scalings(denoiser, here),
-                _velocity(denoiser, here),
-                _lcm(denoiser, here),
-            ):
-                return original(input, sigma, **kwargs)
-
-        with replaced(denoiser, "forward", forward):
-            yield
+    def _whole(self, run: Run, input: Tensor, sigma: Tensor) -> Piece:
+        """What a call of the denoiser with ``input`` holds; no rows if that is not known."""
+        if run.evaluating is None:
+            return Piece()
+        rows = self._rows.of(input)
+        if rows is not None and input.shape[-2:] != run.evaluating.sigma.shape[-2:]:
+            if any(part is not None for _, part in rows):  # the host's own call
+                raise TakenApart
+            rows = None
+        if rows is None:
+            run.report(UNKNOWN)
+            return Piece()
+        return Piece(rows, Told(sigma / self._told[0], self._previews_noise) if self._rows.retold else None)
 
 
 def _check_denoiser(model: Any) -> None:
@@ -191,37 +189,6 @@ def _callbacks(slices: RowSlices) -> Iterator[None]:
         for name in ("cfg_denoised_callback", "cfg_after_cfg_callback"):
             callback = functools.partial(entered, getattr(sd_samplers_cfg_denoiser, name))
             stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
-        yield
-
-
-@contextmanager
-def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
-    """The timestep samplers' v → eps at each pixel's own noise level."""
-    if here is None or not hasattr(denoiser, "predict_eps_from_z_and_v"):
-        yield
-        return
-    original = denoiser.predict_eps_from_z_and_v
-
-    def predict_eps_from_z_and_v(x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
-        return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
-
-    with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
-        yield
-
-
-@contextmanager
-def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
-    """LCM's boundary condition at each pixel's own noise level."""
-    if here is None or not hasattr(denoiser, "get_scaled_out"):
-        yield
-        return
-    original = denoiser.get_scaled_out
-
-    def get_scaled_out(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
-        own = original(sigma, output, input)
-        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
-
-    with replaced(denoiser, "get_scaled_out", get_scaled_out):
         yield
 
 

@@ -10,6 +10,7 @@ from modules import sd_hijack_open_clip
 from ...prompt.token_search import Token
 from ..common import text
 from .models import check_model
+from .tiled_diffusion import regions
 
 
 def tokenizer(sd_model: Any) -> Callable[[str], list[Token]]:
@@ -29,4 +30,6 @@ def _vocabulary(encoder: Any) -> dict[str, int]:
     return sd_hijack_open_clip.tokenizer.encoder
 
 
-READER = text.Reader(tokenizer, check_model, lambda sd_model: sd_model is not None, "load a checkpoint")
+READER = text.Reader(
+    tokenizer, check_model, lambda sd_model: sd_model is not None, "load a checkpoint", regions=regions
+)

@@ -11,6 +11,7 @@ from ...prompt.prompt_targets import PromptTargets
 from ...settings.settings import Settings
 from . import attaching, text
 from .attaching import MakeCall, Samplers
+from .pieces import Region
 from .task import EarlierChoice, Task
 
 
@@ -40,7 +41,12 @@ class Adapter:
         None for the whole picture.
         ``chosen``: what the first pass chose, which the second one keeps.
         """
-        return None if settings.whole_picture else self.reader.prompt_targets(p, settings, chosen)
+        return self._targets(p, settings, chosen, self.reader.regions(p))
+
+    def _targets(
+        self, p: Any, settings: Settings, chosen: EarlierChoice, regions: Sequence[Region]
+    ) -> PromptTargets | None:
+        return None if settings.whole_picture else self.reader.prompt_targets(p, settings, chosen, regions)
 
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> text.TypedPrompt:
         """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
@@ -52,7 +58,8 @@ class Adapter:
 
     def attach(self, p: Any, task: Task) -> None:
         """Have ``p``'s coming sampling call, which has passed :meth:`check`, run on sigma maps."""
-        read_targets = functools.partial(self.prompt_targets, p, task.settings, task.chosen)
+        # A refiner has no regions any more; the targets in their prompts stay.
+        read_targets = functools.partial(self._targets, p, task.settings, task.chosen, self.reader.regions(p))
         attaching.attach(p.sampler, self.samplers, functools.partial(self.call, p, read_targets), task)
 
     def detach(self, sampler: Any) -> None:

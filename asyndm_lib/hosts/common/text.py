@@ -16,6 +16,7 @@ from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
 from ...prompt.vocabulary import as_written, text_token
 from ...settings.settings import Settings
+from .pieces import Region
 from .task import EarlierChoice
 from .untouched import is_replaced, untouched
 
@@ -59,7 +60,8 @@ class Reader:
     :class:`Unsupported` for a model that cannot run on sigma maps. ``is_loaded``: whether the
     host's model is more than a stand-in, and ``loading``: what loads one. ``without_comments``
     takes comments out of a prompt, where the host does it neither with the styles nor in its
-    callbacks.
+    callbacks. ``regions``: a sampling call → the parts of its pictures that have prompts of their
+    own.
     """
 
     tokenizer: Callable[[Any], Tokenize]
@@ -67,6 +69,7 @@ class Reader:
     is_loaded: Callable[[Any], bool]
     loading: str
     without_comments: Callable[[str], str] = str
+    regions: Callable[[Any], Sequence[Region]] = lambda p: ()
 
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> TypedPrompt:
         """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
@@ -85,28 +88,40 @@ class Reader:
         text, tags = _as_sent(prompt, steps, styles, self.without_comments)
         return TypedPrompt(_parts(text, steps), tags, tokenize)
 
-    def prompt_targets(self, p: Any, settings: Settings, chosen: EarlierChoice) -> PromptTargets:
+    def prompt_targets(
+        self, p: Any, settings: Settings, chosen: EarlierChoice, regions: Sequence[Region]
+    ) -> PromptTargets:
         """The target words in the prompts of the coming sampling call of the host's ``p``.
 
         Where none are named they are those to choose from. Hires fix's second pass keeps what the
-        first one chose for its prompt, by ``chosen``.
+        first one chose for its prompt, by ``chosen``. The prompts of ``regions`` count as further
+        ``AND`` parts.
         """
         hires = getattr(p, "is_hr_pass", False)
         prompts = p.hr_prompts if hires else p.prompts
         steps = {"base_steps": p.firstpass_steps}
         if hires:
             steps["hires_steps"] = p.sampler.config.total_steps(p.hr_second_pass_steps or p.steps)
-        indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
-        schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
-        parts: list[list[Scheduled]] = [[schedules[index] for index, _ in parts] for parts in indexes]
+        parts = _scheduled(prompts, **steps)
+        for region in regions:
+            for own, of_region in zip(parts, _scheduled(region.prompts, **steps), strict=False):
+                own += of_region
         # The host has taken the tags out of the batch's prompts, not out of those of the whole job.
         first = p.iteration * p.batch_size
         typed = (p.all_hr_prompts if hires else p.all_prompts)[first : first + len(prompts)]
-        named = [named_targets(settings.targets, prompt) for prompt in typed]
+        own_tags = [region.typed for region in regions]
+        named = [named_targets(settings.targets, " ".join([prompt, *own_tags])) for prompt in typed]
         if hires and p.hr_prompts == p.prompts:
             kept = [chosen.get(first + image, ()) for image in range(len(prompts))]
             named = [own or tuple(map(Target, words)) for own, words in zip(named, kept, strict=True)]
         return named_or_candidates(named, parts, self.tokenizer(p.sd_model))
+
+
+def _scheduled(prompts: Sequence[str], **steps: int) -> list[list[Scheduled]]:
+    """The ``AND`` parts of each of ``prompts``, with their prompt editing."""
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, **steps, **_scheduling())
+    return [[schedules[index] for index, _ in parts] for parts in indexes]
 
 
 def _parts(text: str, steps: int) -> list[Scheduled]:

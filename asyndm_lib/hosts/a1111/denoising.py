@@ -1,0 +1,144 @@
+"""The host's denoiser, and the model in it, by each pixel's own noise level.
+
+Other extensions may stand in the place of the denoiser's ``forward`` or of the model's
+``apply_model``, and give the original one pieces of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import TakenApart
+from ...models.parts.patching import replaced
+from ...run.model_call import Rows
+from ...run.run import Run
+from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
+from ..common.pieces import Method, Piece, Pieces, given, stranger
+
+
+class Denoising:
+    """What ``run`` does to the host's ``denoiser``, which predicts by ``sd_model``."""
+
+    def __init__(
+        self,
+        run: Run,
+        denoiser: Any,
+        sd_model: Any,
+        whole: Callable[[Tensor, Tensor], Piece],
+        pieces: Callable[[], Pieces],
+    ):
+        """``whole(x, sigma)``: what a call of the denoiser holds; no rows if that is not known.
+
+        ``pieces``: makes what knows the pieces of such a call.
+        """
+        self._run, self._denoiser, self._sd_model, self._whole = run, denoiser, sd_model, whole
+        self._of_denoiser, self._of_model = pieces(), pieces()
+        self._apply_model: Method | None = None  # another extension's, which cuts what it is given
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Each pixel at its own noise level, inside the ``with`` only."""
+        denoiser, sd_model = self._denoiser, self._sd_model
+        with ExitStack() as stack:
+            apply_model, forward = stranger(sd_model, "apply_model"), stranger(denoiser, "forward")
+            if apply_model and stack.enter_context(given(sd_model, "apply_model", self._applied)):
+                self._apply_model = apply_model
+            if forward is None:
+                denoise = partial(self._denoise, denoiser.forward)
+            elif stack.enter_context(given(denoiser, "forward", self._denoised)):
+                denoise = partial(self._denoise_apart, forward)
+            else:
+                denoise = partial(self._denoise_unseen, forward)
+            stack.enter_context(replaced(denoiser, "forward", partial(self._forward, denoise)))
+            yield
+
+    def _forward(self, denoise: Method, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        return denoise(self._whole(input, sigma), input, sigma, **kwargs)
+
+    def _denoise(self, forward: Method, piece: Piece, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        with ExitStack() as stack:
+            here = None
+            if self._apply_model is not None:
+                here = self._run.levels(piece.rows, piece.told, piece.boxes) if piece.rows else None
+                apply_model = partial(self._apply_apart, self._apply_model, piece)
+                stack.enter_context(replaced(self._sd_model, "apply_model", apply_model))
+            elif piece.rows:
+                here = stack.enter_context(self._run.rows(piece.rows, told=piece.told, boxes=piece.boxes))
+            for scaled in (scalings, _velocity, _lcm):
+                stack.enter_context(scaled(self._denoiser, here))
+            return forward(input, sigma, **kwargs)
+
+    def _denoise_apart(self, theirs: Method, whole: Piece, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        with self._of_denoiser.of_whole(input, whole, kwargs["cond"]):
+            return theirs(input, sigma, **kwargs)
+
+    def _denoised(self, own: Method) -> Method:
+        """The denoiser's ``own`` forward, as another extension calls it with pieces."""
+
+        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+            return self._denoise(own, self._of_denoiser.of(input, kwargs["cond"]), input, sigma, **kwargs)
+
+        return forward
+
+    def _denoise_unseen(self, theirs: Method, whole: Piece, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        try:
+            return self._denoise(theirs, whole, input, sigma, **kwargs)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # its pieces meet the noise levels of the whole picture
+            raise TakenApart from error
+
+    def _apply_apart(
+        self, theirs: Method, whole: Piece, x: Tensor, t: Tensor, cond: Any, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        with self._of_model.of_whole(x, whole, cond):
+            return theirs(x, t, cond, *args, **kwargs)
+
+    def _applied(self, own: Method) -> Method:
+        """The model's ``own`` apply_model, as another extension calls it with pieces."""
+
+        def apply_model(x: Tensor, t: Tensor, cond: Any, *args: Any, **kwargs: Any) -> Tensor:
+            piece = self._of_model.of(x, cond)
+            if not piece.rows:
+                return own(x, t, cond, *args, **kwargs)
+            with self._run.rows(piece.rows, told=piece.told, boxes=piece.boxes):
+                return own(x, t, cond, *args, **kwargs)
+
+        return apply_model
+
+
+@contextmanager
+def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
+    """The timestep samplers' v → eps at each pixel's own noise level."""
+    if here is None or not hasattr(denoiser, "predict_eps_from_z_and_v"):
+        yield
+        return
+    original = denoiser.predict_eps_from_z_and_v
+
+    def predict_eps_from_z_and_v(x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
+        return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
+
+    with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
+        yield
+
+
+@contextmanager
+def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
+    """LCM's boundary condition at each pixel's own noise level."""
+    if here is None or not hasattr(denoiser, "get_scaled_out"):
+        yield
+        return
+    original = denoiser.get_scaled_out
+
+    def get_scaled_out(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
+        own = original(sigma, output, input)
+        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
+
+    with replaced(denoiser, "get_scaled_out", get_scaled_out):
+        yield
