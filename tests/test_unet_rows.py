@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from asyndm_lib.clock.cells import Box
 from asyndm_lib.run.model_call import Rows
 
 B, PARTS, SIGMA = 2, 2, 3.0
@@ -55,11 +56,12 @@ class Run:
     matched."""
 
     def __init__(self):
-        self.evaluating, self.called, self.why = object(), [], []
+        self.evaluating, self.called, self.boxes, self.why = object(), [], [], []
 
     @contextmanager
-    def rows(self, rows, tokens, told):
+    def rows(self, rows, tokens, told, boxes):
         self.called.append((rows, None if told is None else told.factor.tolist()))
+        self.boxes.append(boxes)
         yield
 
     def unmatched(self, why):
@@ -118,7 +120,7 @@ def test_between_the_calls_of_the_model_pictures_are_whole_batches(unet_rows):
     """As ControlNet asks for them, also after another extension has changed what it is told."""
     run = Run()
     run.evaluating = Rows(torch.arange(1.0, 1 + B).view(B, 1, 1, 1).expand(B, 1, 6, 8), torch.ones(B, 1, 6, 8))
-    rows = unet_rows.UNetRows(run, None, {})
+    rows = unet_rows.UNetRows(run, None, {"cond": SimpleNamespace(batch=[])})
     rows._sigma = torch.full((B,), SIGMA)
     for n, sigma in ((2 * B, torch.full((2 * B,), SIGMA / 2)), (B, torch.tensor(SIGMA / 2))):
         here = rows.levels(sigma, torch.Size((n, 4, 6, 8)))
@@ -151,7 +153,7 @@ def test_a_guidance_that_turns_the_batch_round(unet_rows):
 
 
 @pytest.mark.parametrize(
-    "part", [lambda x: x[..., :4], lambda x: torch.cat([x, x[:1] + 1])], ids=["a piece", "one more"]
+    "part", [lambda x: x[..., :4] + 1, lambda x: torch.cat([x, x[:1] + 1])], ids=["a changed piece", "one more"]
 )
 def test_a_guidance_with_other_pictures(part, unet_rows):
     def guidance(forge, options, sigma):
@@ -161,6 +163,40 @@ def test_a_guidance_with_other_pictures(part, unet_rows):
     forge = Forge(unet_rows, sampler_post_cfg_function=[guidance])
     assert forge.run.called == [(OWN, None)]
     assert forge.run.why == [unet_rows.UNKNOWN]
+
+
+def test_a_guidance_with_windows_of_the_pictures(unet_rows):
+    def guidance(forge, options, sigma):
+        forge.calc([0], CONTEXTS[:1], forge.x[:, :, 1:, 2:7], sigma, options)
+
+    forge = Forge(unet_rows, sampler_post_cfg_function=[guidance])
+    assert forge.run.called == [(OWN, None), ([(0, None), (1, None)], None)]
+    assert forge.run.boxes == [None, [Box(1, 2, 5, 5)] * B]
+    assert forge.run.why == []
+
+
+def test_a_wrapper_that_calls_the_model_tile_by_tile(unet_rows):
+    """Forge's MultiDiffusion joins some tiles to one call."""
+
+    def wrapper(apply, call):
+        x, t, context = call["input"], call["timestep"], call["c"]["c_crossattn"]
+        tiles = [x[..., :4], x[..., 2:6], x[..., 4:]]
+        for part in (tiles[:2], tiles[2:]):
+            n = len(part)
+            apply(torch.cat(part), t.repeat(n), c_crossattn=context.repeat(n, 1, 1))
+
+    forge = Forge(unet_rows, model_function_wrapper=wrapper)
+    assert [rows for rows, _ in forge.run.called] == [OWN * 2, OWN]
+    assert forge.run.boxes == [[Box(0, 0, 6, 4)] * 6 + [Box(0, 2, 6, 4)] * 6, [Box(0, 4, 6, 4)] * 6]
+
+
+def test_a_wrapper_whose_tiles_are_changed(unet_rows):
+    def wrapper(apply, call):
+        return apply(call["input"][..., :4] + 1, call["timestep"], **call["c"])
+
+    forge = Forge(unet_rows, model_function_wrapper=wrapper)
+    assert forge.run.called == []
+    assert len(forge.run.why) == 1
 
 
 def test_a_wrapper_that_calls_the_model_with_a_part_of_the_rows(unet_rows):

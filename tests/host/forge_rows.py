@@ -8,7 +8,7 @@ from typing import Any
 
 from family import HOST
 from materials import CONTROL
-from requests_table import FILLER, PROMPT, SMALL, START, Row, drawing, in_base64
+from requests_table import FILLER, SMALL, START, Row, drawing, in_base64
 from sampler_rows import HIRES, STATIC, both
 
 CONTROL_UNIT = {"image": in_base64(drawing()), "module": "None", "model": CONTROL, "save_detected_map": False}
@@ -38,7 +38,7 @@ def _with(*names: str, **request: Any) -> dict[str, Any]:
 
 
 def rows() -> Iterator[Row]:
-    for name in [name for name in EXTENSIONS if name != "MultiDiffusion"]:
+    for name in EXTENSIONS:
         checkpoint = "sd1-wide" if name == "FreeU" else "sd1"
         batch = {"batch_size": 2} if name == "StyleAlign" else {}
         for sampler in ("Euler", "DDIM"):
@@ -65,10 +65,3 @@ def rows() -> Iterator[Row]:
     }.items():
         yield from both(Row(f"lengths {name}", {**SMALL, **request}))
         yield Row(f"lengths {name}, sdxl", {**SMALL, **request}, checkpoint="sdxl")
-    yield Row(
-        "MultiDiffusion",
-        {**_with("MultiDiffusion"), "prompt": PROMPT, "steps": 3},
-        unchanged=True,
-        without=True,
-        messages=("takes the picture apart",),
-    )

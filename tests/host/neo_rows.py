@@ -57,9 +57,8 @@ def rows() -> Iterator[Row]:
         request, options = {**in_place, "prompt": of["prompt"]}, {"refiner_fast_sd": True}
         yield from both(Row(f"refiner in place{name}", request, options=options, checkpoint=of["checkpoint"]))
     tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
-    apart = {"unchanged": True, "without": True, "messages": ("takes the picture apart",)}
     request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
-    yield Row("MultiDiffusion, img2img", request, kind="img2img", **apart)
+    yield Row("MultiDiffusion, img2img", request, kind="img2img")
     alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
     yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)
 

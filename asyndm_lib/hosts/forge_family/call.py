@@ -24,7 +24,7 @@ from ..common.noise_levels import Levels, Map, levels_of
 from ..common.rehearsal import rehearsal, rewinding
 from .models import check_model, steady, unet_of
 from .preconditioning import preconditioned
-from .unet_rows import UNetRows, check_wrapper
+from .unet_rows import UNetRows
 from .variance_preserving import in_sigma_space
 
 
@@ -41,7 +41,6 @@ class Call:
     blends_apart = False
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
-        check_wrapper(p.sd_model)
         self.rewind = rewinding(p, call.model, call.x.device)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,28 +11,19 @@ import torch
 from modules import prompt_parser, sd_samplers_cfg_denoiser
 from torch import Tensor
 
-from ...errors import Unsupported
+from ...clock.cells import Box, box_of
+from ...errors import TakenApart
 from ...models.family import Row
 from ...models.parts.patching import replaced
 from ...run.model_call import Rows, Told, of_rows
 from ...run.run import Run
+from ..common.pieces import Piece, Pieces
 from ..common.row_slices import images_of, same
 
 WRAPPER = "model_function_wrapper"
 OTHERS = ("conditioning_modifiers", "sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
 """The options of a UNet with functions of other extensions, which may call the model."""
-APART = "another extension takes the picture apart{name}; switch it or AsynDM off"
 UNKNOWN = "another extension evaluates the model with pictures that AsynDM does not know; switch it or AsynDM off"
-TILING = ("lib_multidiffusion",)
-"""Packages whose wrappers give the model parts of the picture: Forge's MultiDiffusion."""
-
-
-def check_wrapper(sd_model: Any) -> None:
-    """Raise :class:`Unsupported` if no run can work with another extension's wrapper."""
-    wrapper = sd_model.forge_objects.unet.model_options.get(WRAPPER)
-    package = type(wrapper).__module__.partition(".")[0]
-    if package in TILING:
-        raise Unsupported(APART.format(name=f" ({type(wrapper).__name__})"))
 
 
 class UNetRows:
@@ -41,7 +32,8 @@ class UNetRows:
     Forge sends the batch through the UNet once for the negative prompt and once for every ``AND``
     part, several of them joined to one call as there is memory and as their lengths allow; the
     parts come last to first. Another extension may call it too, in a callback or in a function
-    before, in or after guidance, with pictures of its own.
+    before, in or after guidance, with pictures of its own or parts of them. Its wrapper may take
+    the host's own call apart.
     """
 
     def __init__(self, run: Run, model: Any, extra_args: dict[str, Any]):
@@ -53,6 +45,7 @@ class UNetRows:
         self._conditional, self._others = 0, False
         self._sigma: Tensor | None = None  # the host's own of the present evaluation, [B]
         self._known: list[tuple[Tensor, list[int]]] = []  # pictures in it, with each row's image
+        self._pieces = Pieces((), [len(parts) for parts in extra_args["cond"].batch])
         self._here: Rows | None = None
 
     @contextmanager
@@ -143,23 +136,36 @@ class UNetRows:
         """``previous``: another extension's wrapper, which goes on working around the model."""
 
         def wrapper(apply_model: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
-            evaluating = self._run.evaluating is not None
-            rows = self._rows(call["cond_or_uncond"], call["input"]) if evaluating else None
+            whole = Piece()
+            if self._run.evaluating is not None:
+                whole = self._whole(call["cond_or_uncond"], call["input"])
+                if not whole.rows:
+                    self._run.unmatched(UNKNOWN)
 
             def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
-                own = rows if x.shape == call["input"].shape else _part(rows, call, x, c["c_crossattn"])
-                if own is None:
-                    self._run.unmatched(UNKNOWN)
+                piece = whole if x.shape == call["input"].shape else self._piece(whole, call, x, c)
+                if not piece.rows:
                     return apply_model(x, t, **c)
                 tokens = self._tokens(call["c"]["c_crossattn"])
-                with self._run.rows(own, tokens, self._told(t)) as here, self._at(here):
+                with self._run.rows(piece.rows, tokens, self._told(t), piece.boxes) as here, self._at(here):
                     return apply_model(x, t, **c)
 
-            if previous is not None:
+            if previous is None:
+                return apply(call["input"], call["timestep"], **call["c"])
+            with self._pieces.of_whole(call["input"], whole, call["c"]):
                 return previous(apply, call)
-            return apply(call["input"], call["timestep"], **call["c"])
 
         return wrapper
+
+    def _piece(self, whole: Piece, call: dict[str, Any], x: Tensor, c: dict[str, Any]) -> Piece:
+        """What another extension's wrapper has taken of ``call``, which holds ``whole``."""
+        if whole.boxes is None and (rows := _part(whole.rows, call, x, c["c_crossattn"])):
+            return Piece(rows)
+        try:
+            return self._pieces.of(x, c)
+        except TakenApart as error:  # not in the midst of the other extension
+            self._run.unmatched(str(error))
+            return Piece()
 
     @contextmanager
     def _at(self, here: Rows | None) -> Iterator[None]:
@@ -169,18 +175,17 @@ class UNetRows:
         finally:
             self._here = None
 
-    def _rows(self, cond_or_uncond: list[int], x: Tensor) -> list[Row] | None:
-        """The rows of a call with ``x``; None if they cannot be told.
+    def _whole(self, cond_or_uncond: list[int], x: Tensor) -> Piece:
+        """What a call with ``x`` holds; no rows if that cannot be told.
 
-        Those of somebody else's call are unconditional, since nobody may read token maps there.
+        The rows of somebody else's call are unconditional, since nobody may read token maps there.
         """
         count = len(self._extra_args["cond"].batch)
         images = [*range(count)] * len(cond_or_uncond)
         if x.shape[-2:] != self._known[0][0].shape[-2:]:
-            return None
+            return self._placed(x)
         if self._others or len(x) != len(images):
-            theirs = images_of(x, self._known, images)
-            return None if theirs is None else [(image, None) for image in theirs]
+            return Piece([(image, None) for image in images_of(x, self._known, images) or ()])
         self._known.append((x, images))
         rows: list[Row] = []
         # Where the prompts have different numbers of parts, the host takes the least.
@@ -189,7 +194,21 @@ class UNetRows:
             part = None if unconditional else (parts - 1 - self._conditional) % parts
             self._conditional += not unconditional
             rows += [(image, part) for image in range(count)]
-        return rows
+        return Piece(rows)
+
+    def _placed(self, x: Tensor) -> Piece:
+        """What somebody's call with parts of pictures holds; no rows if one is in none of them."""
+        pictures = [pair for batch, images in self._known for pair in zip(batch, images, strict=True)]
+        rows: list[Row] = []
+        boxes: list[Box] = []
+        for one in x:
+            found = ((box_of(one, picture), image) for picture, image in pictures)
+            box, image = next((place for place in found if place[0] is not None), (None, 0))
+            if box is None:
+                return Piece()
+            rows.append((image, None))
+            boxes.append(box)
+        return Piece(rows, boxes=boxes)
 
     def _tokens(self, context: Tensor) -> int:
         """The length of the prompts' own context, which the host repeats to match a longer one."""
@@ -200,14 +219,14 @@ class UNetRows:
         return context.shape[1] if self._model.padded_cond_uncond else text["crossattn"].shape[1]
 
 
-def _part(rows: list[Row] | None, call: dict[str, Any], x: Tensor, context: Tensor) -> list[Row] | None:
-    """The rows of ``x``, which another extension has taken of those of ``call``.
+def _part(rows: Sequence[Row], call: dict[str, Any], x: Tensor, context: Tensor) -> list[Row]:
+    """The rows of ``x``, which are some of those of ``call``; none if that cannot be told.
 
-    They are known by what they hold; None if one is not.
+    They are known by what they hold.
     """
-    whole = [] if rows is None else list(zip(rows, call["input"], call["c"]["c_crossattn"], strict=True))
-    found = []
+    whole = list(zip(rows, call["input"], call["c"]["c_crossattn"], strict=True)) if rows else []
+    found: list[Row] = []
     for one, words in zip(x, context, strict=True):
-        named = (row for row, own, own_words in whole if same(one, own) and same(words, own_words))
-        found.append(next(named, None))
-    return None if None in found else found
+        named = [row for row, own, own_words in whole if same(one, own) and same(words, own_words)]
+        found += named[:1]
+    return found if len(found) == len(x) else []

@@ -1,14 +1,16 @@
-"""Stand-ins for guidance that evaluates the model once more within a step.
+"""Stand-ins for guidance, most of which evaluates the model once more within a step.
 
 ``perturbed``: PAG and SEG, of the conditional rows, in a function after CFG. ``degraded``: SAG, of
 the unconditional rows with a changed picture. ``windows``: SWG of sd-perturbed-attention, of parts
 of the picture. ``another prompt``: Perp-Neg, of a prompt of its own, in the function in CFG's
-place. ``before``: in a function before CFG.
+place. ``before``: in a function before CFG. ``strange``: of a mirrored half of the picture.
+``attention``: NAG, in the place of the cross-attentions' own computation.
 """
 
 import gradio as gr
 import modules.scripts as scripts
 import torch
+from backend import attention as host_attention
 from backend.patcher.base import set_model_options_patch_replace
 from backend.sampling.condition import compile_conditions
 from backend.sampling.sampling_function import calc_cond_uncond_batch
@@ -76,6 +78,15 @@ def windows(unet, p):
     unet.set_model_sampler_post_cfg_function(after)
 
 
+def strange(unet, p):
+    def after(args):
+        x = args["input"][..., : args["input"].shape[-1] // 2].flip(-1)
+        calc_cond_uncond_batch(args["model"], args["cond"], None, x, args["sigma"], args["model_options"])
+        return args["denoised"]
+
+    unet.set_model_sampler_post_cfg_function(after)
+
+
 def another_prompt(unet, p):
     texts = SdConditioning([LONG] * p.batch_size, width=p.width, height=p.height)
     other = compile_conditions(p.sd_model.get_learned_conditioning(texts))
@@ -96,10 +107,26 @@ def before(unet, p):
     unet.add_sampler_pre_cfg_function(changed)
 
 
+def attention(unet, p):
+    def replaced(q, k, v, options):
+        kinds = options["cond_or_uncond"]
+        parts = host_attention.attention_function(q, k, v, heads=options["n_heads"]).chunk(len(kinds))
+        if 1 not in kinds:
+            return torch.cat(parts)
+        negative = parts[kinds.index(1)]
+        return torch.cat([p if kind else p + 1.5 * (p - negative) for p, kind in zip(parts, kinds, strict=True)])
+
+    for block in ("input", "middle", "output"):
+        for number in range(16):
+            unet.set_model_attn2_replace(replaced, block, number)
+
+
 KINDS = {
     "perturbed": perturbed,
     "degraded": degraded,
     "windows": windows,
     "another prompt": another_prompt,
     "before": before,
+    "strange": strange,
+    "attention": attention,
 }

@@ -2,6 +2,7 @@
 
 ``apart``: once for the conditional rows, once for the others. ``relit``: IC-Light, which gives the
 model more channels, and a picture in them. ``tiles``: in parts of the picture that overlap.
+``strange``: so, after it has changed them.
 """
 
 import gradio as gr
@@ -60,6 +61,10 @@ def relit(apply, call):
     return apply(x, call["timestep"], **{**call["c"], "c_concat": picture.to(x)})
 
 
+def strange(apply, call):
+    return tiles(apply, {**call, "input": call["input"] * 1.01})
+
+
 def tiles(apply, call):
     x, t = call["input"], call["timestep"]
     half = x.shape[-1] // 2
@@ -71,4 +76,4 @@ def tiles(apply, call):
     return result / count
 
 
-KINDS = {"apart": apart, "relit": relit, "tiles": tiles}
+KINDS = {"apart": apart, "relit": relit, "tiles": tiles, "strange": strange}
