@@ -19,7 +19,7 @@ from webui import PROBE, REPOSITORY, Answer, WebUI
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left", "quiet"),
-    pytest.mark.skipif("tiles" in HOST.lacks, reason=HOST.lacks.get("tiles", "")),
+    pytest.mark.skipif("neighbours" in HOST.lacks, reason=HOST.lacks.get("neighbours", "")),
 ]
 
 NAME = "multidiffusion-upscaler-for-automatic1111"
