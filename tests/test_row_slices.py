@@ -95,3 +95,39 @@ def alike(forward):
         return forward(x)
 
     return attending
+
+
+def texts(*parts: str) -> Tensor:
+    """The encoded prompts of the conditional rows: the same for the same word."""
+    return torch.stack([torch.full((3, 2), float(sum(map(ord, part)))) for part in parts])
+
+
+def test_a_batch_that_somebody_puts_in_another_order_is_named_by_what_its_rows_hold():
+    """Regional Prompter's latent mode sends part by part, not image by image."""
+    slices, x = RowSlices(ROWS), batch()
+    slices.begin()
+    order = [0, 2, 1, 3, 4, 5]
+    text = texts("a cat", "a dog", "a cat", "a dog")
+    slices.reorder(x[order], text[order[:4]], text)
+    named = [ROWS[n] for n in order]
+    assert [row for part in x[order].split(2) for row in slices.of(part)] == named
+    assert slices.of(x[[3, 0]]) == [(1, None), (0, None)]
+    slices.begin()
+    assert slices.of(x) == ROWS, "it holds for one evaluation"
+
+
+def test_a_batch_that_is_changed_otherwise_keeps_its_order():
+    text = texts("a cat", "a dog", "a bird", "a fish")
+    for x, own in ((batch() + torch.arange(6).view(6, 1, 1, 1), text), (batch(), text + 1), (batch()[:4], text)):
+        slices = RowSlices(ROWS)
+        slices.begin()
+        slices.reorder(x, own, text)
+        assert slices.of(batch()) == ROWS
+
+
+def test_rows_that_are_alike_keep_their_own_names():
+    slices, x = RowSlices(ROWS), batch()
+    slices.begin()
+    text = texts("a cat", "a cat", "a cat", "a dog")
+    slices.reorder(x, text, text)
+    assert slices.of(x) == ROWS

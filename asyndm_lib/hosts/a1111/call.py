@@ -9,7 +9,7 @@ from typing import Any
 
 import k_diffusion.sampling
 import torch
-from modules import sd_samplers_cfg_denoiser, shared
+from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from torch import Tensor
 
@@ -102,13 +102,18 @@ class Call:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
                 stack.enter_context(replaced(model, "get_pred_x0", preview))
             stack.enter_context(blending(self._p.scripts, run, self._unit))
-            stack.enter_context(_callbacks(self._rows))
+            stack.enter_context(_callbacks(self._rows, self._text))
             yield
 
     def _denoising(self, run: Run) -> AbstractContextManager[None]:
         pieces = functools.partial(Pieces, regions(self._p), [len(parts) for parts in self._extra_args["cond"].batch])
         whole = functools.partial(self._whole, run)
         return Denoising(run, self._model.inner_model, shared.sd_model, whole, pieces).patched()
+
+    def _text(self) -> Tensor:
+        """The conditional rows' prompts of the present evaluation, as the host encodes them."""
+        _, text = prompt_parser.reconstruct_multicond_batch(self._extra_args["cond"], self._model.step)
+        return _crossattn(text)
 
     def _whole(self, run: Run, input: Tensor, sigma: Tensor) -> Piece:
         """What a call of the denoiser with ``input`` holds; no rows if that is not known."""
@@ -163,22 +168,26 @@ def _rows(cond: Any, model: Any) -> list[Row]:
 
 
 @contextmanager
-def _callbacks(slices: RowSlices) -> Iterator[None]:
+def _callbacks(slices: RowSlices, text: Callable[[], Tensor]) -> Iterator[None]:
     """What other extensions do in the host's callbacks is known as theirs.
 
-    They may call the model, and change the noise levels that it is told.
+    They may call the model, change the noise levels that it is told, and put the rows of the batch
+    in another order. ``text()``: the prompts as the host has them.
     """
 
     before = sd_samplers_cfg_denoiser.cfg_denoiser_callback
 
     def cfg_denoiser_callback(params: Any) -> None:
-        told = params.sigma
+        told, x = params.sigma, params.x
         # Inference tensors do not count how often they are written to.
         own = told.clone() if told.is_inference() else told._version
-        with slices.others(params.x):
+        version = None if x.is_inference() else x._version
+        with slices.others(x):
             before(params)
         written = not torch.equal(own, told) if told.is_inference() else told._version != own
         slices.retold = written or params.sigma is not told
+        if params.x is not x or version is None or x._version != version:
+            slices.reorder(params.x, _crossattn(params.text_cond), text())
 
     def entered(original: Callable[[Any], None], params: Any) -> None:
         with slices.others():
@@ -190,6 +199,10 @@ def _callbacks(slices: RowSlices) -> Iterator[None]:
             callback = functools.partial(entered, getattr(sd_samplers_cfg_denoiser, name))
             stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
         yield
+
+
+def _crossattn(text: Any) -> Tensor:
+    return text["crossattn"] if isinstance(text, dict) else text
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:

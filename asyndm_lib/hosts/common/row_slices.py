@@ -24,14 +24,34 @@ class RowSlices:
     """
 
     def __init__(self, rows: Sequence[Row]):
-        self._rows, self._at, self._others = rows, 0, False
+        self._rows = self._now = rows
+        self._at, self._others = 0, False
         self.retold = False
         self._known: list[tuple[Tensor, Sequence[Row]]] = []
 
     def begin(self) -> None:
         """A new evaluation, whose first call holds the first rows."""
-        self._at, self.retold = 0, False
+        self._now, self._at, self.retold = self._rows, 0, False
         self._known.clear()
+
+    def reorder(self, x: Tensor, text: Tensor, before: Tensor) -> None:
+        """Somebody may have put the host's batch in another order, for the present evaluation.
+
+        ``x`` is the batch now. ``text`` ``[m, L, C]`` are its conditional rows' prompts now,
+        ``before`` as the host had them. Nothing is known of a batch that is changed otherwise.
+        """
+        images = 1 + max(image for image, _ in self._rows)
+        own = x[-images:]  # the unconditional rows, image by image
+        left, order = list(range(len(before))), []
+        for n in range(len(before)):
+            wanted = sorted(left, key=lambda m, n=n: m != n)  # its own row first
+            row = next((m for m in wanted if same(text[n], before[m]) and same(x[n], own[self._rows[m][0]])), None)
+            if row is None:
+                return
+            left.remove(row)
+            order.append(self._rows[row])
+        self._now = [*order, *self._rows[len(order) :]]
+        self._known = [(x, self._now)]
 
     @contextmanager
     def others(self, x: Tensor | None = None) -> Iterator[None]:
@@ -41,7 +61,7 @@ class RowSlices:
         """
         before, self._others = self._others, True
         if x is not None:
-            self._known.append((x, self._rows))
+            self._known.append((x, self._now))
         try:
             yield
         finally:
@@ -54,16 +74,16 @@ class RowSlices:
         result is None if its images cannot be told.
         """
         start, end = self._at, self._at + len(x)
-        if self._others or end > len(self._rows):
+        if self._others or end > len(self._now):
             images = self._images(x)
             return None if images is None else [(image, None) for image in images]
         self._at = end
-        self._known.append((x, self._rows[start:end]))
-        return self._rows[start:end]
+        self._known.append((x, self._now[start:end]))
+        return self._now[start:end]
 
     def _images(self, x: Tensor) -> list[int] | None:
         """The image of each row of ``x``; None if they cannot be told."""
-        order = [image for image, _ in self._rows]
+        order = [image for image, _ in self._now]
         known = [(batch, [image for image, _ in rows]) for batch, rows in self._known]
         return images_of(x, known, order, [*range(1 + max(order))])
 
