@@ -7,9 +7,11 @@ them where they are installed in the WebUI's ``extensions`` folder, or in the fo
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,6 +72,12 @@ def _options(**values: Any) -> dict[str, Any]:
 
 AND = {"prompt": "a cat and a dog AND a red heart:0.8"}
 AND_PERP = {"prompt": "a cat and a dog AND_PERP a red heart:0.8"}
+BREAK = {"prompt": "a cat and a dog BREAK a red heart"}
+NEGATIVE = {"prompt": "a cat and a dog with a red heart, (a house:-1)"}
+REGIONAL = (
+    *(True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False, "Attention", []),
+    *("0", "0", "0.4", None, "0", "0", False),
+)
 FREEU = ("2", *(1.0, 1.0, 0.0, 0.5, 0.2, 1.0) * 2, *(1.6, 0.4, 0.0, 0.5, 0.2, 1.0))
 KOHYA = (3, 4, 0.4, 0.5, "bicubic", 0.5, 2.0)
 NEIGHBOURS = {
@@ -83,6 +91,10 @@ NEIGHBOURS = {
     "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
     "own denoiser": Neighbour("stand-in own denoiser", refused="stand_in_own_denoiser.py"),
+    "regions": Neighbour("stand-in regional", request=BREAK),
+    "regions, base": Neighbour("stand-in regional", (True, "rows", 0.3), request=BREAK),
+    "negative words": Neighbour("stand-in negative words", ("a house",)),
+    "parts first": Neighbour("stand-in parts first", request=AND),
     "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
     "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
@@ -104,6 +116,8 @@ NEIGHBOURS = {
         {**AND_PERP, **_options(neutral_prompt_enabled=True)},
         real="sd-webui-neutral-prompt",
     ),
+    "real Regional Prompter": Neighbour("regional prompter", REGIONAL, BREAK, real="sd-webui-regional-prompter"),
+    "real NegPiP": Neighbour("negpip", (True,), changed=NEGATIVE, real="sd-webui-negpip"),
     "real Kohya hires fix": Neighbour(
         "kohya hires.fix", (True, True, *KOHYA, True, False), real="sd-webui-kohya-hiresfix"
     ),
@@ -350,3 +364,72 @@ def test_all_at_once(kind, host):
     assert both[0].messages == []
     assert pictures.distance(both[0].pictures[0], alone.pictures[0]) > VISIBLE
     assert host.make(BASE).pictures == before.pictures
+
+
+REGIONS = {
+    "stand-in": {"stand-in regional": (True, "columns", 0)},
+    "stand-ins": {"stand-in regional": (True, "columns", 0.3), "stand-in negative words": ("a house",)},
+    "real": {"regional prompter": REGIONAL},
+}
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
+@pytest.mark.parametrize("beside", REGIONS)
+def test_a_target_of_any_region_is_that_regions(beside, sampler, host):
+    """It used to be mixed with another region's words, or the whole picture's."""
+    theirs = {name: {"args": args} for name, args in REGIONS[beside].items()}
+    if not theirs.keys() <= set(host.get("/sdapi/v1/scripts")["txt2img"]):
+        pytest.skip("it did not load in this WebUI")
+    request = {**BASE, **BREAK, "sampler_name": sampler, "batch_size": 2}
+
+    def made(settings: dict | None) -> list[bytes]:
+        ours = {} if settings is None else {"asyndm": {"args": arguments(settings)}}
+        answer = host.make({**request, "alwayson_scripts": {**theirs, **ours}})
+        assert answer.status == 200
+        assert answer.messages == []
+        return answer.pictures
+
+    alone, still = made(None), made({"targets": "heart", "concavity": 0.0})
+    assert still == alone
+    one, other, whole = made({"targets": "heart"}), made({"targets": "cat"}), made({"whole_picture": True})
+    for a, b in itertools.combinations((alone, one, other, whole), 2):
+        assert pictures.distance(a[0], b[0]) > VISIBLE
+
+
+@pytest.mark.parametrize("targets", ["heart", ""])
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_where_no_word_can_be_told_the_picture_is_made_without_us_and_one_message_says_so(timing, targets, host):
+    theirs = {"stand-in regional": {"args": (True, "joined", 0)}}
+    settings = {"targets": targets, "mask_timing": timing, "show_masks": True}
+    request = {**BASE, **BREAK, "batch_size": 2}
+    alone = host.make({**request, "alwayson_scripts": theirs})
+    both = host.make({**request, "alwayson_scripts": {**theirs, "asyndm": {"args": arguments(settings)}}})
+    assert [picture[:8] for picture in both.pictures] == [picture[:8] for picture in alone.pictures], "no sheet"
+    assert all(map(pictures.same_pixels, both.pictures, alone.pictures))
+    [message] = both.messages
+    assert "no token maps could be read" in message
+    assert message.endswith("The picture was made without AsynDM.")
+    assert "AsynDM" not in both.infotext.partition("AsynDM messages")[0]
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("name", ["neutral prompt", "real neutral prompt"])
+def test_a_question_while_a_picture_is_made_or_before_it_changes_no_picture(name, ours, host):
+    """Neutral Prompt reads prompts in the host's place, and keeps what it read last."""
+    neighbour = NEIGHBOURS[name]
+    if neighbour.script not in host.get("/sdapi/v1/scripts")["txt2img"] or not _present(neighbour):
+        pytest.skip(f"{neighbour.name} did not load in this WebUI")
+    four = Four(host, neighbour)
+    expected, answers, asked = four.make(True, ours), [], 0
+    job = threading.Thread(target=lambda: answers.append(four.make(True, ours)))
+    job.start()
+    while job.is_alive():
+        question = {"prompt": "a house AND_PERP a bird AND a fish", "targets": "bird, fish"}
+        status, answer = host.call("/asyndm/v1/tokens", question)
+        assert status == 200
+        assert [target["found"] for target in answer["targets"]] == [True, True]
+        assert "AND_PERP" not in [word["text"] for word in answer["words"]]
+        asked += 1
+    assert asked > 3
+    assert answers[0].pictures == expected.pictures
+    assert four.make(True, ours).pictures == expected.pictures, "the host keeps what the prompts become"

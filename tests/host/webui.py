@@ -84,8 +84,8 @@ class WebUI:
         for name, source in {**ALWAYS, **extensions}.items():
             (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
         (folder / "config.json").write_text(json.dumps(OPTIONS))
-        if HOST.page:
-            (folder / "ui-config.json").write_text(json.dumps(HOST.page))
+        # Some extensions (NegPiP) read it while they load, and do not begin without.
+        (folder / "ui-config.json").write_text(json.dumps(HOST.page))
         self.log_path = folder.with_suffix(".log")
         self.headers = {"Content-Type": "application/json"}
         if "--api-auth" in flags:

@@ -1,5 +1,9 @@
 """Stand-in for sd-webui-neutral-prompt: ``AND_PERP`` is ``AND`` whose part of the guidance is made
-perpendicular."""
+perpendicular.
+
+Which parts are is remembered by the parser of prompts that it puts in the host's place: those of
+the prompts that it was asked last.
+"""
 
 import functools
 import re
@@ -27,18 +31,11 @@ class NeutralPrompt(scripts.Script):
     def process(self, p, enabled):
         NeutralPrompt.enabled = enabled
 
-    def process_batch(self, p, enabled, **kwargs):
-        remember(p.prompts)  # the host may have what the prompts become from before
-
-
-def remember(prompts):
-    """Keep which parts of each picture's prompt are perpendicular."""
-    NeutralPrompt.perpendicular = [[False, *(word == "AND_PERP" for word in PART.findall(text))] for text in prompts]
-
 
 def get_multicond_prompt_list(prompts, original):
     if NeutralPrompt.enabled:
-        remember(prompts)
+        words = map(PART.findall, prompts)
+        NeutralPrompt.perpendicular = [[False, *(word == "AND_PERP" for word in own)] for own in words]
         translated = [PART.sub(" AND ", prompt) for prompt in prompts]
         prompts = prompt_parser.SdConditioning(translated, copy_from=prompts)
     return original(prompts)

@@ -3,6 +3,8 @@
 
 ``BREAK`` (``ADDCOL``, ``ADDROW``, ``ADDBASE``) ends a region's chunk. The chunk of the base prompt
 comes first and has a share everywhere. Keys may also be longer: what the stand-in for NegPiP adds.
+"joined" columns are put together before the projection that ends an attention, so that nothing
+tells which is whose.
 """
 
 import gradio as gr
@@ -30,7 +32,7 @@ class Regional(scripts.Script):
         self.enabled = self.hooked = bool(enabled)
         if not enabled:
             return
-        self.base, self.columns = float(base), direction == "columns"
+        self.base, self.columns, self.joined = float(base), direction != "rows", direction == "joined"
         for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or []):
             for at, prompt in enumerate(prompts):
                 for word in WORDS:
@@ -54,7 +56,7 @@ class Regional(scripts.Script):
             chunks, rows = context.shape[1] // TOKENS, len(x)
             contexts = context.clone()
             if chunks < self.count:  # the negative prompt by itself
-                return attended(module, x, contexts[:, :TOKENS])
+                return module.to_out(attended(module, x, contexts[:, :TOKENS]))
             # Both together: the negative one has as many chunks then.
             halves = [slice(None)] if rows == self.batch or rows == 1 else [slice(0, rows // 2), slice(rows // 2, None)]
             return torch.cat([self.mixed(module, x[half], contexts[half]) for half in halves])
@@ -68,9 +70,11 @@ class Regional(scripts.Script):
 
     def mixed(self, module, x, contexts):
         outputs = [
-            attended(module, x, torch.cat([contexts[:, n * TOKENS : (n + 1) * TOKENS], *self.more(n, x)], dim=1))
+            attended(module, x, torch.cat([contexts[:, n * TOKENS : (n + 1) * TOKENS], *self.more(x)], dim=1))
             for n in range(self.count)
         ]
+        if not self.joined:
+            outputs = [module.to_out(output) for output in outputs]
         height, width = size_of(x.shape[1], *self.shape)
         base = outputs.pop(0) if self.base else None
         outputs = [output.unflatten(1, (height, width)) for output in outputs]
@@ -78,10 +82,11 @@ class Regional(scripts.Script):
         cuts = [bounds * n // len(outputs) for n in range(len(outputs) + 1)]
         parts = [output.narrow(side, a, b - a) for output, a, b in zip(outputs, cuts, cuts[1:], strict=False)]
         whole = torch.cat(parts, dim=side).flatten(1, 2)
-        return whole if base is None else whole * (1 - self.base) + base * self.base
+        whole = whole if base is None else whole * (1 - self.base) + base * self.base
+        return module.to_out(whole) if self.joined else whole
 
-    def more(self, n, x):
-        """What another script adds to the key of a chunk."""
+    def more(self, x):
+        """What another script adds to every key."""
         for script in scripts.scripts_txt2img.alwayson_scripts:
             if script.title() == "Stand-in Negative Words" and script.words is not None:
                 return [script.words.to(x).expand(len(x), -1, -1)]
@@ -93,7 +98,7 @@ def attended(module, x, context):
     heads = module.heads
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-    return module.to_out((attention @ v).transpose(1, 2).flatten(2))
+    return (attention @ v).transpose(1, 2).flatten(2)
 
 
 def size_of(pixels, height, width):
