@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import k_diffusion.sampling as k_diffusion
 import pytest
 import torch
-from stand_ins import hooks_on, tiny_unet
+from stand_ins import hooks_on, tiny_unet, words
 from test_run import ldm_run, ldm_sizes
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from asyndm_lib.masks.choice import concentration
 from asyndm_lib.models.family import Family, Recorded
 from asyndm_lib.models.parts.mixed_token_maps import shares_of
 from asyndm_lib.models.unet import FAMILY, PLAIN, cross_attentions
+from asyndm_lib.prompt.candidates import named_or_candidates
 from asyndm_lib.run.run import Run
 from asyndm_lib.samplers.table import SAMPLERS
 
@@ -322,6 +323,21 @@ def test_a_word_that_half_of_the_picture_is_shown_is_judged_by_that_half():
 
 PROMPT = "a cat and hats , a dog and bones"
 """The start token and five words make a chunk of six; the dog stands in the second one."""
+
+
+@pytest.mark.parametrize("timing", ["fresh", "static"])
+def test_where_no_targets_are_named_words_of_every_region_can_be_chosen(timing):
+    sigmas, x = ldm_sizes(2, n=6)
+    own, run = ldm_run([PROMPT, PROMPT], sigmas, x, targets="", mask_timing=timing)
+    own.context[:, [2, 7]] = 4 * own.context[:, [2, 2]]  # both stand out alike
+    mix_with(own.unet, columns)
+    targets = named_or_candidates([()] * 2, run.targets.prompts, words)
+    own.run = run = Run(run.host, run.settings, targets, x)
+    with run:
+        run.sample(SAMPLERS["sample_euler"], x)
+    assert not run.problems
+    for chosen in run.chosen:
+        assert {"cat", "dog"} <= set(chosen)
 
 
 def beside(mix: Mix, targets: str, **settings: object) -> tuple[Run, list[Tensor], Tensor, Tensor]:
