@@ -118,7 +118,8 @@ def test_a_batch_that_somebody_puts_in_another_order_is_named_by_what_its_rows_h
 
 def test_a_batch_that_is_changed_otherwise_keeps_its_order():
     text = texts("a cat", "a dog", "a bird", "a fish")
-    for x, own in ((batch() + torch.arange(6).view(6, 1, 1, 1), text), (batch(), text + 1), (batch()[:4], text)):
+    changed = batch() + torch.arange(6).view(6, 1, 1, 1)
+    for x, own in ((changed, text), (batch(), text + 1), (batch()[:2], text), (batch(), text[:1])):
         slices = RowSlices(ROWS)
         slices.begin()
         slices.reorder(x, own, text)

@@ -40,6 +40,8 @@ class RowSlices:
         ``x`` is the batch now. ``text`` ``[m, L, C]`` are its conditional rows' prompts now,
         ``before`` as the host had them. Nothing is known of a batch that is changed otherwise.
         """
+        if len(x) != len(self._rows) or len(text) != len(before):
+            return
         images = 1 + max(image for image, _ in self._rows)
         own = x[-images:]  # the unconditional rows, image by image
         left, order = list(range(len(before))), []
