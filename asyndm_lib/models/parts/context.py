@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Piece(NamedTuple):
+class Passage(NamedTuple):
     """What a context holds of a call's prompts ``[N, L, C]``.
 
     Row ``r`` of the context belongs to row ``row + r`` of the call. Its first ``length`` tokens are
@@ -59,17 +59,18 @@ def rows_of(x: Tensor, batch: Tensor) -> list[int]:
     return [n for n in range(len(batch) - len(x) + 1) if torch.equal(x, batch[n : n + len(x)].to(x))]
 
 
-def piece(context: Tensor, prompts: Tensor, rows: list[int], taken: list[Piece]) -> Piece:
-    """The longest piece of ``prompts`` that ``context`` begins with, in rows from one of ``rows``.
+def passage(context: Tensor, prompts: Tensor, rows: list[int], taken: list[Passage]) -> Passage:
+    """The longest passage of ``prompts`` that ``context`` begins with, in rows from one of ``rows``
+    on.
 
     Of several that are equal it is one that is not yet ``taken``.
     """
-    pieces = []
+    passages = []
     for row in rows:
         own = prompts[row : row + len(context)].to(context)
         begins = (own == context[:, :1]).all(dim=2).all(dim=0)
         for first in begins.nonzero().flatten().tolist():
             length = min(context.shape[1], own.shape[1] - first)
             same = (own[:, first : first + length] == context[:, :length]).all(dim=2).all(dim=0)
-            pieces.append(Piece(row, first, int(same.cumprod(dim=0).sum())))
-    return max(pieces, key=lambda p: (p.length, p not in taken), default=Piece(rows[0], 0, 0))
+            passages.append(Passage(row, first, int(same.cumprod(dim=0).sum())))
+    return max(passages, key=lambda p: (p.length, p not in taken), default=Passage(rows[0], 0, 0))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import no_autocast, summed
-from .context import Piece, is_of, piece, rows_of
+from .context import Passage, is_of, passage, rows_of
 from .patching import followed
 from .resampling import Resize
 from .token_maps import MapLayers, scale
@@ -137,26 +137,26 @@ class MixedTokenMaps:
         prompts = self._layers.own_pass.context
         if self._weights is None or prompts is None or x.shape[1] != self._here[0] * self._here[1]:
             return
-        pieces: list[Piece] = []
+        passages: list[Passage] = []
         for key in keys:
             rows = rows_of(key.x, x)
             if not rows or len(key.context) != len(key.x):
                 return
             if own_forward:
-                pieces.append(piece(key.context, prompts, rows, pieces))
+                passages.append(passage(key.context, prompts, rows, passages))
             elif is_of(key.context, prompts):
-                pieces.append(Piece(0, 0, prompts.shape[1]))
+                passages.append(Passage(0, 0, prompts.shape[1]))
             else:
                 return
         with no_autocast(x.device):
             for n, row in self._rows:
                 weights = self._weights(row, prompts.shape[1])
-                pairs = zip(keys, pieces, strict=True)
+                pairs = zip(keys, passages, strict=True)
                 own = [(key, held) for key, held in pairs if held.row <= n < held.row + len(key.x)]
                 self._read(attention, n, row, own, output[n], weights)
 
     def _read(
-        self, attention: Any, n: int, row: Row, keys: list[tuple[_Key, Piece]], output: Tensor, weights: Tensor
+        self, attention: Any, n: int, row: Row, keys: list[tuple[_Key, Passage]], output: Tensor, weights: Tensor
     ) -> None:
         """Add what row ``n`` of the batch attends to in ``keys``, of which its ``output``
         ``[pixels, C]`` was made. ``weights`` ``[L, T]`` are those of the prompt's tokens.
