@@ -59,6 +59,12 @@ def columns(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
     return torch.where(right(x), second, first)
 
 
+def projected_at_last(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    """The same with all keys asked for first."""
+    first, second = map(attention.to_out, [attended(attention, x, chunk) for chunk in context.split(CHUNK, dim=1)])
+    return torch.where(right(x), second, first)
+
+
 def columns_by_halves(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
     return torch.cat([columns(attention, *half) for half in zip(x.chunk(2), context.chunk(2), strict=True)])
 
@@ -167,10 +173,11 @@ ON_THE_RIGHT = (torch.arange(HEIGHT * WIDTH) % WIDTH >= WIDTH // 2).float()
     ("mix", "first_share", "second_share", "reach"),
     [
         (columns, 1 - ON_THE_RIGHT, ON_THE_RIGHT, [0.5, 0.5]),
+        (projected_at_last, 1 - ON_THE_RIGHT, ON_THE_RIGHT, [0.5, 0.5]),
         (columns_by_halves, 1 - ON_THE_RIGHT, ON_THE_RIGHT, [0.5, 0.5]),
         (with_base, 1 - 0.75 * ON_THE_RIGHT, 0.75 * ON_THE_RIGHT, [1, 0.5]),
     ],
-    ids=["columns", "columns by halves", "base"],
+    ids=["columns", "projected at last", "columns by halves", "base"],
 )
 def test_a_target_of_any_region_has_its_own_map_there_and_none_elsewhere(mix, first_share, second_share, reach, family):
     unet = tiny_unet()
@@ -232,6 +239,12 @@ def joined_before_the_end(attention: nn.Module, x: Tensor, context: Tensor) -> T
     return attention.to_out(torch.where(right(x), second, first))
 
 
+def joined_by_halves(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    """As many projections as one half has keys."""
+    halves = zip(x.chunk(2), context.chunk(2), strict=True)
+    return torch.cat([joined_before_the_end(attention, *half) for half in halves])
+
+
 def with_something_else(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
     first, second = by_chunks(attention, x, context)
     return torch.where(right(x), second, first) + x.roll(1, dims=2)
@@ -244,7 +257,7 @@ def changed_on_the_way(attention: nn.Module, x: Tensor, context: Tensor) -> Tens
 
 
 @FAMILIES
-@pytest.mark.parametrize("mix", [joined_before_the_end, with_something_else, changed_on_the_way])
+@pytest.mark.parametrize("mix", [joined_before_the_end, joined_by_halves, with_something_else, changed_on_the_way])
 def test_what_cannot_be_told_is_not_read(mix, family):
     unet = tiny_unet()
     mix_with(unet, mix)

@@ -30,17 +30,15 @@ LEAST = 0.02
 
 @dataclass
 class _Key:
-    """One key of a call of an attention, and what was made of it.
+    """One key of a call of an attention.
 
-    ``x`` ``[n, pixels, C]`` and ``context`` are what query and key were projected from. ``output``
-    is that of ``to_out``, None if it was not called.
+    ``x`` ``[n, pixels, C]`` and ``context`` are what query and key were projected from.
     """
 
     x: Tensor
     query: Tensor
     context: Tensor
     key: Tensor
-    output: Tensor | None = None
 
 
 class _Sum(NamedTuple):
@@ -67,6 +65,7 @@ class MixedTokenMaps:
         self._weights: Weights | None = None
         self._query: tuple[Tensor, Tensor] | None = None
         self._keys: list[_Key] = []
+        self._outputs: list[Tensor] = []  # of ``to_out``
         self._sums: list[dict[Row, _Sum]] = []
 
     def attach(self) -> None:
@@ -113,7 +112,7 @@ class MixedTokenMaps:
 
     def _forget(self) -> None:
         self._weights = self._query = None
-        self._keys = []
+        self._keys, self._outputs = [], []
 
     def _before_transformer(self, module: nn.Module, args: tuple) -> None:
         self._here = (args[0].shape[-2], args[0].shape[-1])
@@ -128,12 +127,12 @@ class MixedTokenMaps:
             self._keys.append(_Key(*query, context, key.clone()))
 
     def _after_out(self, input: Tensor, output: Tensor) -> None:
-        if self._keys and self._keys[-1].output is None:
-            self._keys[-1].output = output.clone()
+        if self._keys:
+            self._outputs.append(output.clone())
 
     @torch.no_grad()
     def _after_attention(self, attention: Any, own_forward: bool, x: Tensor, output: Tensor) -> None:
-        keys, self._keys = self._keys, []
+        keys, outputs, self._keys, self._outputs = self._keys, self._outputs, [], []
         prompts = self._layers.own_pass.context
         if self._weights is None or prompts is None or x.shape[1] != self._here[0] * self._here[1]:
             return
@@ -148,25 +147,38 @@ class MixedTokenMaps:
                 passages.append(Passage(0, 0, prompts.shape[1]))
             else:
                 return
+        # Unless each key has one output, in their order, nothing tells what became of them.
+        told = [len(made) for made in outputs] == [len(key.x) for key in keys]
+        of_keys: Sequence[Tensor | None] = outputs if told else [None] * len(keys)
         with no_autocast(x.device):
             for n, row in self._rows:
                 weights = self._weights(row, prompts.shape[1])
-                pairs = zip(keys, passages, strict=True)
-                own = [(key, held) for key, held in pairs if held.row <= n < held.row + len(key.x)]
+                own = [
+                    (key, held, None if made is None else made[n - held.row])
+                    for key, held, made in zip(keys, passages, of_keys, strict=True)
+                    if held.row <= n < held.row + len(key.x)
+                ]
                 self._read(attention, n, row, own, output[n], weights)
 
     def _read(
-        self, attention: Any, n: int, row: Row, keys: list[tuple[_Key, Passage]], output: Tensor, weights: Tensor
+        self,
+        attention: Any,
+        n: int,
+        row: Row,
+        keys: list[tuple[_Key, Passage, Tensor | None]],
+        output: Tensor,
+        weights: Tensor,
     ) -> None:
-        """Add what row ``n`` of the batch attends to in ``keys``, of which its ``output``
-        ``[pixels, C]`` was made. ``weights`` ``[L, T]`` are those of the prompt's tokens.
+        """Add what row ``n`` of the batch attends to in ``keys``, each with what was made of it.
+
+        The row's ``output`` ``[pixels, C]`` was made of these. ``weights`` ``[L, T]`` are those of
+        the prompt's tokens.
         """
-        outputs = [None if key.output is None else key.output[n - held.row] for key, held in keys]
-        shares = shares_of(outputs, output)
+        shares = shares_of([made for _, _, made in keys], output)
         if shares is None:
             return
         maps = shown = shares.new_zeros(len(output), weights.shape[1])
-        for share, (key, held) in zip(shares, keys, strict=True):
+        for share, (key, held, _) in zip(shares, keys, strict=True):
             own = shares.new_zeros(key.key.shape[1], weights.shape[1])
             own[: held.length] = weights[held.first : held.first + held.length]
             q, k = (
