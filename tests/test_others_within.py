@@ -209,8 +209,8 @@ def test_a_forward_of_ours_that_somebody_keeps_holds_nothing_of_the_run():
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_a_run_is_gone_with_its_job_and_waits_for_no_garbage_collector(timing, error, monkeypatch):
     checkpoint = load(MODEL, None, torch.device("cpu"))
-    width = checkpoint.unet.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
-    host, runs = embedded.Embedded(replace(checkpoint, unet=tiny_unet(context_dim=width))), []
+    width = checkpoint.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+    host, runs = embedded.Embedded(replace(checkpoint, diffusion_model=tiny_unet(context_dim=width))), []
 
     class Known(Run):
         def __init__(self, *args: object):

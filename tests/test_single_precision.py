@@ -45,11 +45,12 @@ def hosts() -> Iterator[tuple[Embedded, Embedded]]:
 
     def model() -> object:
         checkpoint = load(MODEL, None, torch.device("cpu"))
-        width = checkpoint.unet.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
-        return replace(checkpoint, unet=tiny_unet(context_dim=width))
+        width = checkpoint.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+        return replace(checkpoint, diffusion_model=tiny_unet(context_dim=width))
 
     there = model()
-    there = replace(there, unet=put(there.unet), alphas_cumprod=OnDevice(there.alphas_cumprod), device=DEVICE)
+    on_device = {"diffusion_model": put(there.diffusion_model), "alphas_cumprod": OnDevice(there.alphas_cumprod)}
+    there = replace(there, **on_device, device=DEVICE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "encode", lambda text, prompts, device: encode(text, prompts, CPU).to(device))
         patch.setattr(embedded, "BrownianTreeNoiseSampler", _motion)

@@ -29,8 +29,8 @@ Change = Callable[[nn.Linear, int], None]
 @pytest.fixture(scope="module")
 def host() -> Embedded:
     checkpoint = load(MODEL, None, torch.device("cpu"))
-    width = checkpoint.unet.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
-    return Embedded(replace(checkpoint, unet=tiny_unet(context_dim=width)))
+    width = checkpoint.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+    return Embedded(replace(checkpoint, diffusion_model=tiny_unet(context_dim=width)))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def pictures(host, monkeypatch):
     """
 
     def made(request: object, change: Change, steady: Iterable[bool]) -> tuple[Tensor, set[str]]:
-        unet, runs, calls = host._model.unet, [], []
+        unet, runs, calls = host._model.diffusion_model, [], []
         layers = [unet.time_embed[0], *(block[0].emb_layers[1] for block in unet.input_blocks if _timed(block[0]))]
         kept = [layer.weight.detach().clone() for layer in layers]
 
