@@ -56,7 +56,8 @@ def test_a_predictor_scales_lagging_pixels_by_their_own_level(shape):
     here, (x, output), predictor = levels(shape), latents(shape), Predictor()
     own = torch.tensor([0.7, 0.7])
     sigma = torch.where(here.lagging, here.sigma, 0.7)
-    with preconditioned(predictor, SimpleNamespace(evaluating=here)):
+    both = Rows(torch.cat([here.sigma] * 2), torch.cat([here.lagging] * 2))
+    with preconditioned(predictor, SimpleNamespace(evaluating=here), lambda sigma, shape: both):
         twice = predictor.calculate_denoised(own.repeat(2), torch.cat([output] * 2), torch.cat([x] * 2))
         noised = predictor.noise_scaling(own[:1].view(-1, *[1] * (x.dim() - 1)), output, x)
     torch.testing.assert_close(twice, torch.cat([x - sigma * output] * 2))
