@@ -12,11 +12,11 @@ from torch import Tensor
 from toy_family import FAMILY, SIDE, ToyTransformer
 
 from asyndm_lib import models
-from asyndm_lib.clock.cells import Cells
+from asyndm_lib.clock.cells import Box, Cells
 from asyndm_lib.clock.clocks import Mask
 from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.clock.schedule import Schedule
-from asyndm_lib.errors import Unsupported
+from asyndm_lib.errors import TakenApart, Unsupported
 from asyndm_lib.masks.source import FixedMask
 from asyndm_lib.pictures import sheet
 from asyndm_lib.pictures.film import Film
@@ -307,3 +307,39 @@ def test_a_factor_on_the_level_that_the_model_is_told_holds_for_every_cell(times
             at = at * factor[row] if timestep else LEVELS.sigma_to_t((level * factor[row]).double())
             alone = host.model(x[row : row + 1], at.float()[None], host.context[row : row + 1])[0]
             torch.testing.assert_close(out[row][here], alone[here], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_pieces_of_the_picture_have_the_levels_of_their_patches(frame):
+    """Of any place that does not cut through a patch. Its tokens see the prompt alone, so that each
+    is the same in a piece and in the whole."""
+    host = ToyHost(2, frame)
+    boxes, seen = [Box(2, 0, 2, 5), Box(0, 2, 2, 5)], []
+    with host.start(mask_timing="fresh") as run:
+        steps = iter(run)
+        step = next(steps)
+        step.predict(host.x)
+        step.advance()
+        step = next(steps)
+        assert len(step.sigma.map.unique()) > 1
+        names = [(image, part) for part in (0, None) for image in range(2)]
+        t = LEVELS.sigma_to_t(step.sigma.scalar.double()).float().expand(4)
+        flat = torch.randn(4, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(7))
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            with run.rows(names):
+                whole = host.model(flat, t, host.context)
+            for box in boxes:
+                with run.rows(names, boxes=[box] * 4) as here:
+                    seen.append((box, whole, host.model(box.of(flat), t, host.context), here.sigma))
+            with pytest.raises(TakenApart), run.rows(names, boxes=[Box(1, 0, 2, 5)] * 4):
+                pass
+            return x
+
+        run.host.predict = predict
+        step.predict(host.x)
+    assert len(seen) == 2
+    assert hooks_on(host.model) == 0
+    for box, whole, piece, sigmas in seen:
+        torch.testing.assert_close(piece[..., :4], box.of(whole)[..., :4], rtol=1e-4, atol=1e-5)
+        assert torch.equal(sigmas[:2], box.of(step.sigma.map))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import TakenApart
+
 
 def sent(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """``values`` on ``device``, in ``dtype`` or their own.
@@ -83,6 +85,16 @@ class Cells:
     def size(self) -> tuple[int, int]:
         """Rows and columns of cells."""
         return -(-self.height // self.side), -(-self.width // self.side)
+
+    def box(self, box: Box) -> Box:
+        """The cells of a ``box`` of pixels. Raises :class:`TakenApart` if it begins within a cell.
+        """
+        side = self.side
+        if side == 1:
+            return box
+        if box.top % side or box.left % side:
+            raise TakenApart
+        return Box(box.top // side, box.left // side, -(-box.height // side), -(-box.width // side))
 
     def pixels(self, map: Tensor) -> Tensor:
         """A map of cells ``[B, 1, h, w]`` at every latent pixel, ``[B, 1, H, W]``."""

@@ -183,9 +183,9 @@ class ModelCall:
 
         ``tokens`` is the length of the prompts' own context, where the host may repeat it. What
         another extension changed in the noise levels that the model is ``told`` holds for every
-        cell. ``boxes`` are the pieces of the picture that the rows hold, all of one size; a cell of
-        such a model is a pixel. Outside an evaluation (somebody else calls the model) it does
-        nothing and gives None.
+        cell. ``boxes`` are the pieces of the picture that the rows hold, all of one size; one that
+        begins within a cell is refused (:class:`TakenApart`). Outside an evaluation (somebody else
+        calls the model) it does nothing and gives None.
         """
         evaluation = self._evaluation
         if evaluation is None:
@@ -207,7 +207,8 @@ class ModelCall:
         self, evaluation: _Evaluation, rows: Sequence[Row], told: Told | None, boxes: Sequence[Box] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The timesteps ``[L]``, index ``[n, 1, h, w]`` and sigmas ``[n, 1, H, W]`` of ``rows``."""
-        index, sigma = (self._of(rows, map, boxes) for map in (evaluation.sigma.index, evaluation.sigma.map))
+        cells = None if boxes is None else [self._cells.box(box) for box in boxes]
+        index, sigma = self._of(rows, evaluation.sigma.index, cells), self._of(rows, evaluation.sigma.map, boxes)
         timesteps = evaluation.sigma.timesteps
         assert timesteps is not None
         return (timesteps, index, sigma) if told is None else _retold(evaluation, timesteps, index, sigma, told)
