@@ -251,7 +251,17 @@ def test_a_target_counts_in_the_pieces_whose_prompt_holds_it():
     maps = PieceMaps(cells)
     maps.add(Recorded([(0, 0)], torch.tensor([[[[0.0]], [[2.0]]]])), [Box(0, 0, 4, 8)], [torch.tensor([0.0, 0.5])])
     maps.add(Recorded([(0, 1)], torch.tensor([[[[3.0]], [[1.0]]]])), [box], [torch.tensor([1.0, 0.5])])
-    assert maps.whole((1, 2)).maps.tolist() == [[[[3.0, 0.0]], [[3.0, 4.0]]]]
+    _, whole, reach = maps.whole((1, 2))
+    assert whole.tolist() == [[[[3.0, 0.0]], [[3.0, 4.0]]]]
+    assert reach.tolist() == [[0.5, 1.0]]
+
+
+def test_what_a_piece_shows_of_a_target_counts_as_far_as_the_piece_goes():
+    cells, left, right = Cells(1, 4, 8, 1, torch.device("cpu")), Box(0, 0, 4, 4), Box(0, 4, 4, 4)
+    maps, share = PieceMaps(cells), [torch.ones(1)]
+    maps.add(Recorded([(0, 0)], torch.ones(1, 1, 1, 1), torch.full((1, 1), 0.5)), [left], share)
+    maps.add(Recorded([(0, 0)], torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), [right], share)
+    assert maps.whole((1, 2)).reach.tolist() == [[0.25]]
 
 
 class Attending(AttendingUNet):
