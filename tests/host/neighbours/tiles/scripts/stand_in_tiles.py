@@ -6,7 +6,7 @@ their own, and some that other extensions might take.
 
 import functools
 import json
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import gradio as gr
 import modules.scripts as scripts
@@ -82,7 +82,9 @@ class Tiles:
         if hasattr(sd_model, "apply_model_original"):
             sd_model.apply_model = sd_model.apply_model_original
             del sd_model.apply_model_original
-        vars(sd_model.model.diffusion_model).pop("forward", None)
+        unet = vars(sd_model.model.diffusion_model)
+        if isinstance(getattr(unet.get("forward"), "func", None), MethodType):  # nobody else's
+            del unet["forward"]
 
     def denoise(self, x, sigma, cond):
         return self.tiled(lambda x, sigma, cond: self.original(x, sigma, cond=cond), x, sigma, cond)
