@@ -99,6 +99,25 @@ def test_the_family_is_known_by_its_parts():
         models.of(model)
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["joint_blocks.1", "joint_blocks.0.x_block.adaLN_modulation", "joint_blocks.1.context_block.attn", "t_embedder"],
+)
+def test_a_compiled_part_is_unsupported_and_named(where):
+    model = make(torch.float32)
+    parent, _, name = where.rpartition(".")
+    part = model.get_submodule(where)
+    setattr(model.get_submodule(parent), name, torch.compile(part))
+    with pytest.raises(Unsupported, match=f"{type(part).__name__}, the model or a part of it, is compiled"):
+        models.of(model)
+
+
+def test_a_compiled_part_that_nobody_watches_is_nothing_to_us():
+    model = make(torch.float32)
+    model.joint_blocks[0].x_block.mlp = torch.compile(model.joint_blocks[0].x_block.mlp)
+    assert models.of(model) is sd3.FAMILY
+
+
 @pytest.mark.parametrize("shares", [(0.0,), (0.5,), (0.9, 0.95), (0.0, 0.4, 1.0)])
 def test_the_blocks_that_are_read_have_an_output_of_the_text(shares):
     model = make(torch.float32)

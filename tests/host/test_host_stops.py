@@ -87,6 +87,20 @@ def test_many_pictures_do_not_pile_up(host):
     assert host.get("/asyndm-probe/left")["tensors"] == before
 
 
+@pytest.mark.parametrize("what", ["nothing", "interrupt", "skip", "raise"])
+@pytest.mark.parametrize("timing", SETTINGS)
+def test_what_a_run_was_made_of_is_gone_at_once(timing, what, host):
+    """No object of ours waits for the garbage collector."""
+    host.make(BASE)
+    host.post("/asyndm-probe/collector", {"on": False})
+    try:
+        host.post("/asyndm-probe/arm", {"what": what, "at": 4})
+        host.make(switched_on({**BASE, "batch_size": 2}, SETTINGS[timing]))
+    finally:
+        living = host.post("/asyndm-probe/collector", {"on": True})
+    assert not {"Run", "ModelCall", "TabledTimesteps", "BatchedTokenMaps", "Walk", "SigmaMap", "Call"} & set(living)
+
+
 @pytest.mark.parametrize(("timing", "passes"), [("lagged", 1), ("fresh", 1), ("static", 2)])
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_the_model_is_not_called_more_often(timing, passes, host):

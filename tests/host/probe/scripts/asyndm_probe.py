@@ -207,12 +207,16 @@ def patches():
     return found
 
 
+def is_ours(kind):
+    return str(kind.__module__).startswith(PACKAGE)
+
+
 def objects():
     """The number of living objects of each of the extension's classes, and of all tensors."""
     gc.collect()
     kinds = collections.Counter(map(type, gc.get_objects()))
     tensors = sum(count for kind, count in kinds.items() if issubclass(kind, torch.Tensor))
-    return {k.__qualname__: n for k, n in kinds.items() if str(k.__module__).startswith(PACKAGE)}, tensors
+    return {k.__qualname__: n for k, n in kinds.items() if is_ours(k)}, tensors
 
 
 def left():
@@ -268,6 +272,17 @@ def add_routes(_: gr.Blocks, app: FastAPI):
         def wrapper(on: bool = Body(..., embed=True)):
             engine.wrapper.on = on
             return {"calls": engine.wrapper.calls}
+
+    @app.post("/asyndm-probe/collector")
+    def set_collector(on: bool = Body(..., embed=True)):
+        """The extension's objects that live by now; then the garbage collector is on or off."""
+        kinds = collections.Counter(type(one).__qualname__ for one in gc.get_objects() if is_ours(type(one)))
+        if on:
+            gc.enable()
+        else:
+            gc.collect()
+            gc.disable()
+        return kinds
 
     @app.post("/asyndm-probe/fault")
     def set_fault(place: str = Body(...), at: int = Body(...)):
