@@ -20,6 +20,7 @@ from .family import CellTimesteps, Size, TokenMaps
 from .parts.attention_sum import summed
 from .parts.joint_maps import AttentionMaps, JointLayer, JointLayers, OutputMaps, fused
 from .parts.own_pass import OwnPass
+from .parts.reach import check_reach
 from .parts.tabled_modulation import TabledModulation
 from .parts.token_modulation import ModulationSites, TokenModulation
 
@@ -69,12 +70,7 @@ class MMDiT:
                 f"this model ({type(model).__name__}) is not a Stable Diffusion 3 that AsynDM knows: "
                 f"it has no {', '.join(missing)}"
             )
-        compiled = getattr(model, "_compiled_call_impl", None) or hasattr(model, "_orig_mod")
-        if compiled or hasattr(model.forward, "_torchdynamo_orig_callable"):
-            # What torch.compile has traced, and a CUDA graph recorded, runs no hooks of its layers.
-            raise Unsupported(
-                "the model is compiled (torch.compile), and its layers cannot be reached; switch that off"
-            )
+        check_reach(module for name, module in model.named_modules() if ".mlp" not in name)
 
     def side(self, model: Any) -> int:
         """The side of a patch."""
