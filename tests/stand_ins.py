@@ -17,7 +17,7 @@ from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.prompt.token_search import Token
 from asyndm_lib.run.host import Descent, Host
-from asyndm_lib.run.run import Run
+from asyndm_lib.run.run import MakeMasks, Run, masks_of
 from asyndm_lib.run.step import Step
 from asyndm_lib.settings.settings import Settings
 
@@ -142,6 +142,27 @@ class Noise:
         return torch.randn(x.shape, generator=self._random, dtype=torch.float64).to(x)
 
 
+def brownian(
+    like: Callable[[Tensor], Tensor], x: Tensor, level: Callable[[Tensor], Tensor] = torch.clone
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A Brownian motion over ``level(sigma)``, of the numbers that ``like`` draws, shaped as ``x``.
+
+    What is drawn from one sigma twice overlaps.
+    """
+    drawn: list = [None, None, None]
+
+    def draw(sigma: Tensor, to: Tensor) -> Tensor:
+        start, middle, first = drawn
+        if start is None or sigma != start or middle == to:
+            drawn[:] = sigma, to, like(x)
+            return drawn[2]
+        start, middle, end = (level(torch.as_tensor(at)) for at in (sigma, middle, to))
+        shared = (start - middle) / (start - end)
+        return shared**0.5 * first + (1 - shared) ** 0.5 * like(x)
+
+    return draw
+
+
 class WatchedRun(Run):
     """A run that keeps what its last pass did.
 
@@ -196,6 +217,7 @@ def make_run(
     scalars: object = None,
     slices: list[int] | None = None,
     callback: Callable[[dict], None] | None = None,
+    masks: MakeMasks = masks_of,
     **settings: object,
 ) -> WatchedRun:
     """A run over ``sigmas``, which end with the final one, or over a list of descents.
@@ -262,6 +284,6 @@ def make_run(
     targets = None
     if not chosen.whole_picture:
         targets = named_or_candidates([parse_targets(chosen.targets)] * len(x), parts, words)
-    run = WatchedRun(host, chosen, targets, x)
+    run = WatchedRun(host, chosen, targets, x, masks=masks)
     run.unet, run.targets = host.model, targets
     return run
