@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from authors_grid import AuthorsGrid
+from authors_masks import authors_masks
 from stand_ins import LEVELS, AttendingUNet, Noise, WatchedRun, hooks_on, make_run, tiny_unet, uniform_sigmas, words
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
 from asyndm_lib.run.host import Descent, Host
 from asyndm_lib.run.run import Run
+from asyndm_lib.run.run import masks_of as our_masks
 from asyndm_lib.samplers.table import SAMPLERS
 from asyndm_lib.settings.settings import Settings
 
@@ -583,3 +585,17 @@ def test_a_target_behind_what_the_model_reads_of_a_prompt_relates_nothing_and_is
     assert any(lagging) == (timing == "lagged")  # by the step before the first map alone
     [problem] = run.problems
     assert '"cat" was not seen' in problem
+
+
+@pytest.mark.parametrize(("prompt", "theirs"), [("a cat and a dog", 0.5), ("a dog and a cat", 0.7), ("a dog", 0.5)])
+def test_before_the_first_map_the_authors_take_the_k_of_the_last_word_and_ours_is_the_largest(prompt, theirs):
+    sigmas = uniform_sigmas(6)
+    x = torch.randn(1, 4, 6, 8, dtype=torch.float64)
+    for masks, k in ((our_masks, 0.7 if "cat" in prompt else 0.5), (authors_masks, theirs)):
+        named = {"targets": "cat:0.7, dog:0.5", "mask_timing": "lagged", "prompts": [prompt]}
+        with make_run(x, sigmas, lambda x, sigma: x / (1 + sigma**2), masks=masks, **named) as run:
+            run.sample(SAMPLERS["sample_euler"], x)
+        # One advance of the quadratic clock, all cells related, with 5 left of 5.
+        progress = torch.tensor([1 - k * 4 / 5], dtype=torch.float64)
+        own = run.host.descents[0].schedule.sigma(progress).item()
+        torch.testing.assert_close(run.seen[1], torch.full_like(run.seen[1], own), rtol=1e-6, atol=0)
