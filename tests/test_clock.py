@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import k_diffusion.sampling
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import at_every_cell
+from stand_ins import LEVELS, at_every_cell
 from torch import Tensor
 
 from asyndm_lib.clock.clocks import Clock, CountingClock, Mask, Progress, StateClock, make_clock
 from asyndm_lib.clock.curves import CURVES, RULES, quadratic
+from asyndm_lib.clock.schedule import Schedule
 
 PIXELS = 8
 NEVER, ALWAYS, EARLY, LATE, ALTERNATE = range(5)  # the other pixels are random
@@ -357,3 +360,22 @@ def test_make_clock_counts_where_a_count_is_enough(curve, concavities, kind):
     clock.advance(Mask(torch.ones(1, 1, 2, 2, dtype=torch.bool), k))
     expected = RULES[curve](torch.zeros(1, dtype=torch.float64), k[0, 0, 0, :1], 5, 5)
     torch.testing.assert_close(at_every_cell(clock.progress)[0, 0, 0, :1], expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("karras", "timesteps", "lagging", "host"), [(True, 216, 1.6, 0.8), (False, 125, 2.7, 1.8)])
+def test_the_settings_page_tells_how_far_the_same_concavity_lags_on_two_schedules(karras, timesteps, lagging, host):
+    sigmas = LEVELS.t_to_sigma(torch.linspace(999, 0, 20, dtype=torch.float64))
+    if karras:
+        sigmas = k_diffusion.sampling.get_sigmas_karras(20, sigmas[-1].item(), sigmas[0].item())[:-1].double()
+    schedule = Schedule(sigmas, LEVELS.sigma_to_t, LEVELS.t_to_sigma)
+    clock = make_clock(19, (1, 1, 1, 1), "quadratic", [0.5])
+    lags = []
+    for i in range(20):
+        at = schedule.sigma(clock.progress.levels[clock.progress.index.flatten()])[0]
+        lags.append(((schedule.timestep(at) - schedule.timestep(sigmas[i])).item(), at.item(), sigmas[i].item()))
+        clock.advance(Mask(torch.ones(1, 1, 1, 1, dtype=torch.bool), torch.full((1, 1, 1, 1), 0.5)))
+    most, at, of = max(lags)
+    assert (round(most), round(at, 1), round(of, 1)) == (timesteps, lagging, host)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
+    assert f"{timesteps} " in page
+    assert f"{lagging} for {host}" in page

@@ -45,7 +45,8 @@ class Settings:
     concavity: float = _setting(
         0.5,
         "Concavity",
-        "How far the target regions lag behind the rest: 0 is the ordinary picture, 1 the strongest",
+        "How far the target regions lag behind the rest: 0 is the ordinary picture, 1 the strongest; it counts steps, "
+        "so the same value lags further on Karras than on Uniform",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
