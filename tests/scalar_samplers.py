@@ -241,16 +241,16 @@ def lms(
         picture = model(x, sigma)
         past = [(x - picture) / sigma, *past[: order - 1]]
         callback(told(x, picture, sigma))
-        most = math.inf if lags is None or not lags[i] else 2
+        most = math.inf if lags is None or not lags[i] else 2.01
         x = x + adams_bashforth(past, sigmas[: i + 1].flip(0)[:order], to, most)
     return x
 
 
 def adams_bashforth(
-    slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor, most: float = 2
+    slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor, most: float = 2.01
 ) -> Tensor:
     """The integral to ``to`` of the polynomial through the newest of ``slopes`` at ``levels``: as
-    many as amount to no more than ``most`` steps (``2``: two of even steps)."""
+    many as amount to no more than ``most`` steps (``2.01``: two of even steps)."""
     nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
     for count in range(len(slopes), 0, -1):
         known = nodes[:count]
@@ -345,7 +345,7 @@ def deis(
 
             precise = {"epsabs": 1e-14, "epsrel": 1e-13, "limit": 200}
             weights = [quad(polynomial, levels[0], end, (j,), **precise)[0] for j in range(count)]
-            if lags is None or not lags[i] or np.abs(weights).sum() <= 2 * abs(end - levels[0]):
+            if lags is None or not lags[i] or np.abs(weights).sum() <= 2.01 * abs(end - levels[0]):
                 break
         x = x + sum(weight * d for weight, d in zip(weights, past, strict=False))
     return x

@@ -27,11 +27,11 @@ _NODES = (-(3**-0.5), 3**-0.5)
 
 Two of them make the integral of a polynomial up to the third degree exact.
 """
-MOST = 2
+MOST = 2.01
 """How much a lagging pixel's weights may amount to, without their signs, in steps.
 
-Two slopes of even steps amount to as much. Where steps grow, they and more of them amount to any
-number of times more, and so does what is wrong with a slope.
+Two slopes of even steps amount to 2, of which rounding must not decide. Where steps grow, slopes
+amount to any number of times more, and so does what is wrong with one.
 """
 
 
