@@ -177,6 +177,8 @@ def test_off_it_is_the_picture_of_a_webui_without_asyndm(kind, way, variant, hos
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_word_of_a_regions_own_prompt_lags_in_that_region(kind, way, variant, host):
+    if variant == "long" and kind is _stand_in:
+        pytest.skip("the stand-in draws no regions where the host sends prompts of two lengths apart")
     request = {**TALL, "prompt": "a garden", **VARIANTS[variant]}
     if variant == "long":
         request["prompt"] = "a garden" + ", very detailed colorful painting of a quiet summer day" * 9
