@@ -31,7 +31,7 @@ pytestmark = [
 FOLDER = Path(os.environ["ASYNDM_WEBUI"])
 EXTENSIONS = Path(os.environ.get("ASYNDM_WEBUI_EXTENSIONS") or FOLDER / "extensions")
 STAND_INS = Path(__file__).with_name("neighbours")
-NOT_ALWAYS = {"tiny_controlnet", "forge"}
+NOT_ALWAYS = {"tiny_controlnet", "forge", "tiles"}
 VISIBLE = 0.5
 """The mean difference of the pixels, in levels, by which an effect shows."""
 
