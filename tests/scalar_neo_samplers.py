@@ -9,7 +9,7 @@ may write into its tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import scalar_samplers
@@ -136,7 +136,6 @@ def er_sde(
     flow: bool = False,
     s_noise: float = 1.0,
     callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
 ) -> Tensor:
     """The algorithm 3 of Cui et al. (2023), on ``x`` over its signal. Integrals are sums from the
     left over 200 points."""
@@ -158,14 +157,12 @@ def er_sde(
             y = ratio * y + (1 - ratio) * pictures[-1]
             if i > 0:
                 slopes.append((pictures[-1] - pictures[-2]) / (now - levels[i - 1]))
-                own, other = (scalar_samplers.past_steps(levels, i, at, count=min(i, 2)) for at in (None, lags))
-                shares = [step / longer for step, longer in zip(own, other, strict=True)]
                 area = sum(width / scale(point) for point in points)
-                y = y + (end - start + scale(end) * area) * slopes[-1] * shares[0]
+                y = y + (end - start + scale(end) * area) * slopes[-1]
             if i > 1:
                 bend = 2 * (slopes[-1] - slopes[-2]) / (now - levels[i - 2])
                 area = sum(width * (point - start) / scale(point) for point in points)
-                y = y + ((end - start) ** 2 / 2 + scale(end) * area) * bend * shares[0] * shares[1]
+                y = y + ((end - start) ** 2 / 2 + scale(end) * area) * bend
             if s_noise:
                 y = y + s_noise * math.sqrt(end**2 - (ratio * start) ** 2) * noise(y)
         return y
@@ -173,14 +170,7 @@ def er_sde(
     return in_signal_scale(model, x, sigmas, sample, flow, callback)
 
 
-def res_multistep(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
+def res_multistep(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The eq. 12 of Zhang et al. (2023), with the point before the step as its second one."""
     pictures: list[Tensor] = []
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
@@ -192,7 +182,7 @@ def res_multistep(
             h = (sigma / to).log()
             phi_1 = (1 - (-h).exp()) / h
             phi_2 = (1 - phi_1) / h
-            older = -phi_2 / scalar_samplers.past_steps(-sigmas.log(), i, lags)[0]
+            older = phi_2 * h / (sigma / sigmas[i - 1]).log()
             x = (-h).exp() * x + h * ((phi_1 - older) * pictures[-1] + older * pictures[-2])
         if to > 0:
             noise(x)
@@ -254,13 +244,7 @@ def euler_ancestral_cfgpp(
 
 
 def dpmpp_2m_cfgpp(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    unconditional: Callable,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
+    model: Model, x: Tensor, sigmas: Tensor, noise: Noise, unconditional: Callable, callback: Callback = silent
 ) -> Tensor:
     past: list[Tensor] = []
     for i, (sigma, to) in enumerate(pairwise(sigmas)):
@@ -270,20 +254,14 @@ def dpmpp_2m_cfgpp(
         ratio = to / sigma
         slope = 0
         if i > 0 and to > 0:
-            (r,) = scalar_samplers.past_steps(-sigmas.log(), i, lags)
+            r = (sigmas[i - 1] / sigma).log() / (sigma / to).log()
             slope = (picture - past[-2]) / (2 * r)
         x = picture + ratio * (x - past[-1]) + (1 - ratio) * slope
     return x
 
 
 def unipc(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    variant: str = "bh1",
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
+    model: Model, x: Tensor, sigmas: Tensor, noise: Noise, variant: str = "bh1", callback: Callback = silent
 ) -> Tensor:
     """UniPC of Zhao et al. (2023), of the third order and lower in the end, in variance-preserving
     scale."""
@@ -295,6 +273,6 @@ def unipc(
     order = min(3, len(sigmas) - 2)
     start = x / (1 + sigmas[0] ** 2).sqrt()
     x = scalar_samplers.unipc(
-        noise_in, start, sigmas, noise, order, variant, callback=callback, tells_first=True, lags=lags
+        noise_in, start, sigmas, noise, order, variant, callback=callback, tells_first=True
     )
     return x * (1 + sigmas[-1] ** 2).sqrt()

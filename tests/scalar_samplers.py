@@ -130,127 +130,9 @@ def ipndm(
     return x
 
 
-def past_steps(
-    levels: Tensor, i: int, lags: Sequence[bool] | None, least: float = 1, count: int = 1
-) -> list[Tensor]:
-    """The ``count`` steps before step ``i``, the newest first, in steps ``i``. Where ``lags`` says
-    so they count as ``least`` or more."""
-    h = levels[i + 1] - levels[i]
-    steps = [(levels[i - n] - levels[i - n - 1]) / h for n in range(count)]
-    return [step.clamp(min=least) for step in steps] if lags is not None and lags[i] else steps
-
-
-def dpmpp_2m(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
-    """The DPM-Solver++(2M) of Lu et al. (2022), algorithm 2. ``lags``: as in :func:`past_steps`."""
-    return dpmpp_2m_sde(model, x, sigmas, noise, eta=0, callback=callback, lags=lags)
-
-
-def dpmpp_2m_sde(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    solver_type: str = "midpoint",
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
-    """The SDE-DPM-Solver++(2M) of Lu et al. (2022), as k-diffusion has it. ``lags``: as in
-    :func:`past_steps`."""
-    pictures: list[Tensor] = []
-    t = -sigmas.log()
-    for i, (sigma, to) in enumerate(pairwise(sigmas)):
-        pictures.append(model(x, sigma))
-        callback(told(x, pictures[-1], sigma))
-        if to == 0:
-            return pictures[-1]
-        h = t[i + 1] - t[i]
-        width = h + eta * h
-        x = to / sigma * (-eta * h).exp() * x + (1 - (-width).exp()) * pictures[-1]
-        if i > 0 and h > 0 and t[i] > t[i - 1]:
-            heun = solver_type == "heun"
-            (r,) = past_steps(t, i, lags, 5 / 4 if heun else 1)
-            share = 1 - (1 - (-width).exp()) / width if heun else (1 - (-width).exp()) / 2
-            x = x + share / r * (pictures[-1] - pictures[-2])
-        if eta:
-            x = x + s_noise * to * (1 - (-2 * eta * h).exp()).sqrt() * noise(x)
-    return x
-
-
-def dpmpp_3m_sde(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
-    """k-diffusion's DPM-Solver++(3M) SDE. ``lags``: as in :func:`past_steps`."""
-    pictures: list[Tensor] = []
-    t = -sigmas.log()
-    for i, (sigma, to) in enumerate(pairwise(sigmas)):
-        pictures.append(model(x, sigma))
-        callback(told(x, pictures[-1], sigma))
-        if to == 0:
-            return pictures[-1]
-        h = t[i + 1] - t[i]
-        width = h + eta * h
-        x = to / sigma * (-eta * h).exp() * x + (1 - (-width).exp()) * pictures[-1]
-        count = min(i, 2)
-        while count and not (t[i - count : i + 2].diff() > 0).all():
-            count -= 1
-        if count:
-            phi_2 = 1 - (1 - (-width).exp()) / width
-            phi_3 = phi_2 / width - 0.5
-            steps = past_steps(t, i, lags, 5 / 4, count)
-            changes = [(pictures[-n] - pictures[-n - 1]) / step for n, step in enumerate(steps, start=1)]
-            slope = changes[0]
-            if count == 2:
-                bend = (changes[0] - changes[1]) / sum(steps)
-                slope = slope + bend * steps[0]
-                x = x - phi_3 * bend
-            x = x + phi_2 * slope
-        if eta:
-            x = x + s_noise * to * (1 - (-2 * eta * h).exp()).sqrt() * noise(x)
-    return x
-
-
-def lms(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    order: int = 4,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
-    """Adams and Bashforth's method. ``lags``: which steps extrapolate no further than two of even
-    steps do."""
-    past: list[Tensor] = []
-    for i, (sigma, to) in enumerate(pairwise(sigmas)):
-        picture = model(x, sigma)
-        past = [(x - picture) / sigma, *past[: order - 1]]
-        callback(told(x, picture, sigma))
-        most = math.inf if lags is None or not lags[i] else 2.01
-        x = x + adams_bashforth(past, sigmas[: i + 1].flip(0)[:order], to, most)
-    return x
-
-
-def adams_bashforth(
-    slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor, most: float = 2.01
-) -> Tensor:
+def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor) -> Tensor:
     """The integral to ``to`` of the polynomial through the newest of ``slopes`` at ``levels``: as
-    many as amount to no more than ``most`` steps (``2.01``: two of even steps)."""
+    many as amount to no more than three of even steps do."""
     nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
     for count in range(len(slopes), 0, -1):
         known = nodes[:count]
@@ -261,7 +143,7 @@ def adams_bashforth(
             others = np.delete(known, j)
             area = np.polynomial.Polynomial(np.atleast_1d(np.poly(others))[::-1]).integ()
             weights.append((area(end) - area(known[0])) / np.prod(known[j] - others))
-        if np.abs(weights).sum() <= most * abs(end - nodes[0]):
+        if np.abs(weights).sum() <= 44 / 12 * abs(end - nodes[0]):
             return sum(weight * d for weight, d in zip(weights, slopes, strict=False))
     return (end - nodes[0]) * slopes[0]
 
@@ -308,16 +190,9 @@ def ipndm_v(
     return x
 
 
-def deis(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
+def deis(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
     """The DEIS of Zhang and Chen (2023), eq. 14 and 15 (tAB) of order 2, in the time of EDM's VP
-    process (Karras et al. 2022). ``lags``: as in :func:`lms`."""
+    process (Karras et al. 2022)."""
     low, high, start = np.log(0.002**2 + 1), np.log(80.0**2 + 1), 1e-3
     beta_d = 2 * (low / start - high) / (start - 1)
     beta_min = high - 0.5 * beta_d
@@ -335,19 +210,15 @@ def deis(
         if i == 0 or to == 0 or len(set(levels)) < len(levels):
             x = x + (to - sigma) * past[0]
             continue
-        end = to.double().item()
-        for count in range(len(past), 0, -1):
-            times = [time(level) for level in levels[:count]]
+        times = [time(level) for level in levels]
 
-            def polynomial(sigma: float, j: int, times: list[float] = times) -> float:
-                others = [t for k, t in enumerate(times) if k != j]
-                return math.prod((time(sigma) - t) / (times[j] - t) for t in others)
+        def polynomial(sigma: float, j: int, times: list[float] = times) -> float:
+            others = [t for k, t in enumerate(times) if k != j]
+            return math.prod((time(sigma) - t) / (times[j] - t) for t in others)
 
-            precise = {"epsabs": 1e-14, "epsrel": 1e-13, "limit": 200}
-            weights = [quad(polynomial, levels[0], end, (j,), **precise)[0] for j in range(count)]
-            if lags is None or not lags[i] or np.abs(weights).sum() <= 2.01 * abs(end - levels[0]):
-                break
-        x = x + sum(weight * d for weight, d in zip(weights, past, strict=False))
+        for j, d in enumerate(past):
+            of = quad(polynomial, levels[0], to.double().item(), (j,), epsabs=1e-14, epsrel=1e-13, limit=200)
+            x = x + of[0] * d
     return x
 
 
@@ -389,16 +260,8 @@ def ddim(
     return x
 
 
-def plms(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    noise: Noise,
-    callback: Callback = silent,
-    lags: Sequence[bool] | None = None,
-) -> Tensor:
-    """The PLMS of Liu et al. (2022), eq. 11 and 12. The first step is a second-order one.
-    ``lags``: which steps go by Adams and Bashforth's weights for any steps."""
+def plms(model: Model, x: Tensor, sigmas: Tensor, noise: Noise, callback: Callback = silent) -> Tensor:
+    """The PLMS of Liu et al. (2022), eq. 11 and 12. The first step is a second-order one."""
     alphas = 1 / (1 + sigmas**2)
 
     def transfer(x: Tensor, eps: Tensor, i: int) -> tuple[Tensor, Tensor]:
@@ -411,10 +274,6 @@ def plms(
         past = [*past, eps]
         if i == 0:
             eps = (eps + model(transfer(x, eps, 0)[0], sigmas[1])) / 2
-        elif lags is not None and lags[i]:
-            h = sigmas[i + 1] - sigma
-            moved = adams_bashforth(past[::-1][:4], sigmas[: i + 1].flip(0)[:4], sigmas[i + 1])
-            eps = moved / h if h != 0 else eps
         elif i == 1:
             eps = (3 * past[1] - past[0]) / 2
         elif i == 2:
@@ -436,11 +295,9 @@ def unipc(
     lower_order_final: bool = True,
     callback: Callback = silent,
     tells_first: bool = False,
-    lags: Sequence[bool] | None = None,
 ) -> Tensor:
     """The UniPC of Zhao et al. (2023), algorithms 5 to 8 (data prediction). ``tells_first``:
-    whether the callback hears of every evaluation, as in Forge Neo, not of every update.
-    ``lags``: as in :func:`past_steps`."""
+    whether the callback hears of every evaluation, as in Forge Neo, not of every update."""
     n = len(sigmas) - 1
     sigma = sigmas.double().numpy()
     scale = 1 / np.sqrt(1 + sigma**2)
@@ -463,10 +320,7 @@ def unipc(
         here = goal - 1
         step = lam[goal] - lam[here]
         h = -step
-        widths = np.array([(lam[here - m] - lam[here - m - 1]) / step for m in range(p - 1)])
-        if lags is not None and lags[here if newest is None else goal]:
-            widths = widths.clip(min=1)
-        r = np.array([*-np.cumsum(widths), 1.0])
+        r = np.array([(lam[here - m] - lam[here]) / step for m in range(1, p)] + [1.0])
         base = std[goal] / std[here] * x - scale[goal] * math.expm1(h) * pictures[here]
         slopes = [(pictures[here - m] - pictures[here]) / r[m - 1] for m in range(1, p)]
         if variant == "vary_coeff":

@@ -12,16 +12,12 @@ import pytest
 import scalar_neo_samplers as scalar
 import scalar_samplers
 import torch
-from stand_ins import FLOW, Noise, brownian, flow_sigmas, make_run, uniform_sigmas
+from stand_ins import FLOW, Noise, flow_sigmas, make_run, uniform_sigmas
 from test_samplers import CHURN, PRECISIONS, SETTINGS, denoise, latent, unconditional, write_into
 from torch import Tensor
 
 from asyndm_lib.samplers.neo.table import LABELS, SAMPLERS
 from asyndm_lib.samplers.neo.unipc import LAST_SIGMA
-
-LAGS = ("sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde", "sample_er_sde", "sample_res_multistep", "sample_unipc")
-LAGS += ("sample_dpmpp_2m_cfg_pp",)
-"""The samplers whose scalar one is told where a pixel lags."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +90,9 @@ SCALAR = {
 }
 
 
-def on_scalars(
-    case: Case, x: Tensor, sigmas: Tensor, callback=scalar_samplers.silent, lags: Tensor | None = None
-) -> Tensor:
+def on_scalars(case: Case, x: Tensor, sigmas: Tensor, callback=scalar_samplers.silent) -> Tensor:
     """The paper's sampler over ``sigmas``, with the numbers that :class:`Noise` draws."""
     drawn, options = Noise(), dict(case.options)
-    if case.name in LAGS:
-        options["lags"] = lags
     if case.name in OF_TWO_KINDS:
         own = OF_TWO_KINDS[case.name][case.flow]
         return own(denoise, x, sigmas, _scaled(drawn, options), **options, callback=callback)
@@ -111,18 +103,10 @@ def on_scalars(
             options["flow"] = True
         return SCALAR[case.name](denoise, x, sigmas, drawn.like, **options, callback=callback)
 
-    if case.name in LAGS:
-        own = getattr(scalar_samplers, case.name.removeprefix("sample_"))
-        sample = lambda model, x, sigmas, callback: own(  # noqa: E731
-            model, x, sigmas, drawn.like, callback=callback, **options
-        )
-        return scalar.in_signal_scale(denoise, x, sigmas, sample, case.flow, callback)
-
     def k_diffusion(model, x: Tensor, sigmas: Tensor, callback) -> Tensor:
         model_of_rows = lambda x, sigma: model(x, sigma.view(-1, 1, 1, 1))  # noqa: E731
         own = getattr(k, case.name)
-        # k-diffusion's sigma is a flow's over its signal; the host asks by the flow's own.
-        noise_sampler = brownian(drawn.like, x, (lambda sigma: sigma / (1 + sigma)) if case.flow else torch.clone)
+        noise_sampler = lambda *_: drawn.like(x)  # noqa: E731
         return own(model_of_rows, x, sigmas, disable=True, callback=callback, noise_sampler=noise_sampler, **options)
 
     return scalar.in_signal_scale(denoise, x, sigmas, k_diffusion, case.flow, callback)
@@ -134,8 +118,7 @@ def _scaled(drawn: Noise, options: dict):
 
 
 def on_maps(case: Case, x: Tensor, sigmas: Tensor, **settings) -> tuple[Tensor, Tensor]:
-    """The result, and the sigma of every pixel at every evaluation, then where it lags,
-    ``[2N, B, 1, H, W]``."""
+    """The result, and the sigma of every pixel at every evaluation ``[N, B, 1, H, W]``."""
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
         assert x.isfinite().all(), "a real model would spread it over all pixels"
@@ -149,9 +132,9 @@ def on_maps(case: Case, x: Tensor, sigmas: Tensor, **settings) -> tuple[Tensor, 
     with make_run(x, sigmas, watched, **levels, **settings) as run:
         run.unconditional_of = unconditional
         if case.brownian:
-            options["noise_sampler"] = brownian(run.host.randn_like, x)
+            options["noise_sampler"] = lambda *_: run.host.randn_like(x)
         out = run.sample(SAMPLERS[case.name], x, **options)
-    return out, torch.stack([*run.seen, *run.lagged])
+    return out, torch.stack(run.seen)
 
 
 def start(case: Case, size: tuple, dtype: torch.dtype, sigmas: Tensor) -> Tensor:
@@ -173,8 +156,7 @@ def test_equals_the_scalar_sampler_pixel_by_pixel(name, settings, dtype, toleran
     assert len(sequences) > 1 or settings == "whole", "every pixel had the same sigmas"
     for sequence in sequences:
         mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
-        levels, lags = sequence.chunk(2)
-        own = on_scalars(case, x, torch.cat([levels, sigmas[-1:]]), lags=lags)
+        own = on_scalars(case, x, torch.cat([sequence, sigmas[-1:]]))
         torch.testing.assert_close(out[mask], own[mask], rtol=tolerance, atol=tolerance)
 
 
@@ -188,8 +170,7 @@ def test_what_a_callback_writes_counts_as_in_the_host(name, targets):
     tolerance = 1e-6 if case.name == "sample_er_sde" else 1e-10 * case.loose
     for sequence in torch.unique(maps.flatten(1).T, dim=0):
         mask = (maps == sequence.view(-1, 1, 1, 1, 1)).all(dim=0).expand_as(x)
-        levels, lags = sequence.chunk(2)
-        own = on_scalars(case, x.clone(), torch.cat([levels, sigmas[-1:]]), write_into, lags)
+        own = on_scalars(case, x.clone(), torch.cat([sequence, sigmas[-1:]]), write_into)
         torch.testing.assert_close(out[mask], own[mask], rtol=tolerance, atol=tolerance)
 
 
@@ -228,11 +209,10 @@ def test_a_pixel_that_was_held_goes_on_as_if_its_run_began_then(name):
     sigmas = case.sigmas(9, torch.float64)
     x = start(case, (1, 6, 8), torch.float64, sigmas)
     out, maps = on_maps(case, x, sigmas, curve="piecewise linear", concavity=1.0, whole_picture=True)
-    levels = torch.cat([maps[: len(maps) // 2, 0, 0, 0, 0], sigmas[-1:]]).unique_consecutive()
+    levels = torch.cat([maps[:, 0, 0, 0, 0], sigmas[-1:]]).unique_consecutive()
     assert 4 < len(levels) < 8
     tolerance = 1e-6 if case.name == "sample_er_sde" else 1e-9
-    lags = torch.ones(len(levels) - 1)
-    torch.testing.assert_close(out, on_scalars(case, x, levels, lags=lags), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(out, on_scalars(case, x, levels), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 5])

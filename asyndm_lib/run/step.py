@@ -153,17 +153,6 @@ class Step:
         """
         return torch.where(coincide(levels), lower, higher)
 
-    def at_least(self, least: float, past: Tensor) -> Tensor:
-        """A ``past`` step, in present ones, as a formula may go by it.
-
-        A lagging pixel's counts as at least ``least``. Its steps grow, and where a curve all but
-        holds it and then lets it go by any number of times. A formula multiplies what is wrong with
-        a prediction by as much; with 1 it extrapolates no further than in even steps.
-        """
-        if past.dim() == 0:
-            return past
-        return torch.where(self.run.lagging, past.clamp(min=least), past)
-
     def _rounds_alike(self, sigma: SigmaMap | PixelMap) -> bool:
         """Whether a formula has the same bits for the scalar and for pixels that were never
         related, which hold it.

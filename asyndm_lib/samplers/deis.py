@@ -13,7 +13,6 @@ from ..clock.sigma_map import PixelMap
 from ..run.run import Run
 from ..run.step import coincide
 from .euler import slope
-from .lms import lagging_weights
 from .row import Sampler
 
 ORDER = 3
@@ -46,7 +45,7 @@ def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None
             continue
         levels = [sigma_next, step.sigma, *reversed(step.before[1 - ORDER :])]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
-        maps = lagging_weights(weights, [level.map for level in levels])
+        maps = weights([level.map for level in levels])
 
         def update(*coeffs: Tensor) -> Tensor:
             new = x

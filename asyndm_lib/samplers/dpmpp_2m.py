@@ -25,7 +25,7 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
             denoised_d = denoised
             if sigma_last is not None:
                 t_last = t_of(sigma_last)
-                r = step.at_least(1, (t - t_last) / h)
+                r = (t - t_last) / h
                 share = 1 / (2 * r)
                 extrapolated = (1 + share) * denoised - share * old_denoised
                 denoised_d = step.if_distinct([t, t_last], extrapolated, denoised)

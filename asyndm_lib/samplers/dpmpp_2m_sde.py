@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..run.host import NoiseSampler
 from ..run.run import Run
-from .dpmpp_3m_sde import LEAST
 from .exponential import t_of
 from .row import Sampler
 
@@ -23,8 +22,6 @@ def dpmpp_2m_sde(
     solver_type: str = "midpoint",
 ) -> Tensor:
     """DPM-Solver++(2M) SDE of Lu et al. (2022). ``solver_type``: "midpoint" or "heun"."""
-    # Heun's rule goes by the slope to near the end of a step, the midpoint rule to its middle.
-    least = LEAST if solver_type == "heun" else 1
     old_denoised: Any = None
     for step in run:
         denoised = step.predict(x)
@@ -43,7 +40,7 @@ def dpmpp_2m_sde(
                 new = sigma_next / sigma * (-eta_h).exp() * x + hh.expm1().neg() * denoised
                 if sigma_last is not None:
                     t_last = t_of(sigma_last)
-                    r = step.at_least(least, (t - t_last) / h)
+                    r = (t - t_last) / h
                     phi = hh.expm1().neg() / hh + 1 if solver_type == "heun" else 0.5 * hh.expm1().neg()
                     corrected = new + phi * (1 / r) * (denoised - old_denoised)
                     new = step.if_distinct([t_next, t, t_last], corrected, new)

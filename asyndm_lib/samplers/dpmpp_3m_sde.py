@@ -12,13 +12,6 @@ from ..run.run import Run
 from .exponential import t_of
 from .row import Sampler
 
-LEAST = 5 / 4
-"""What a lagging pixel's past steps count as at least; see :meth:`step.Step.at_least`.
-
-Noise makes a step worth ``eta + 1`` of its length, and the formula goes by the slope to near its
-end. With this value the variance on Gaussian data stays the host's (tests/final_variance.py).
-"""
-
 
 def dpmpp_3m_sde(run: Run, x: Tensor, *, noise_sampler: NoiseSampler, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """DPM-Solver++(3M) SDE of Lu et al. (2022) and Crowson."""
@@ -61,13 +54,13 @@ def multistep_3m_sde(
                 new, scale = first_order(x, denoised, h, h_eta, sigma, sigma_next, t_next)
                 if past:
                     phi_2 = h_eta.neg().expm1() / h_eta + 1
-                    r0 = step.at_least(LEAST, (t - t_past[0]) / h)
+                    r0 = (t - t_past[0]) / h
                     d1_0 = (denoised - denoised_1) / r0
                     shares = [phi_2, phi_2 / h_eta - 0.5]
                     phi_2, phi_3 = shares if scale is None else [scale * share for share in shares]
                     corrected = step.if_distinct([t_next, t, t_past[0]], new + phi_2 * d1_0, new)
                     if len(past) == 2:
-                        r1 = step.at_least(LEAST, (t_past[0] - t_past[1]) / h)
+                        r1 = (t_past[0] - t_past[1]) / h
                         d1_1 = (denoised_1 - denoised_2) / r1
                         d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)
                         d2 = (d1_0 - d1_1) / (r0 + r1)

@@ -7,7 +7,6 @@ from torch import Tensor
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step
-from .brownian import whole_draw
 from .euler import euler_step
 from .exponential import between, sigma_of, t_of
 from .row import Sampler
@@ -42,8 +41,7 @@ def dpmpp_sde(
         # Step 1
         sigma_mid = step.between(middle, sigma, sigma_next)
         start = _rounded(sigma.scalar)
-        drawn = noise_sampler(start, sigma_mid.scalar)
-        noise = drawn * s_noise
+        noise = noise_sampler(start, sigma_mid.scalar) * s_noise
 
         def first(sigma: Tensor, sigma_next: Tensor) -> Tensor:
             t = t_of(sigma)
@@ -53,8 +51,7 @@ def dpmpp_sde(
         denoised_2 = step.predict(x_2, sigma_mid)
 
         # Step 2
-        whole = noise_sampler(start, _rounded(sigma_next.scalar))
-        noise = whole_draw(run, drawn, whole, sigma, sigma_mid, sigma_next) * s_noise
+        noise = noise_sampler(start, _rounded(sigma_next.scalar)) * s_noise
         denoised_d = (1 - fac) * denoised + fac * denoised_2
 
         def second(sigma: Tensor, sigma_next: Tensor) -> Tensor:

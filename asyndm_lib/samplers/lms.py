@@ -1,12 +1,8 @@
-"""Linear multistep sampling: Adams-Bashforth over sigma.
-
-A pixel that lags makes steps of growing size. Weights of the full order extrapolate far there, and
-what is wrong with a slope grows with them, so such a pixel goes by :func:`lagging_weights`.
-"""
+"""Linear multistep sampling: Adams-Bashforth over sigma."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -26,12 +22,6 @@ _NODES = (-(3**-0.5), 3**-0.5)
 """Gauss's nodes on [-1, 1].
 
 Two of them make the integral of a polynomial up to the third degree exact.
-"""
-MOST = 2.01
-"""How much a lagging pixel's weights may amount to, without their signs, in steps.
-
-Two slopes of even steps amount to 2, of which rounding must not decide. Where steps grow, slopes
-amount to any number of times more, and so does what is wrong with one.
 """
 
 
@@ -62,7 +52,7 @@ def lms(
             continue
         levels = [sigma_next, *sigmas]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
-        maps = lagging_weights(weights, [level.map for level in levels])
+        maps = weights([level.map for level in levels])
 
         def update(*coeffs: Tensor) -> Tensor:
             return x + sum(coeff * d for coeff, d in zip(coeffs, ds, strict=True))
@@ -97,21 +87,6 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     found = [reduce(add, (polynomial(j, *piece) for piece in pieces)) for j in range(len(nodes))]
     held = coincide(nodes)
     return [torch.where(held, 2 * half if j == 0 else 0.0, value) for j, value in enumerate(found)]
-
-
-def lagging_weights(weights_of: Callable[[Sequence[Tensor]], list[Tensor]], levels: Sequence[Tensor]) -> list[Tensor]:
-    """How much each slope counts of a pixel that lags.
-
-    It is ``weights_of(levels)``, as :func:`weights` is, of the highest order that keeps to
-    :data:`MOST`, element by element.
-    """
-    most = MOST * (levels[0] - levels[1]).abs()
-    found = weights_of(levels[:2])
-    for count in range(2, len(levels)):
-        higher = weights_of(levels[: count + 1])
-        kept = sum(weight.abs() for weight in higher) <= most
-        found = [torch.where(kept, *pair) for pair in zip(higher, [*found, torch.zeros_like(most)], strict=True)]
-    return found
 
 
 LMS = Sampler("sample_lms", lms, {"LMS": {}}, scalars="linear multistep")

@@ -1,20 +1,14 @@
-"""PLMS, the WebUI's own: Adams-Bashforth over eps.
-
-It takes all steps for even ones, which those of a pixel that lags are not. Such a pixel goes by
-:func:`lms.lagging_weights`: eps is the slope over sigma.
-"""
+"""PLMS, the WebUI's own: Adams-Bashforth over eps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
 from ..run.step import Step
-from .lms import lagging_weights, weights
 from .row import EVERYWHERE, Sampler
 from .timesteps import NOT_FOR_FLOWS, alpha_map, at, denoised_of, strided
 
@@ -41,24 +35,10 @@ def plms(run: Run, x: Tensor, *, alphas: Sequence[Tensor] | None = None) -> Tens
                 eps_prime = (23 * eps + -16 * eps_1 + 5 * eps_2) / 12
             case [eps_1, eps_2, eps_3]:
                 eps_prime = (55 * eps + -59 * eps_1 + 37 * eps_2 + -9 * eps_3) / 24
-        if old_eps:
-            levels = [sigma_next, step.sigma, *reversed(step.before[-len(old_eps) :])]
-            lagging = _lagging_eps([eps, *old_eps], [level.map for level in levels])
-            eps_prime = torch.where(run.lagging, lagging.to(eps_prime.dtype), eps_prime)
         x, denoised = _step(step, x, eps_prime, a, a_next)
         old_eps = [eps, *old_eps[:2]]
         step.callback(x, denoised)
     return x
-
-
-def _lagging_eps(eps: Sequence[Tensor], levels: Sequence[Tensor]) -> Tensor:
-    """What the step to ``levels[0]`` goes by, where a pixel lags.
-
-    ``eps`` stand at ``levels[1:]``, the newest first.
-    """
-    h = levels[0] - levels[1]
-    moved = sum(weight * e for weight, e in zip(lagging_weights(weights, levels), eps, strict=True))
-    return torch.where(h == 0, eps[0], moved / h)  # a curve may hold a pixel still
 
 
 def _step(step: Step, x: Tensor, eps: Tensor, a: PixelMap, a_next: PixelMap) -> tuple[Tensor, Tensor]:

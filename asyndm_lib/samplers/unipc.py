@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import factorial
 
 import torch
@@ -23,6 +23,8 @@ from .row import Sampler
 from .timesteps import at
 
 ORDER = 3
+NEAR = 0.05
+"""A step this much shorter than the next one tells nothing of the slope, but for its errors."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ def _solve(variant: str, x: Tensor, pictures: Sequence[Tensor], newest: Tensor |
     if others:
         rks = [(other.half_log_snr - here.half_log_snr) / h for other in others]
         alike = coincide([torch.zeros_like(h), *rks])
-        if h.dim() > 0:  # a lagging pixel's, whose steps grow; see Step.at_least
-            past = [(newer - older).clamp(min=1) for newer, older in pairwise([torch.zeros_like(h), *rks])]
-            rks = [-place for place in accumulate(past)]
+        if h.dim() > 0:  # a lagging pixel's: a curve may all but hold it still, and then let it go
+            widths = [newer - older for newer, older in pairwise([torch.zeros_like(h), *rks])]
+            alike = alike | (torch.stack(widths).abs().amin(dim=0) < NEAR)
         rks = [torch.where(alike, torch.full_like(h, -i), rk) for i, rk in enumerate(rks, start=1)]
         found = torch.where(alike, found, _update(variant, x, h, goal, here, rks, pictures, newest))
     return torch.where(held, x, found)

@@ -77,7 +77,7 @@ def dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
             denoised_mix = -torch.exp(-h) * uncond_denoised
             if sigma_last is not None:
                 t_last = t_of(sigma_last)
-                r = step.at_least(1, (t - t_last) / h)
+                r = (t - t_last) / h
                 slope = torch.expm1(-h) * (1 / (2 * r)) * (denoised - old_uncond_denoised)
                 denoised_mix = step.if_distinct([t, t_last], denoised_mix - slope, denoised_mix)
             return torch.where(sigma == sigma_next, x, denoised + denoised_mix + torch.exp(-h) * x)

@@ -37,7 +37,7 @@ def dpmpp_2m_sde(
                 new = sigma_next / sigma * (-h * eta).exp() * x + alpha_t * (-h_eta).expm1().neg() * denoised
                 if sigma_last is not None:
                     lambda_last = half_log_snr(sigma_last, flow)
-                    r = step.at_least(1, (lambda_s - lambda_last) / h)
+                    r = (lambda_s - lambda_last) / h
                     slope = 0.5 * alpha_t * (-h_eta).expm1().neg() * (1 / r) * (denoised - old_denoised)
                     new = step.if_distinct([lambda_t, lambda_s, lambda_last], new + slope, new)
                 if noise is not None:

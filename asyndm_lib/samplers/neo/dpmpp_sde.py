@@ -7,7 +7,6 @@ from torch import Tensor
 from ...run.host import NoiseSampler
 from ...run.run import Run
 from ..ancestral import ancestral_step
-from ..brownian import whole_draw
 from ..half_log_snr import half_log_snr, sigma_at, signal
 from ..row import Sampler
 
@@ -55,7 +54,7 @@ def dpmpp_sde(
 
         # Step 1
         sigma_mid = step.between(middle, sigma, sigma_next)
-        noise = drawn = noise_sampler(sigma.scalar, sigma_mid.scalar) if noisy else None
+        noise = noise_sampler(sigma.scalar, sigma_mid.scalar) if noisy else None
 
         def first(sigma: Tensor, sigma_next: Tensor) -> Tensor:
             lambda_s, lambda_t = half_log_snr(sigma, flow), lambda_mid(sigma, sigma_next)
@@ -65,9 +64,7 @@ def dpmpp_sde(
         denoised_2 = step.predict(x_2, sigma_mid)
 
         # Step 2
-        if drawn is not None:
-            whole = noise_sampler(sigma.scalar, sigma_next.scalar)
-            noise = whole_draw(run, drawn, whole, sigma, sigma_mid, sigma_next)
+        noise = noise_sampler(sigma.scalar, sigma_next.scalar) if noisy else None
         denoised_d = (1 - fac) * denoised + fac * denoised_2
 
         def second(sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -47,11 +47,6 @@ def er_sde(
 
         return PixelMap(_integral(what, own[i], own[i + 1]), step.between(value, sigma, to).map)
 
-    def kept(then: Tensor, now: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        """How much of a slope over a past step counts in the one from ``now`` to ``then``."""
-        past = (begin - end) / (now - then)
-        return past / step.at_least(1, past)
-
     old_denoised = old_slope = x  # read from the second and the third step on
     for step in run:
         denoised = step.predict(x)
@@ -80,12 +75,11 @@ def er_sde(
             def slope_of(now: Tensor, past: Tensor) -> Tensor:
                 return step.if_distinct([now, past], (denoised - old_denoised) / (now - past), 0.0)
 
-            def second(to: Tensor, then: Tensor, now: Tensor, past: Tensor, integral: Tensor) -> Tensor:
-                more = to / then * (then - now + integral * _scale(then)) * slope
-                return step.if_distinct([then, now, past], new + more * kept(then, now, past, now), new)
+            def second(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
+                return new + to / then * (then - now + integral * _scale(then)) * slope
 
             slope = step.per_pixel(slope_of, lambda_s, lambda_1)
-            new = step.per_pixel(second, sigma_next, lambda_t, lambda_s, lambda_1, integral(0, sigma, sigma_next, i))
+            new = step.per_pixel(second, sigma_next, lambda_s, lambda_t, integral(0, sigma, sigma_next, i))
 
         # Stage 3
         if i > 1:
@@ -94,16 +88,11 @@ def er_sde(
             def bend_of(now: Tensor, past: Tensor, before: Tensor) -> Tensor:
                 return step.if_distinct([now, past, before], (slope - old_slope) / ((now - before) / 2), 0.0)
 
-            def third(
-                to: Tensor, then: Tensor, now: Tensor, past: Tensor, before: Tensor, integral: Tensor
-            ) -> Tensor:
-                more = to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
-                more = more * kept(then, now, past, now) * kept(then, now, before, past)
-                return step.if_distinct([then, now, past, before], new + more, new)
+            def third(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
+                return new + to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
 
             bend = step.per_pixel(bend_of, lambda_s, lambda_1, lambda_2)
-            levels = lambda_t, lambda_s, lambda_1, lambda_2
-            new = step.per_pixel(third, sigma_next, *levels, integral(1, sigma, sigma_next, i))
+            new = step.per_pixel(third, sigma_next, lambda_s, lambda_t, integral(1, sigma, sigma_next, i))
 
         if noise is not None:
 

@@ -36,8 +36,7 @@ def res_multistep(run: Run, x: Tensor, *, s_noise: float = 1.0, noise_sampler: N
                 h = t_of(sigma_next) - t
                 phi_1 = torch.expm1(-h) / -h
                 phi_2 = (phi_1 - 1.0) / -h
-                r = step.at_least(1, (t - t_last) / h)
-                b_2 = step.if_distinct([t, t_last], phi_2 / -r, 0.0)
+                b_2 = step.if_distinct([t, t_last], phi_2 / ((t_last - t) / h), 0.0)
                 # Where a pixel is held still, h is 0.
                 b_1, b_2 = (torch.nan_to_num(b, nan=0.0) for b in (phi_1 - b_2, b_2))
                 return sigma_of(h) * x + h * (b_1 * denoised + b_2 * old_denoised)
