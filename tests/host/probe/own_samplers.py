@@ -90,7 +90,7 @@ def sample(name, x, noise, pixels, options):
 def _sample(name, x, noise, ways, options):
     function = FUNCTIONS.get(name) or getattr(sampling, name)
     usual = sampling.torch, sampling.get_sigmas_karras
-    of_options = () if engine.NEO else ("order", "variant", "lower_order_final")
+    of_options = ("order", "variant", "lower_order_final") if name == "unipc" and not engine.NEO else ()
     unipc = {f"uni_pc_{key}": options.pop(key) for key in of_options if key in options}
     usual_options = {key: getattr(shared.opts, key) for key in unipc}
     hijack = Torch(noise, -ways[0].log() if name == "sample_dpm_fast" else None)
