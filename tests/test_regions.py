@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from asyndm_lib.masks.choice import concentration
 from asyndm_lib.models.family import Family, Recorded
+from asyndm_lib.models.parts import context
 from asyndm_lib.models.parts.mixed_token_maps import shares_of
 from asyndm_lib.models.unet import FAMILY, PLAIN, cross_attentions
 from asyndm_lib.prompt.candidates import named_or_candidates
@@ -215,6 +216,28 @@ def test_a_forward_that_only_does_what_is_usual_changes_no_map(family):
     torch.testing.assert_close(maps, usual.maps, rtol=1e-4, atol=1e-6)
     assert (reached == 1).all()
     assert usual.reach is None
+
+
+def mark_prompts(unet: nn.Module, call: dict) -> None:
+    """Sets a token in front of the prompts, which a ``forward`` takes away, as ControlNet does."""
+    own = unet.forward
+    unet.forward = lambda x, timesteps, context: own(x, timesteps, context[:, 1:])
+    call["context"] = torch.cat([torch.full_like(call["context"][:, :1], 1024.0), call["context"]], dim=1)
+
+
+@FAMILIES
+@pytest.mark.parametrize("mix", [None, columns, more_words], ids=["no regions", "columns", "more words"])
+def test_a_mark_in_front_of_the_prompts_moves_no_word(mix, family, monkeypatch):
+    monkeypatch.setattr(context, "CHUNK", CHUNK)
+    recorded = []
+    for mark in (lambda unet, call: None, mark_prompts):
+        unet, call = tiny_unet(), given()
+        if mix is not None:
+            mix_with(unet, mix)
+        mark(unet, call)
+        recorded.append(read(unet, family, call))
+    assert recorded[0].rows == recorded[1].rows != []
+    torch.testing.assert_close(recorded[1].maps, recorded[0].maps)
 
 
 def test_equal_chunks_share_every_pixel_since_nothing_tells_them_apart():

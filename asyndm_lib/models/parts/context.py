@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CHUNK = 77
+"""Prompts are whole multiples of so many tokens."""
+
 
 class Passage(NamedTuple):
     """What a context holds of a call's prompts ``[N, L, C]``.
@@ -21,6 +24,14 @@ class Passage(NamedTuple):
     length: int
 
 
+def unmarked(prompts: Tensor) -> Tensor:
+    """``prompts [N, L, C]`` as they were before an extension set one token in front of them.
+
+    ControlNet's tells it which rows are the prompts; it takes the token away before the attentions.
+    """
+    return prompts[:, 1:] if prompts.shape[1] > CHUNK and prompts.shape[1] % CHUNK == 1 else prompts
+
+
 def is_of(context: Tensor, prompts: Tensor | None) -> bool:
     """Whether the first tokens of ``context`` are all tokens of ``prompts``, row for row.
 
@@ -28,6 +39,9 @@ def is_of(context: Tensor, prompts: Tensor | None) -> bool:
     ``prompts`` are None where the model was called in another way than the hosts call it.
     """
     if context is prompts or prompts is None or context.shape[:2] == prompts.shape[:2]:
+        return True
+    prompts = unmarked(prompts)
+    if context.shape[:2] == prompts.shape[:2]:
         return True
     longer = context.shape[0] == prompts.shape[0] and context.shape[1] > prompts.shape[1]
     return longer and torch.equal(context[:, : prompts.shape[1]], prompts.to(context))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..family import Recorded, Row, Size, Weights
 from .attention_sum import no_autocast, summed
-from .context import Passage, is_of, passage, rows_of
+from .context import Passage, is_of, passage, rows_of, unmarked
 from .patching import followed
 from .resampling import Resize
 from .token_maps import MapLayers, scale
@@ -136,6 +136,7 @@ class MixedTokenMaps:
         prompts = self._layers.own_pass.context
         if self._weights is None or prompts is None or x.shape[1] != self._here[0] * self._here[1]:
             return
+        prompts = unmarked(prompts)
         passages: list[Passage] = []
         for key in keys:
             rows = rows_of(key.x, x)
