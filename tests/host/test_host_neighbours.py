@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import pictures
 import pytest
 from family import HOST
+from materials import LORA
 from neighbour_models import CONTROL, WIDE
-from requests_table import BASE, arguments, drawing, in_base64
+from requests_table import BASE, PROMPT, arguments, drawing, in_base64
 from webui import PROBE, REPOSITORY, Answer, WebUI, python_of
 
 pytestmark = [
@@ -79,6 +80,25 @@ REGIONAL = (
     *("0", "0", "0.4", None, "0", "0", False),
 )
 FREEU = ("2", *(1.0, 1.0, 0.0, 0.5, 0.2, 1.0) * 2, *(1.6, 0.4, 0.0, 0.5, 0.2, 1.0))
+
+
+def _lora(weight: str) -> dict[str, Any]:
+    return {"prompt": f"{PROMPT} <lora:{LORA}:{weight}>"}
+
+
+def _incantations(**values: Any) -> tuple[Any, ...]:
+    """The arguments of that extension, by the names of its parts."""
+    given = {**dict.fromkeys(("seg", "scfg", "pag", "fusion", "t2i_zero"), False), **values}
+    seg, scfg = (given["seg"], 11.0, 0, 150), (given["scfg"], 1.0, 0.8, 3.0, 0.0, 0, 150, 4)
+    pag = (given["pag"], 8.0, 0, 150, False, "Constant", 0, 100, given["fusion"])
+    t2i_zero = (given["t2i_zero"], True, 2, 0.1, 0.5, 0.5, "2", 0.0, 25, 0)
+    return (*seg, *scfg, *pag, *t2i_zero, False, False, False, "BREAK", "-", 0.2, 10)
+
+
+INCANTATIONS = {"real": "sd-webui-incantations"}
+DAEMON = (True, "both", 0.0, 1.0, 0.5, 0.3, 1.0, 0.0, 0.0, 0.0, True)
+"""A daemon after whether it is active: whether it is for the second pass, and its numbers."""
+CALLBACKS = "stand-in callbacks"
 KOHYA = (3, 4, 0.4, 0.5, "bicubic", 0.5, 2.0)
 NEIGHBOURS = {
     "control model": Neighbour("stand-in controlnet", (True, 0.05, False)),
@@ -90,6 +110,9 @@ NEIGHBOURS = {
     "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
     "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
+    **{f"edited {what}": Neighbour(CALLBACKS, (what,)) for what in ("conditioning", "attention")},
+    "edited regions": Neighbour(CALLBACKS, ("regions",), request=AND),
+    "edited latents": Neighbour(CALLBACKS, ("latents",), discrete=False),
     "own denoiser": Neighbour("stand-in own denoiser", refused="stand_in_own_denoiser.py"),
     "regions": Neighbour("stand-in regional", request=BREAK),
     "regions, base": Neighbour("stand-in regional", (True, "rows", 0.3), request=BREAK),
@@ -108,6 +131,52 @@ NEIGHBOURS = {
         {"cfg_scale": 12},
         real="sd-dynamic-thresholding",
         discrete=False,
+    ),
+    **{
+        f"real {name}": Neighbour("incantations", _incantations(**parts), **INCANTATIONS)
+        for name, parts in {
+            "PAG": {"pag": True},
+            "PAG with noise fusion": {"pag": True, "fusion": True},
+            "S-CFG": {"scfg": True},
+            "T2I-Zero": {"t2i_zero": True},
+            "PAG, SEG and S-CFG": {"pag": True, "seg": True, "scfg": True},
+        }.items()
+    },
+    "real CADS": Neighbour("cads", (True, 0.3, 0.9, 0.25, 1.0, True, False), real="sd-webui-cads"),
+    "real Detail Daemon": Neighbour(
+        "detail daemon",
+        (True, True, False, *DAEMON[1:], True, *DAEMON, *(False, *DAEMON) * 4),
+        real="sd-webui-detail-daemon",
+    ),
+    "real Latent Couple": Neighbour(
+        "latent couple extension",
+        (True, "1:1,1:2", "0:0,0:1", "0.5,0.8", 20),
+        AND,
+        real="stable-diffusion-webui-two-shot",
+    ),
+    "real ReSharpen": Neighbour(
+        "resharpen", (True, 1.0, "Flat", 1.0, "Flat"), real="sd-webui-resharpen", discrete=False
+    ),
+    "real Vectorscope CC": Neighbour(
+        "vectorscope cc",
+        (True, True, 2.0, 0.5, 1.3, 1.0, 0.0, -1.0, True, False, False, "Cross Noise", "1 - Sin"),
+        real="sd-webui-vectorscope-cc",
+        discrete=False,
+    ),
+    "real LoRA Block Weight": Neighbour(
+        "lora block weight",
+        (),
+        changed=_lora("1:1:lbw=OUTALL:step=2-4"),
+        real="sd-webui-lora-block-weight",
+    ),
+    "real loractl": Neighbour(
+        "dynamic lora weights", (True, False), changed=_lora("1@0,1@0.5,0@1"), real="sd-webui-loractl"
+    ),
+    "real Characteristic Guidance": Neighbour(
+        "characteristic guidance",
+        (1.0, 1.0, 50, 0, 1.0, -1.0, 1.0, 0.4, 0.5, 2, True, "", "More ControlNet", 0.0, 1.0),
+        real="CharacteristicGuidanceWebUI",
+        refused="CHGextension.py",
     ),
     "real neutral prompt": Neighbour(
         "neutral prompt",
