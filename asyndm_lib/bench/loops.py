@@ -46,7 +46,7 @@ class _Flow:
 
 
 SHIFT = 3.0
-"""Of the way down of Stable Diffusion 3."""
+"""The shift of Stable Diffusion 3's way down."""
 
 
 class Loop:

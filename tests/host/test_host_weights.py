@@ -25,7 +25,7 @@ WAYS = {
     f"{BLOCKS}, start": (f"<lora:{LORA}:1:lbw={HALF}:start=3>", {}),
     f"{BLOCKS}, stop": (f"<lora:{LORA}:1:lbw={HALF}:stop=3>", {}),
 }
-"""What is added to the prompt, and the scripts asked for."""
+"""The ways in which a LoRA changes: what is added to the prompt, and the scripts asked for."""
 
 
 def _param(way: str) -> object:

@@ -149,7 +149,7 @@ def test_a_range_ends_at_its_end(host, labels):
     ],
 )
 def test_a_wrong_value_is_refused_before_the_first_picture(axis, text, said, host, labels):
-    """As a request's wrong settings are, and without a traceback in the WebUI's console."""
+    """A wrong setting of a request is refused alike, and no traceback is in the WebUI's console."""
     answer = host.make(plot(labels, switched_on(REQUEST), x=(f"[AsynDM] {axis}", text)))
     assert answer.status == 422
     assert answer.info["detail"].startswith(f"[AsynDM] {axis}: ")

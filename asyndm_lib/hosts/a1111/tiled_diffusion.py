@@ -1,4 +1,4 @@
-"""What is known of the extension Tiled Diffusion (multidiffusion-upscaler-for-automatic1111).
+"""The regions of the extension Tiled Diffusion (multidiffusion-upscaler-for-automatic1111).
 
 MultiDiffusion stands in the place of the denoiser's ``forward``, Mixture of Diffusers in that of
 the model's ``apply_model``. Both keep the regions that have prompts of their own.

@@ -233,7 +233,7 @@ def _found(index: Tensor, known: Tensor | None, batch: Tensor | None, n: int) ->
 
 
 class _Call:
-    """What is known so far of one call of the UNet, or of those with as many rows.
+    """One call of the UNet, or those with as many rows, as far as it is known.
 
     ``index`` is None until it is found, for good where ``unknown``.
     """
