@@ -24,7 +24,6 @@ from ..prompt.candidates import named_or_candidates
 from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import parse_targets
 from ..run.host import Descent, Host
-from ..run.model_call import Rows
 from ..run.run import Run
 from ..run.step import Observer
 from ..samplers.ddim import ddim
@@ -91,11 +90,6 @@ class Batches(Embedded):
         """The sigmas of the model's ``timesteps`` (any shape)."""
         return self._levels.t_to_sigma(timesteps)
 
-    def denoised(self, rows: Tensor, sigma: Tensor, told: dict[str, Tensor], here: Rows | None = None) -> Tensor:
-        """The predicted pictures in ``rows [n, C, h, w]`` at ``sigma``, or each pixel at its sigma
-        in ``here``. ``told``: the conditioning of the rows."""
-        return self._denoised(rows, sigma, told, here)
-
     def noise(self, seeds: Sequence[int], width: int, height: int) -> Noise:
         """One picture's random numbers for each seed."""
         model = self._model
@@ -137,7 +131,7 @@ class Batches(Embedded):
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x] * len(guidance.copies))
-            guided = self._eps if scaled else self._denoised
+            guided = self._eps if scaled else self.denoised
             with ExitStack() as stack:
                 here = stack.enter_context(running[0].rows(names))
                 if method.text_at_mean:

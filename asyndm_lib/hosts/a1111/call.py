@@ -26,7 +26,7 @@ from ..common.attaching import ReadTargets, SamplerCall
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
-from ..common.pieces import Piece, Pieces
+from ..common.pieces import Piece, Pieces, encodings
 from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
 from .denoising import Denoising
@@ -113,7 +113,7 @@ class Call:
     def _text(self) -> Tensor:
         """The conditional rows' prompts of the present evaluation, as the host encodes them."""
         _, text = prompt_parser.reconstruct_multicond_batch(self._extra_args["cond"], self._model.step)
-        return _crossattn(text)
+        return encodings(text)
 
     def _whole(self, run: Run, input: Tensor, sigma: Tensor) -> Piece:
         """What a call of the denoiser with ``input`` holds; no rows if that is not known."""
@@ -187,7 +187,7 @@ def _callbacks(slices: RowSlices, text: Callable[[], Tensor]) -> Iterator[None]:
         written = not torch.equal(own, told) if told.is_inference() else told._version != own
         slices.retold = written or params.sigma is not told
         if params.x is not x or version is None or x._version != version:
-            slices.reorder(params.x, _crossattn(params.text_cond), text())
+            slices.reorder(params.x, encodings(params.text_cond), text())
 
     def entered(original: Callable[[Any], None], params: Any) -> None:
         with slices.others():
@@ -199,10 +199,6 @@ def _callbacks(slices: RowSlices, text: Callable[[], Tensor]) -> Iterator[None]:
             callback = functools.partial(entered, getattr(sd_samplers_cfg_denoiser, name))
             stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
         yield
-
-
-def _crossattn(text: Any) -> Tensor:
-    return text["crossattn"] if isinstance(text, dict) else text
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Pieces:
         ``cond``: the host's conditioning of its rows.
         """
         before = self._x, self._whole, self._text
-        self._x, self._whole, self._text = x, whole, _text(cond)
+        self._x, self._whole, self._text = x, whole, encodings(cond)
         self._calls = 0
         self._done.clear()
         self._foreign.clear()
@@ -94,7 +94,7 @@ class Pieces:
         boxes = self._boxes(x, self._x)
         numbers = self._numbers(boxes, len(self._x))
         rows = [self._whole.rows[number] for number in numbers]
-        if not self._same_prompts(rows, numbers, _text(cond)):
+        if not self._same_prompts(rows, numbers, encodings(cond)):
             cut = x.shape != self._x.shape
             rows = [self._of_region(row, box, cut) for row, box in zip(rows, boxes, strict=True)]
         self._done.update(boxes)
@@ -168,8 +168,9 @@ def _find(x: Tensor, whole: Tensor) -> list[Box]:
     return boxes
 
 
-def _text(cond: Any) -> Tensor:
-    """The prompts' encodings ``[n, context, width]`` in the host's conditioning."""
+def encodings(cond: Any) -> Tensor:
+    """The prompts' encodings ``[n, context, width]`` in a host's conditioning, in any of its forms.
+    """
     if isinstance(cond, dict):
         cond = cond["crossattn"] if "crossattn" in cond else cond["c_crossattn"]
     return cond[0] if isinstance(cond, list) else cond

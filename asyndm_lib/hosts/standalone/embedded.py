@@ -169,7 +169,7 @@ class Embedded:
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             rows = torch.cat([x, x])
-            guided = self._eps if scaled else self._denoised
+            guided = self._eps if scaled else self.denoised
             with running[0].rows(names) as here:
                 conditional, unconditional = guided(rows, sigma, conditioning, here).chunk(2)
             last[:] = [unconditional]
@@ -238,8 +238,10 @@ class Embedded:
         with torch.autocast("cuda", torch.float16) if on_gpu else nullcontext():
             return self._model.diffusion_model(x, t, **cond).float()
 
-    def _denoised(self, rows: Tensor, sigma: Tensor, cond: dict[str, Tensor], here: Rows | None) -> Tensor:
-        """k-diffusion's denoiser on ``rows [n, C, h, w]`` with every pixel at its own sigma."""
+    def denoised(self, rows: Tensor, sigma: Tensor, cond: dict[str, Tensor], here: Rows | None = None) -> Tensor:
+        """The predicted pictures in ``rows [n, C, h, w]`` at ``sigma``, or each pixel at its sigma
+        in ``here``. ``cond``: the conditioning of the rows.
+        """
         with scalings(self._denoiser, here):
             return self._denoiser(rows, sigma * rows.new_ones(len(rows)), cond=cond)
 

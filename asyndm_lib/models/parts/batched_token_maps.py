@@ -42,10 +42,7 @@ class BatchedTokenMaps:
     def attach(self) -> None:
         """Put the hooks on the UNet."""
         layers, attached = self._layers, self._attached
-        attached.callback(layers.own_pass.detach)
-        layers.own_pass.attach()
-        for transformer in layers.transformers:
-            attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
+        layers.attach(attached, self._before_transformer)
         kinds: dict[Layer, Layer] = {}  # one object for layers that are alike: every layer compares them
         for attention in layers.attentions:
             self._watches.append(attached.enter_context(watched(attention.to_q, self._after_query)))

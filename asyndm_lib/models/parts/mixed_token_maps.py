@@ -71,10 +71,7 @@ class MixedTokenMaps:
     def attach(self) -> None:
         """Put the hooks on the UNet."""
         layers, attached = self._layers, self._attached
-        attached.callback(layers.own_pass.detach)
-        layers.own_pass.attach()
-        for transformer in layers.transformers:
-            attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
+        layers.attach(attached, self._before_transformer)
         for attention in layers.attentions:
             after = partial(self._after_attention, attention, has_own_forward(attention))
             attached.enter_context(followed(attention, after))

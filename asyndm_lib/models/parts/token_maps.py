@@ -7,7 +7,7 @@ same with fewer calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,13 @@ class MapLayers:
     size: Size
     own_pass: OwnPass
 
+    def attach(self, attached: ExitStack, before_transformer: Callable[[nn.Module, tuple], None]) -> None:
+        """Until ``attached`` closes, watch whose pass it is and what the transformers are given."""
+        attached.callback(self.own_pass.detach)
+        self.own_pass.attach()
+        for transformer in self.transformers:
+            attached.callback(transformer.register_forward_pre_hook(before_transformer).remove)
+
 
 def scale(attention: Any) -> float:
     """The factor of an attention's scores. Forge's has only the size of a head, which gives the
@@ -67,10 +74,7 @@ class TokenMaps:
     def attach(self) -> None:
         """Put the hooks on the UNet."""
         layers, attached = self._layers, self._attached
-        attached.callback(layers.own_pass.detach)
-        layers.own_pass.attach()
-        for transformer in layers.transformers:
-            attached.callback(transformer.register_forward_pre_hook(self._before_transformer).remove)
+        layers.attach(attached, self._before_transformer)
         for attention in layers.attentions:
             attached.enter_context(watched(attention.to_q, self._after_query))
             attached.enter_context(followed(attention.to_k, partial(self._after_key, attention)))
