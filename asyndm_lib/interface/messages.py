@@ -5,12 +5,26 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..errors import AsynDMError
+
 
 def report(p: Any, text: str) -> None:
     """Say ``text`` once for this job (``p``: the host's ``StableDiffusionProcessing``)."""
-    if _say(p, f"AsynDM: {text[:1].upper()}{text[1:]}."):
+    if _say(p, _line(text)):
         ours = _ForInfo(comment for comment in p.comments if comment.startswith("AsynDM: "))
         p.extra_generation_params["AsynDM messages"] = ours
+
+
+def refuse(p: Any, reason: AsynDMError, second: bool) -> None:
+    """Say once for this job why a sampling call of it runs without AsynDM.
+
+    ``second``: it is hires fix's second pass. What was said of the picture holds for it too.
+    """
+    of_picture = f"{reason}. The picture was made without AsynDM"
+    if not second:
+        report(p, of_picture)
+    elif _line(of_picture) not in p.comments:
+        report(p, f"{reason}. The second pass was made without AsynDM")
 
 
 def tell(p: Any, text: str) -> None:
@@ -30,6 +44,11 @@ def _say(p: Any, text: str) -> bool:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
     print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
     return True
+
+
+def _line(text: str) -> str:
+    """``text`` as a message of ours."""
+    return _printable(f"AsynDM: {text[:1].upper()}{text[1:]}.")
 
 
 def _printable(text: str) -> str:

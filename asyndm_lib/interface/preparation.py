@@ -109,7 +109,7 @@ class _SamplingCall:
             infotext.erase(self._p.extra_generation_params)
         films = job.of(self._p).films
         job.update(self._p, films=tuple(filmed for filmed in films if filmed.film is not self.film))
-        self.report(f"{reason}. The {'second pass' if self.second else 'picture'} was made without AsynDM")
+        messages.refuse(self._p, reason, self.second)
 
     def chose(self, chosen: Chosen) -> None:
         try:

@@ -8,6 +8,7 @@ from forge_rows import CONTROL_UNIT, rows
 from materials import CONTROL
 from requests_table import BASE, Row, switched_on
 from row_check import check
+from sampler_rows import HIRES
 
 pytestmark = [
     pytest.mark.skipif(not HOST.forge, reason=f"{HOST.name} has no built-in extensions of Forge"),
@@ -69,11 +70,13 @@ def transformer(host):
     host.post("/asyndm-probe/transformer", {"on": False})
 
 
+@pytest.mark.parametrize("passes", [{}, HIRES], ids=["one pass", "hires fix"])
 @pytest.mark.parametrize("settings", [{"targets": "cat"}, {"whole_picture": True}, {}], ids=repr)
-def test_a_transformer_model_makes_its_own_picture(settings, host, transformer, reference):
+def test_a_transformer_model_makes_its_own_picture(settings, passes, host, transformer, reference):
     """Flux and Stable Diffusion 3 are such models."""
-    answer = host.make(switched_on(BASE, settings))
-    assert answer.pictures == reference(BASE).result().pictures
+    request = {**BASE, **passes}
+    answer = host.make(switched_on(request, settings))
+    assert answer.pictures == reference(request).result().pictures
     (message,) = answer.messages
     assert TRANSFORMERS in message
     assert "use a Stable Diffusion 1, 2 or XL checkpoint. The picture was made without AsynDM" in message

@@ -221,5 +221,5 @@ def test_what_cannot_be_matched_is_said_once_and_the_picture_is_the_hosts(neighb
     alone, on = host.make(request), host.make(switched_on(request, {**settings, "show_masks": True}))
     assert on.status == 200, on.info
     assert on.pictures == alone.pictures
-    assert len(on.messages) == 1 + (variant == "hires fix")
+    assert len(on.messages) == 1
     assert "AsynDM" not in on.infotext

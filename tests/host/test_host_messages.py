@@ -4,6 +4,7 @@ import pictures
 import pytest
 from family import HOST
 from requests_table import BASE, arguments, switched_on, with_arguments
+from sampler_rows import HIRES
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -129,9 +130,10 @@ def test_what_the_host_cannot_send_back(settings, host, reference):
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("passes", [{}, HIRES], ids=["one pass", "hires fix"])
 @pytest.mark.parametrize(("name", "said"), HOST.refused.items())
-def test_unsupported_sampler(name, said, host, reference):
-    request = {**BASE, "sampler_name": name, "steps": 4}
+def test_unsupported_sampler(name, said, passes, host, reference):
+    request = {**BASE, **passes, "sampler_name": name, "steps": 4}
     answer = host.make(switched_on(request))
 
     assert answer.status == 200
