@@ -70,15 +70,19 @@ class Latent(str):
 
 
 class Scene:
-    """A host's sampler, attached to; ``said``: what happened in the order in which it did."""
+    """A host's sampler, attached to; ``said``: what happened in the order in which it did.
 
-    def __init__(self, attaching, ours, refuses=False, moved=False):
+    ``host``: what the host's own sampler does at last.
+    """
+
+    def __init__(self, attaching, ours, refuses=False, moved=False, host=lambda: None):
         self.said = said = []
         self.given = None
 
         def sample_euler(model, x, sigmas=None, extra_args=None):
             said.append("the host samples")
             self.given = extra_args
+            host()
             return x
 
         def make_call(call):
@@ -86,9 +90,9 @@ class Scene:
             options.clear()  # a call may take its copy apart
             if refuses:
                 raise Unsupported("no")
-            host = SimpleNamespace(said=said, moved=moved)
+            seen = SimpleNamespace(said=said, moved=moved)
             rewind = lambda: said.append("host put back")  # noqa: E731
-            return SimpleNamespace(host=host, options=options, patched=patched, rewind=rewind)
+            return SimpleNamespace(host=seen, options=options, patched=patched, rewind=rewind)
 
         @contextmanager
         def patched(run):

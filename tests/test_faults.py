@@ -141,6 +141,35 @@ def test_a_call_is_gone_when_it_is_over_and_waits_for_no_garbage_collector(what,
         gc.enable()
 
 
+@pytest.mark.parametrize("where", ["ours", "the host's, anew"])
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, attaching, monkeypatch):  # noqa: F811
+    """A host's server may keep the error of a request until the garbage collector comes."""
+    gone = []
+
+    class Known(attaching.Run):
+        def __init__(self, *args: object):
+            super().__init__(*args)
+            gone.append(weakref.ref(self))
+
+        def sample(self, *args: object, **options: object) -> object:
+            return super().sample(*args, **options)
+
+    def raising(*_: object, **__: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(attaching, "Run", Known)
+    scene = Scene(attaching, raising if where == "ours" else failing, host=raising)
+    gc.disable()
+    try:
+        with pytest.raises(kind) as kept:
+            scene.sample()
+        assert kept.value.__traceback__ is not None
+        assert [one() for one in gone] == [None]
+    finally:
+        gc.enable()
+
+
 def test_the_host_begins_anew_with_its_own_latent(attaching):  # noqa: F811
     given = []
 

@@ -8,6 +8,7 @@ in one.
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -109,33 +110,44 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         if knots is not None and len(knots) < 2:
             return original(model, x, **options)  # nothing to sample
         try:
-            call = make_call(SamplerCall(name, model, x, options))
-            observers = [_observing(observer, task.listener) for observer in task.observers]
-            run = Run(call.host, task.settings, task.targets, x, observers)
-        except Exception as error:
-            task.listener.refused(fault(error))
-            return original(model, x, **options)
-        try:
-            # Other extensions may write into x, from which the host may have to begin anew.
-            sampled = _sampled(run, call, task, samplers[name], x.clone())
-            blind, problems = run.blind, sorted(run.problems)
-        except Exception as error:
-            if not is_ours(error):
-                raise
-            if run.moved:  # the host has no way back from its refiner
-                raise fault(error) from None
-            call.rewind()
-            task.listener.refused(fault(error))
-            return original(model, x, **options)
-        if blind:
-            task.listener.refused(Unsupported(BLIND))
-            return sampled
-        for problem in problems:
-            task.listener.report(problem)
-        return sampled
+            sampled = _taken_over(lambda: make_call(SamplerCall(name, model, x, options)), x, samplers[name], task)
+        except BaseException as error:
+            # A host may keep the error until the garbage collector comes; the run lives no longer.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        return original(model, x, **options) if sampled is None else sampled
 
     sample.asyndm_original = original
     sampler.func = sample
+
+
+def _taken_over(make_call: Callable[[], Call], x: Tensor, sampler: Callable[..., Tensor], task: Task) -> Tensor | None:
+    """What ``sampler`` of ours makes of ``x``; None where the host has to sample by itself."""
+    try:
+        call = make_call()
+        observers = [_observing(observer, task.listener) for observer in task.observers]
+        run = Run(call.host, task.settings, task.targets, x, observers)
+    except Exception as error:
+        task.listener.refused(fault(error))
+        return None
+    try:
+        # Other extensions may write into x, from which the host may have to begin anew.
+        sampled = _sampled(run, call, task, sampler, x.clone())
+        blind, problems = run.blind, sorted(run.problems)
+    except Exception as error:
+        if not is_ours(error):
+            raise
+        if run.moved:  # the host has no way back from its refiner
+            raise fault(error) from None
+        call.rewind()
+        task.listener.refused(fault(error))
+        return None
+    if blind:
+        task.listener.refused(Unsupported(BLIND))
+        return sampled
+    for problem in problems:
+        task.listener.report(problem)
+    return sampled
 
 
 def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x: Tensor) -> Tensor:
