@@ -12,6 +12,7 @@
         return targets.map(target => {
             const name = `"${target.text}${target.occurrence === null ? "" : `#${target.occurrence}`}"`;
             if (!target.found) return {found: false, pieces: [name, " ", "not found in the prompt"]};
+            if (target.unread) return {found: false, pieces: [name, " ", "stands where the model reads no more"]};
             const several = target.occurrences.reduce((count, {tokens}) => count + tokens.length, 0) > 1;
             const places = target.occurrences.map(occurrence => placeOf(occurrence, chunks, parts));
             return {

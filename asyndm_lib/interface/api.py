@@ -125,7 +125,7 @@ def _answer(host: Adapter, prompt: str, targets: str, steps: int, styles: Sequen
                 raise HTTPException(422, f"The prompt takes longer than {SECONDS:g} seconds to read")
             return typed.tokenize(text)
 
-        return match(typed.parts, targets, typed.tags, tokenize)
+        return match(typed.parts, targets, typed.tags, tokenize, typed.chunk)
     except Unsupported as error:
         raise HTTPException(503, str(error)) from None
     except SettingsError as error:

@@ -44,7 +44,7 @@ class UNet:
 
     timesteps_of: Callable[[TimeSites], CellTimesteps] = TabledTimesteps
     token_maps_of: Callable[[MapLayers], TokenMaps] = BatchedTokenMaps
-    name = "UNet"
+    name = "Stable Diffusion 1, 2 or XL"
 
     def matches(self, model: nn.Module) -> bool:
         """Whether the timestep of ``model`` is embedded as a UNet's."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .prompt_targets import PromptTargets, Scheduled, Tokenize
 from .target_list import MAX_TARGETS, Target
-from .token_search import Spelling, find
+from .token_search import UNREAD, Spelling, find
 from .word_lists import things
 
 
@@ -30,7 +30,8 @@ def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, 
     """The candidates in one image's prompt, at most ``MAX_TARGETS``.
 
     ``parts``: its ``AND`` parts. The words of the first text come first, then what prompt editing
-    brings in. A word that the tokenizer does not find in its own text is left out.
+    brings in. A word that the tokenizer does not find in its own text is left out, and so is one
+    that the model does not read.
     """
     words: dict[str, str] = {}
     for text in dict.fromkeys(text for part in parts for _, text in part):
@@ -39,7 +40,7 @@ def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, 
             if len(words) == MAX_TARGETS:
                 break
             if word.casefold() not in words:
-                spelling = spelling or Spelling(tokenize(text))
+                spelling = spelling or Spelling([t for t in tokenize(text) if t.position != UNREAD])
                 # The tokenizer may cut elsewhere, as within the name of a textual inversion.
                 if find([spelling], Spelling(tokenize(word)), Target(word)).occurrences:
                     words[word.casefold()] = word

@@ -93,7 +93,7 @@ class PromptTargets:
             for column, where in enumerate(found):
                 count = sum(len(positions) for _, positions in where.occurrences)
                 for position in where.positions(part):
-                    if position < context:  # the host may cut a prompt's context short
+                    if 0 <= position < context:  # the host may cut a prompt's context short
                         weights[position, column] += 1 / count
             return weights.to(device)
 

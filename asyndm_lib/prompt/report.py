@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import AsynDMError
 from .prompt_targets import PromptTargets, Scheduled, Tokenize
 from .target_list import Target, parse_targets
+from .token_search import UNREAD, Token
 
 ROWS = 77
 """Rows of the cross-attention context that a chunk of the prompt has, its start token included."""
@@ -20,22 +21,30 @@ Place = tuple[int, tuple[int, ...]]
 """One occurrence of a target: its ``AND`` part and the positions of its tokens."""
 
 
-def match(parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize: Tokenize) -> dict[str, Any]:
+def match(
+    parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize: Tokenize, rows: int | None = ROWS
+) -> dict[str, Any]:
     """Where the targets stand in a prompt; the answer is ready for ``json.dumps``.
 
     ``parts``: the prompt's ``AND`` parts.
     ``listed``: the person's target list. ``tags``: the target lists in the prompt's tags.
+    ``rows``: those of a chunk; None where a prompt is not cut into chunks.
+    Of several readings of a prompt the answer is about the first.
 
     The answer holds
 
     - ``targets``: per target ``text``, ``occurrence``, ``concavity``, ``tagged`` (in the tags
-      only), ``found``, and ``occurrences``: where it stands, each with its ``part`` (from 0) and
-      ``tokens`` (``chunk`` and ``index`` in it, from 0; a chunk's token 0 is its start token).
+      only), ``found``, ``unread`` (whether the model reads none of it, though it is found), and
+      ``occurrences``: where it stands, each with its ``part`` (from 0) and ``tokens`` (``chunk``
+      and ``index`` in it, from 0; a chunk of CLIP's has its start token at 0).
       All that the prompt is at any step counts.
     - ``words``: per different word of the prompt ``text`` and the number of its ``tokens``.
     - ``tags``: the tags' target lists as one.
     - ``error``: None, or why the target lists cannot be read; ``targets`` is then empty.
     """
+    def first(text: str) -> list[Token]:
+        return [token for token in tokenize(text) if not token.reading]
+
     targets: list[dict[str, Any]] = []
     error = None
     try:
@@ -43,7 +52,9 @@ def match(parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize
     except AsynDMError as refused:
         error = str(refused)
     else:
-        for target, places in zip(named, _places(parts, named, tokenize), strict=True):
+        for target, places in zip(named, _places(parts, named, first), strict=True):
+            known = [(part, [at for at in positions if at != UNREAD]) for part, positions in places]
+            read = [(part, positions) for part, positions in known if positions]
             targets.append(
                 {
                     "text": target.text,
@@ -51,12 +62,13 @@ def match(parts: Sequence[Scheduled], listed: str, tags: Sequence[str], tokenize
                     "concavity": target.concavity,
                     "tagged": target not in own,
                     "found": bool(places),
-                    "occurrences": [_occurrence(part, positions) for part, positions in places],
+                    "unread": bool(places) and not read,
+                    "occurrences": [_occurrence(part, positions, rows) for part, positions in read],
                 }
             )
     return {
         "targets": targets,
-        "words": _words(parts, tokenize),
+        "words": _words(parts, first),
         "tags": ", ".join(tags),
         "error": error,
     }
@@ -72,8 +84,9 @@ def _places(parts: Sequence[Scheduled], targets: Sequence[Target], tokenize: Tok
     return [sorted(own) for own in places]
 
 
-def _occurrence(part: int, positions: Sequence[int]) -> dict[str, Any]:
-    tokens = [{"chunk": position // ROWS, "index": position % ROWS} for position in positions]
+def _occurrence(part: int, positions: Sequence[int], rows: int | None) -> dict[str, Any]:
+    places = [divmod(position, rows) if rows else (0, position) for position in positions]
+    tokens = [{"chunk": chunk, "index": index} for chunk, index in places]
     return {"part": part, "tokens": tokens}
 
 

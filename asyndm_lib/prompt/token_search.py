@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, takewhile
+from itertools import groupby, islice, takewhile, zip_longest
 from typing import NamedTuple
 
 from .target_list import Target
@@ -21,17 +21,23 @@ _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 
 
+UNREAD = -1
+"""The position of a token that the model does not read."""
+
+
 @dataclass(frozen=True)
 class Token:
     """One token of a prompt.
 
     ``key``: its identity: the id of a text token, or the name of a textual inversion.
     ``position``: its row in the cross-attention context. For CLIP that has 77 rows a chunk, of
-    which row 0 is the start token.
+    which row 0 is the start token. It is :data:`UNREAD` where the model does not read the token.
     ``ends_word``: whether a word ends with it.
     ``text``: the UTF-8 bytes of the text that it stands for, in lower case. Several tokens may
     share a character. None where only the key tells tokens apart, as in a textual inversion.
     ``apart``: whether something that no token holds, such as a blank, stands before it.
+    ``reading``: which of the readings of a prompt it belongs to, from 0. A model with several text
+    encoders in its context reads a prompt once by each.
     """
 
     key: int | str
@@ -39,6 +45,7 @@ class Token:
     ends_word: bool
     text: bytes | None = None
     apart: bool = True
+    reading: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Found:
         """Whether any of its tokens is among the first ``context`` of a part; None for all."""
         if context is None:
             return bool(self.occurrences)
-        return any(position < context for _, positions in self.occurrences for position in positions)
+        return any(0 <= position < context for _, positions in self.occurrences for position in positions)
 
     def positions(self, part: int) -> tuple[int, ...]:
         """All token positions in one ``AND`` part, the occurrences together."""
@@ -82,7 +89,23 @@ class _Symbol(NamedTuple):
 
 
 class Spelling:
-    """A text as its tokens spell it, blanks aside.
+    """A text as its tokens spell it, in each of its readings."""
+
+    def __init__(self, tokens: Sequence[Token]):
+        readings = 1 + max((token.reading for token in tokens), default=0)
+        self._readings = [_Reading([t for t in tokens if t.reading == number]) for number in range(readings)]
+
+    def places(self, words: Spelling) -> list[tuple[int, ...]]:
+        """The token positions of each occurrence of ``words``, in order, the readings together.
+
+        See :meth:`_Reading.places`.
+        """
+        found = [own.places(other) for own, other in zip(self._readings, words._readings, strict=False)]
+        return [tuple(p for places in one for p in places) for one in zip_longest(*found, fillvalue=())]
+
+
+class _Reading:
+    """A text as the tokens of one reading spell it, blanks aside.
 
     CLIP's tokenizer makes one token of ``),`` or ``!,``. Words are therefore looked for by the
     characters that the tokens stand for.
@@ -100,7 +123,7 @@ class Spelling:
         for at, value in enumerate(self._values):
             self._begins.setdefault(value, []).append(at)
 
-    def places(self, words: Spelling) -> list[tuple[int, ...]]:
+    def places(self, words: _Reading) -> list[tuple[int, ...]]:
         """The token positions of each occurrence of ``words``, in order.
 
         An occurrence begins and ends where words do as they are written. Punctuation divides them,

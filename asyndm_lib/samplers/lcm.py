@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import independent_noise
-from .row import EVERYWHERE, Sampler
+from .row import WEBUIS, Sampler
+from .timesteps import NOT_FOR_FLOWS
 
 
 def lcm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None, flow: bool = False) -> Tensor:
@@ -31,4 +34,5 @@ def lcm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None, flow:
     return x
 
 
-ROWS = (Sampler("sample_lcm", lcm, {"LCM": {}}, EVERYWHERE, noise="default"),)
+LCM = Sampler("sample_lcm", lcm, {"LCM": {}}, ("neo",), noise="default")
+ROWS = (LCM, replace(LCM, hosts=WEBUIS, not_for_flows=NOT_FOR_FLOWS))

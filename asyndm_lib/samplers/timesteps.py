@@ -16,7 +16,8 @@ from ..clock.sigma_map import PixelMap, SigmaMap
 
 Scalar = TypeVar("Scalar")
 
-NOT_FOR_FLOWS = "DDIM and PLMS are not for rectified flow models; use another sampler, for example Euler"
+NOT_FOR_FLOWS = "this sampler is not for rectified flow models; use another one, for example Euler"
+"""What to tell where a host runs a sampler that takes a flow for a diffusion."""
 
 
 def strided(steps: int) -> Tensor:

@@ -20,7 +20,7 @@ from ..clock.sigma_map import PixelMap, SigmaMap
 from ..run.run import Run
 from ..run.step import Step, coincide
 from .row import Sampler
-from .timesteps import at
+from .timesteps import NOT_FOR_FLOWS, at
 
 ORDER = 3
 NEAR = 0.05
@@ -242,5 +242,6 @@ ROWS = (
         timesteps=even_timesteps,
         scalars="marginals",
         least_steps=ORDER,
+        not_for_flows=NOT_FOR_FLOWS,
     ),
 )

@@ -23,7 +23,8 @@ from family import HOST
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe")
-ALWAYS = {"tiny_configurations": Path(__file__).with_name("tiny_configurations")} if HOST.forge else {}
+_SMALL = "tiny_configurations" if HOST.forge else "tiny_sd3"
+ALWAYS = {_SMALL: Path(__file__).with_name(_SMALL)}
 """The extensions of every WebUI under test."""
 
 ENVIRONMENT = {

@@ -31,6 +31,12 @@ test("what is not found", () => {
     assert.deepEqual(line.pieces, ['"<b>"', " ", "not found in the prompt"]);
 });
 
+test("what is not read", () => {
+    const [line] = describe({targets: [{...target("dog", []), found: true, unread: true}]});
+    assert.equal(line.found, false);
+    assert.deepEqual(line.pieces, ['"dog"', " ", "stands where the model reads no more"]);
+});
+
 test("tokens of a chip", () => {
     const answer = {words: [{text: "red", tokens: 1}, {text: "axolotl", tokens: 3}]};
     assert.equal(tokenCount(answer, "axolotl"), 3);

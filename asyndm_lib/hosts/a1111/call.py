@@ -23,6 +23,7 @@ from ...run.run import Run
 from ...samplers.table import SAMPLERS
 from ...samplers.timesteps import denoised_of
 from ..common.attaching import ReadTargets, SamplerCall
+from ..common.flows import check_kind, flow_maps
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Map, levels_of
@@ -30,7 +31,7 @@ from ..common.pieces import Piece, Pieces, encodings
 from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
 from .denoising import Denoising
-from .models import check_model
+from .models import check_model, flow_of
 from .tiled_diffusion import regions
 
 UNKNOWN = (
@@ -54,7 +55,8 @@ class Call:
         callback, disable = options.pop("callback", None), options.pop("disable", None)
         # The timestep samplers work on eps, from which the host makes its previews.
         self._previews_noise = "timesteps" in options
-        maps = functools.partial(_maps, model.inner_model)
+        check_kind(SAMPLERS[name], flow_of(p.sd_model) is not None)
+        maps = functools.partial(_maps, model.inner_model, flow_of(p.sd_model))
         levels = levels_of(SAMPLERS[name], model, x, options, maps, k_diffusion.sampling)
         guide_as_the_host(SAMPLERS[name], model)
         self.options, self._unit = levels.options, levels.unit
@@ -144,7 +146,9 @@ def _check_denoiser(model: Any) -> None:
         )
 
 
-def _maps(denoiser: Any) -> tuple[Map, Map]:
+def _maps(denoiser: Any, flow: Any) -> tuple[Map, Map]:
+    if flow is not None:  # whose model is told timesteps that the denoiser knows nothing of
+        return flow_maps(flow)
     return on(denoiser.log_sigmas, denoiser.sigma_to_t), on(denoiser.log_sigmas, denoiser.t_to_sigma)
 
 

@@ -20,6 +20,7 @@ from ...run.model_call import Rows
 from ...run.run import Run
 from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
 from ..common.pieces import Method, Piece, Pieces, given, stranger
+from .models import flow_of
 
 
 class Denoising:
@@ -72,6 +73,7 @@ class Denoising:
                 here = stack.enter_context(self._run.rows(piece.rows, told=piece.told, boxes=piece.boxes))
             for scaled in (scalings, _velocity, _lcm):
                 stack.enter_context(scaled(self._denoiser, here))
+            stack.enter_context(_flow(flow_of(self._sd_model), here))
             return forward(input, sigma, **kwargs)
 
     def _denoise_apart(self, theirs: Method, whole: Piece, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
@@ -125,6 +127,22 @@ def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
         return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
 
     with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
+        yield
+
+
+@contextmanager
+def _flow(flow: Any, here: Rows | None) -> Iterator[None]:
+    """A flow's picture at each pixel's own noise level. ``flow``: see :func:`models.flow_of`."""
+    if here is None or flow is None:
+        yield
+        return
+    original = flow.calculate_denoised
+
+    def calculate_denoised(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
+        own = original(sigma, output, input)
+        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
+
+    with replaced(flow, "calculate_denoised", calculate_denoised):
         yield
 
 

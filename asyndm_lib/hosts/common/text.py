@@ -12,6 +12,7 @@ from modules import extra_networks, prompt_parser, script_callbacks, sd_models, 
 from ...errors import SettingsError, Unsupported
 from ...prompt.candidates import named_or_candidates
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
+from ...prompt.report import ROWS
 from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
 from ...prompt.vocabulary import as_written, text_token
@@ -44,19 +45,22 @@ class TypedPrompt(NamedTuple):
     """A prompt in which no picture is made yet.
 
     ``parts``: its ``AND`` parts. ``tags``: the target lists in its tags. ``tokenize``: the
-    tokenization of the model that is loaded.
+    tokenization of the model that is loaded. ``chunk``: the length of the chunks that it cuts a
+    prompt into; None if it does not.
     """
 
     parts: list[Scheduled]
     tags: list[str]
     tokenize: Tokenize
+    chunk: int | None
 
 
 @dataclass(frozen=True)
 class Reader:
     """Reads prompts as the models of one host do.
 
-    ``tokenizer``: a model of the host → its tokenization. ``check_model`` raises
+    ``tokenizer``: a model of the host → its tokenization. ``chunk``: a model → see
+    :class:`TypedPrompt`. ``check_model`` raises
     :class:`Unsupported` for a model that cannot run on sigma maps. ``is_loaded``: whether the
     host's model is more than a stand-in, and ``loading``: what loads one. ``without_comments``
     takes comments out of a prompt, where the host does it neither with the styles nor in its
@@ -70,6 +74,7 @@ class Reader:
     loading: str
     without_comments: Callable[[str], str] = str
     regions: Callable[[Any], Sequence[Region]] = lambda p: ()
+    chunk: Callable[[Any], int | None] = lambda sd_model: ROWS
 
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> TypedPrompt:
         """A prompt as it would be read if a picture of ``steps`` steps were begun now; only reads.
@@ -86,7 +91,7 @@ class Reader:
         except (AttributeError, StopIteration):
             raise Unsupported("the model is being loaded; ask again in a moment") from None
         text, tags = _as_sent(prompt, steps, styles, self.without_comments)
-        return TypedPrompt(_parts(text, steps), tags, tokenize)
+        return TypedPrompt(_parts(text, steps), tags, tokenize, self.chunk(sd_model))
 
     def prompt_targets(
         self, p: Any, settings: Settings, chosen: EarlierChoice, regions: Sequence[Region]

@@ -6,6 +6,7 @@ from typing import Any
 
 import k_diffusion.sampling
 import torch
+from backend.modules.k_prediction import PredictionFlux
 from k_diffusion import deis
 from torch import Tensor
 
@@ -25,6 +26,9 @@ class Call(call.Call):
             options = {**options, "coefficients": deis.get_deis_coeff_list(options["sigmas"], ORDER)}
         if sampler.noise == "unseeded" and options.get("noise_sampler") is None:
             options = {**options, "noise_sampler": lambda sigma, sigma_next: torch.randn_like(x)}
+        if sampler.takes("flow"):
+            # The host has these samplers' forms for flows for Flux and Chroma only.
+            options = {**options, "flow": isinstance(self._predictor(), PredictionFlux)}
         return super()._levels(sampler, x, options)
 
     def _predictor(self) -> Any:

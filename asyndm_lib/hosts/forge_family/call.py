@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...clock.schedule import on
 from ...models.parts.patching import replaced
 from ...run.host import Host
 from ...run.run import Run
 from ...samplers import table
 from ...samplers.row import Options, Sampler
 from ..common.attaching import ReadTargets, SamplerCall
+from ..common.flows import check_kind
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
-from ..common.noise_levels import Levels, Map, levels_of
+from ..common.noise_levels import Levels, levels_of
 from ..common.rehearsal import rehearsal, rewinding
 from .models import check_model, steady, unet_of
 from .preconditioning import preconditioned
+from .predictors import is_flow, maps_of
 from .unet_rows import UNetRows
 from .variance_preserving import in_sigma_space
 
@@ -69,7 +70,9 @@ class Call:
         )
 
     def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
-        maps = functools.partial(_maps, self._predictor())
+        predictor = self._predictor()
+        check_kind(sampler, is_flow(predictor))
+        maps = functools.partial(maps_of, predictor)
         return levels_of(sampler, self._model, x, options, maps, self.sampling, whole=True)
 
     def _predictor(self) -> Any:
@@ -114,7 +117,3 @@ class Call:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), rehearsal(self._p, self._model):
             yield
-
-
-def _maps(predictor: Any) -> tuple[Map, Map]:
-    return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, predictor.sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -9,18 +10,26 @@ from torch import nn
 from ... import models
 from ...errors import Unsupported
 from ...models import unet
+from ...models.family import Family
 
 
-def check_model(sd_model: Any) -> None:
-    """Raise :class:`errors.Unsupported` for a model that is no UNet: these hosts' transformers are
-    called in other ways.
+def check_model(sd_model: Any, families: Sequence[Family] = models.FAMILIES) -> None:
+    """Raise :class:`errors.Unsupported` for a model of none of ``families``, or whose layers the
+    method cannot reach.
     """
     model = unet_of(sd_model)
-    if models.find(model) is not unet.FAMILY:
+    if models.find(model) not in families:
+        known = "; ".join(family.name for family in families)
         raise Unsupported(
-            f"transformer models such as Flux and Stable Diffusion 3 (here {type(model).__name__}) are not supported; "
-            "use a Stable Diffusion 1, 2 or XL checkpoint"
+            f"models of this kind (here {type(model).__name__}) are not supported; use a checkpoint of one of these: "
+            f"{known}"
         )
+    models.of(model)
+
+
+def check_unet(sd_model: Any) -> None:
+    """The same where the host calls its transformers in other ways."""
+    check_model(sd_model, (unet.FAMILY,))
 
 
 def unet_of(sd_model: Any) -> nn.Module:

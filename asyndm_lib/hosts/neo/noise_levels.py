@@ -11,14 +11,16 @@ from k_diffusion import sampling
 from modules.sd_samplers_extra import SigmaConvert
 from torch import Tensor
 
-from ...clock.schedule import Schedule, on
+from ...clock.schedule import Schedule
 from ...errors import Unsupported
 from ...run.host import Descent
 from ...samplers.neo.unipc import LAST_SIGMA
 from ...samplers.row import Options, Sampler
 from ...samplers.unipc import Marginals
 from ..common import noise_levels
+from ..common.flows import check_kind
 from ..common.noise_levels import Levels, Map
+from ..forge_family.predictors import is_flow, maps_of
 
 PERCENT = 1e-4
 """How far below sigma 1 some samplers begin a flow, of the way down; the host's number."""
@@ -30,24 +32,15 @@ def levels_of(sampler: Sampler, model: Any, x: Tensor, options: Options, predict
     Raises :class:`Unsupported` for a sampler that is not for the model's kind of prediction, for a
     single step of UniPC, and for a schedule that no run can take.
     """
-    flow = predictor.prediction_type == "const"
-    unfit = sampler.not_for_flows if flow else sampler.only_for_flows
-    if unfit:
-        raise Unsupported(unfit)
+    flow = is_flow(predictor)
+    check_kind(sampler, flow)
     options = {**options, "flow": flow} if sampler.takes("flow") else dict(options)
     if flow and sampler.begins_below_all_noise and options["sigmas"][0] >= 1:
         options["sigmas"] = options["sigmas"].clone()
         options["sigmas"][0] = predictor.percent_to_sigma(PERCENT)
     if sampler.scalars == "marginals":
-        return _unipc(x, options, *_maps(predictor, flow))
-    return noise_levels.levels_of(sampler, model, x, options, lambda: _maps(predictor, flow), sampling, whole=True)
-
-
-def _maps(predictor: Any, flow: bool) -> tuple[Map, Map]:
-    # A flow's own sigma(timestep) bends the way down by the model's shift: it is for schedules, and
-    # no inverse.
-    to_sigma = (lambda t: t / predictor.multiplier) if flow else predictor.sigma
-    return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, to_sigma)
+        return _unipc(x, options, *maps_of(predictor))
+    return noise_levels.levels_of(sampler, model, x, options, lambda: maps_of(predictor), sampling, whole=True)
 
 
 def _unipc(x: Tensor, options: Options, to_t: Map, to_sigma: Map) -> Levels:

@@ -8,7 +8,7 @@ from typing import Any
 from ...samplers.table import LABELS, SAMPLERS
 from ..common.adapter import Adapter
 from ..common.attaching import check_sampler, refuse_sampler
-from ..forge_family.models import check_model
+from ..forge_family.models import check_unet
 from .call import Call
 from .text import READER
 
@@ -28,6 +28,6 @@ adapter = Adapter(
     call=Call,
     samplers=SAMPLERS,
     # The model first: a sampler may be one that only its model has.
-    checks=(lambda p: check_model(p.sd_model), check_backend, partial(check_sampler, SAMPLERS, OWN_LABELS)),
+    checks=(lambda p: check_unet(p.sd_model), check_backend, partial(check_sampler, SAMPLERS, OWN_LABELS)),
     reader=READER,
 )

@@ -1,0 +1,108 @@
+"""The rows of the transformers: every family in every kind of job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from family import A1111, FORGE, HOST
+from requests_table import MASK, START, Row
+from sampler_rows import both
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """One kind of checkpoint; see ``tests/tiny_transformers``.
+
+    ``words``: where the words of :data:`WORDS` stand, as ``/asyndm/v1/tokens`` says it.
+    ``sampled``: whether it is tried with every sampler. ``options``: the WebUI's.
+    ``lacks``: jobs by their names, and why the WebUI itself cannot do them.
+    """
+
+    name: str
+    words: tuple[list[int], ...]
+    sampled: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+    lacks: tuple[tuple[str, str], ...] = ()
+
+    def lacking(self, job: str) -> str | None:
+        """Why ``job`` cannot be asked of it."""
+        return dict(self.lacks).get(job)
+
+
+WORDS = ("cat", "dog", "basketball")
+"""Words of :data:`PROMPT`."""
+PROMPT = "a red cat, a (dog:1.2) and a basketball"
+_CLIPS = ([3], [6], [9])
+_EVEN = ("odd size", "Forge itself fails on Stable Diffusion 3 with an odd number of latent pixels")
+_SIXTEENTHS = ("odd size", "A1111 itself cuts the sizes of Stable Diffusion 3 to 16 pixels")
+TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
+    A1111.name: (
+        Transformer("sd3", _CLIPS, sampled=True, lacks=(_SIXTEENTHS,)),
+        Transformer("sd3-t5", _CLIPS, options=(("sd3_enable_t5", True),), lacks=(_SIXTEENTHS,)),
+    ),
+    FORGE.name: (
+        Transformer("sd3", _CLIPS, sampled=True, lacks=(_EVEN,)),
+        Transformer("sd3-t5", _CLIPS, options=(("sd3_enable_t5", True),), lacks=(_EVEN,)),
+        Transformer("sd35-medium", _CLIPS, lacks=(_EVEN,)),
+        Transformer("sd35-large", _CLIPS, lacks=(_EVEN,)),
+    ),
+}
+HERE = TRANSFORMERS.get(HOST.name, ())
+"""The transformers of the WebUI under test."""
+
+BASE: dict[str, Any] = {"width": 128, "height": 128, "steps": 4, "scheduler": "simple", "cfg_scale": 3}
+"""A schedule that all WebUIs have for flows. The automatic one is none for them in Forge."""
+
+JOBS: dict[str, dict[str, Any]] = {
+    "txt2img": {},
+    "CFG 1": {"cfg_scale": 1},
+    "batch 2, count 2": {"batch_size": 2, "n_iter": 2, "steps": 3},
+    "AND": {"prompt": "a cat AND a dog:0.6", "batch_size": 2},
+    "editing": {"prompt": "a [dog:cat:0.3] in the sun", "steps": 8},
+    "emphasis": {"prompt": "a (cat:1.4), a ((dog))"},
+    "odd size": {"width": 136, "height": 120},
+    "hires fix": {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "width": 64,
+                  "height": 64},
+    "img2img": {**START, "denoising_strength": 0.8},
+    "inpainting": {**START, **MASK, "denoising_strength": 0.8},
+}
+STARTED = ("img2img", "inpainting")
+SETTINGS = {
+    "fresh": {"targets": "cat", "mask_timing": "fresh"},
+    "static": {"targets": "cat", "mask_timing": "static"},
+    "two targets": {"targets": "cat:0.3, dog", "curve": "exponential"},
+    "whole picture": {"whole_picture": True},
+    "automatic": {},
+}
+NOT_FOR_FLOWS = {
+    A1111.name: ("DDIM", "DDIM CFG++", "PLMS", "UniPC"),
+    FORGE.name: ("DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"),
+}.get(HOST.name, ("DDIM", "PLMS"))
+FAILING = ("LCM",) if HOST is A1111 else ()
+"""Samplers with which the WebUI itself fails on a flow."""
+
+
+def row(family: Transformer, name: str, settings: dict[str, Any] | None = None, **request: Any) -> Row:
+    """A row of ``family``."""
+    kind = "img2img" if "init_images" in request else "txt2img"
+    options = dict(family.options)
+    return Row(f"{family.name}, {name}", {**BASE, **request}, settings, options, kind=kind, checkpoint=family.name)
+
+
+def rows() -> Iterator[Row]:
+    """Every family in every kind of job, and some with every sampler."""
+    for family in HERE:
+        for job, request in JOBS.items():
+            if family.lacking(job) is None:
+                yield from both(row(family, job, **request))
+        for name, settings in SETTINGS.items():
+            yield row(family, name, settings)
+        for sampler in HOST.samplers if family.sampled else ():
+            if sampler not in (*NOT_FOR_FLOWS, *FAILING):
+                yield from both(row(family, sampler, sampler_name=sampler, steps=6))
+        for sampler in NOT_FOR_FLOWS if family.sampled else ():
+            refused = row(family, sampler, sampler_name=sampler, steps=6)
+            messages = ("not for rectified flow models",)
+            yield replace(refused, unchanged=True, without=True, messages=messages)

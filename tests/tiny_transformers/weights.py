@@ -1,0 +1,63 @@
+"""Random weights of a size with which every input counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+SIZES = "tiny_sizes"
+"""The tensor of a checkpoint that holds, as JSON, what the WebUI's own detection is to be told."""
+
+SHARP = 2.5
+"""How far norms of queries and keys are above 1: so much that words and places count."""
+NORMS = ("query_norm", "key_norm", "q_norm", "k_norm", "norm_q", "norm_k", "norm_added_q", "norm_added_k")
+NORMS = (*NORMS, "ln_q", "ln_k")
+"""The names of those norms in all WebUIs."""
+
+
+def shapes(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """The weights of the module that ``make`` makes, without their values."""
+    with torch.device("meta"), torch.no_grad():
+        return make().state_dict()
+
+
+def random(of: Mapping[str, Tensor], seed: int, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+    """Random values for the weights ``of`` a module."""
+    draw = torch.Generator().manual_seed(seed)
+    values = {name: _random(name, value.shape, draw) for name, value in of.items()}
+    return {name: value.to(dtype if of[name].is_floating_point() else of[name].dtype) for name, value in values.items()}
+
+
+def _random(name: str, shape: torch.Size, draw: torch.Generator) -> Tensor:
+    *_, owner, last = ["", *name.split(".")]
+    if last.startswith("running_") or not shape:
+        return torch.ones(shape) if last == "running_var" else torch.zeros(shape)
+    if len(shape) > 1:
+        return torch.randn(shape, generator=draw) * shape[1:].numel() ** -0.5
+    if last in ("scale", "weight", "gamma"):
+        value = 0.5 + torch.rand(shape, generator=draw)
+        return value * SHARP if owner in NORMS else value
+    return torch.randn(shape, generator=draw) * 0.1
+
+
+def again(path: Path, kind: str) -> None:
+    """Give the checkpoint at ``path`` a second name: a WebUI loads it anew, with other options."""
+    other = path.with_stem(f"tiny-{kind}")
+    other.unlink(missing_ok=True)
+    os.link(path, other)
+
+
+def write(path: Path, parts: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint of ``parts``, by their prefixes."""
+    weights = {prefix + name: value.contiguous() for prefix, part in parts.items() for name, value in part.items()}
+    if sizes is not None:
+        weights[SIZES] = torch.tensor(list(json.dumps(sizes).encode()), dtype=torch.uint8)
+    # A WebUI knows a checkpoint by its hash: the kinds must differ in it.
+    save_file(weights, path, {"made_as": path.stem})
