@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
     _add_evaluate(commands)
+    _add_context(commands)
     one = commands.add_parser(
         "install-model",
         help="copy the embedded model into a WebUI",
@@ -209,6 +210,41 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     one.set_defaults(run=_evaluate)
 
 
+def _add_context(commands: argparse._SubParsersAction) -> None:
+    from .hosts.standalone.schedules import SCHEDULES
+    from .samplers.neo.table import LABELS as FLOW_LABELS
+    from .samplers.table import LABELS
+
+    one = _command(
+        commands,
+        "context",
+        help="measure how well a model bears surroundings that are ahead of its targets",
+        description="Make some pictures with the model, noise their targets to a timestep and all else to an earlier "
+        "one, and print and plot the error of the model's prediction over that lead, in the targets and in the rest. "
+        "What is done is kept, and a second start goes on from there.",
+    )
+    add = one.add_argument
+    add("--folder", type=Path, default=Path("out/context"), metavar="DIR", help="where everything is kept")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
+    add("--batch", type=_whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
+    add = one.add_argument_group("model").add_argument
+    add("--model", default="unet", choices=list(EMBEDDED), help="which of the embedded models")
+    add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="instead of it a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
+    add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
+    add = one.add_argument_group("its pictures").add_argument
+    add("--pictures", type=_whole(2, 10**4), default=32, metavar="N", help="how many")
+    add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or JSON as for evaluate; by default our own")
+    add("--sampler", default=None, choices=list({**LABELS, **FLOW_LABELS}), help="its name as in the WebUIs")
+    add("--schedule", default=None, choices=list(SCHEDULES), help="noise schedule")
+    add("--steps", type=_whole(1, MAX_STEPS), default=None, metavar="N", help="steps of the sampler")
+    add("--cfg", type=_number(0, 100), default=None, metavar="SCALE", help="classifier-free guidance scale")
+    add("--width", type=_whole(1, MAX_SIDE), default=None, metavar="PIXELS", help="width of a picture")
+    add("--height", type=_whole(1, MAX_SIDE), default=None, metavar="PIXELS", help="height of a picture")
+    one.set_defaults(run=_context)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     return _checked(int, low, high, "a whole number")
 
@@ -244,6 +280,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.command import evaluate
 
     evaluate(options)
+
+
+def _context(options: argparse.Namespace) -> None:
+    from .evaluation.context import context
+
+    context(options)
 
 
 def _bench(options: argparse.Namespace) -> None:

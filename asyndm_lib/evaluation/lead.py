@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,28 +93,61 @@ class Predictor:
         square = difference.double().square().mean(dim=1, keepdim=True)
         return float((square * self._inside).sum() / self._inside.sum())
 
-    @torch.no_grad()
     def _predicted(self, told: dict[str, Tensor], timestep: int, lead: int, text: str) -> Tensor:
-        batches, drawn = self._batches, self._drawn
-        device = drawn.latents.device
+        drawn, device = self._drawn, self._drawn.latents.device
         own, ahead = (torch.tensor(float(t), device=device) for t in (timestep, timestep - lead))
         # The first level is the host's, by which the text goes.
         first, second = (own, ahead) if text == TEXTS[2] else (ahead, own)
         timesteps = torch.stack([first, second]) if lead else own[None]
         second_cells = ~drawn.targets if text == TEXTS[2] else drawn.targets
         index = second_cells.long() if lead else torch.zeros_like(drawn.targets, dtype=torch.long)
-        levels = batches.sigmas_of(timesteps).float()
-        sigma = self._cells.pixels(levels[index])
-        clean = drawn.latents * (1 - sigma) if batches.checkpoint.flow else drawn.latents
-        here = Rows(sigma, self._cells.pixels(index > 0))
-        at = models.of(self._model).timesteps(self._model)
-        with ExitStack() as stack:
-            stack.callback(at.detach)
-            at.attach()
-            stack.enter_context(at.use(timesteps, index))
-            if text == TEXTS[1]:
-                stack.enter_context(text_at_mean(self._model, sigma, levels[0]))
-            return batches.denoised(clean + sigma * drawn.noise, levels[0], told, here)
+        at = Levels(self._batches, self._cells, timesteps, index)
+
+        def around() -> AbstractContextManager[None]:
+            return text_at_mean(self._model, at.sigma, at.levels[0]) if text == TEXTS[1] else nullcontext()
+
+        return predicted(self._batches, drawn, told, at, around)
+
+
+class Levels:
+    """Noise levels of the cells of some pictures.
+
+    Cell ``p`` of picture ``n`` is at ``timesteps[index[n, 0, p]]``; the first is the host's.
+    ``levels`` are their sigmas, ``sigma`` ``[n, 1, H, W]`` that of every latent pixel.
+    """
+
+    def __init__(self, batches: Batches, cells: Cells, timesteps: Tensor, index: Tensor):
+        self.timesteps, self.index = timesteps, index
+        self.levels = batches.sigmas_of(timesteps).float()
+        self.sigma = cells.pixels(self.levels[index])
+        self.off_the_first = cells.pixels(index > 0)
+
+
+@torch.no_grad()
+def predicted(
+    batches: Batches,
+    drawn: Scenes,
+    told: dict[str, Tensor],
+    at: Levels,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    per_cell: bool = True,
+) -> Tensor:
+    """The model's prediction of the ``drawn`` pictures, noised to the levels ``at``.
+
+    ``told`` is their conditioning. ``around`` is entered around the call of the model, which is
+    told every cell's timestep, or without ``per_cell`` the first level's for all.
+    """
+    model = batches.checkpoint.diffusion_model
+    clean = drawn.latents * (1 - at.sigma) if batches.checkpoint.flow else drawn.latents
+    timesteps = models.of(model).timesteps(model)
+    with ExitStack() as stack:
+        stack.callback(timesteps.detach)
+        timesteps.attach()
+        if per_cell:
+            stack.enter_context(timesteps.use(at.timesteps, at.index))
+        stack.enter_context(around())
+        rows = Rows(at.sigma, at.off_the_first)
+        return batches.denoised(clean + at.sigma * drawn.noise, at.levels[0], told, rows)
 
 
 def measured(name: str, predictors: Sequence[Predictor], texts: Sequence[str]) -> Iterator[Lead]:
