@@ -8,6 +8,7 @@ from requests_table import BASE, switched_on
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 CALL = "hosts.a1111.call" if HOST is A1111 else "hosts.forge_family.call"
+LEVELS = {"A1111": f"{CALL}:levels_of", "Forge Neo": "hosts.neo.call:Call._levels"}
 ANY = {"targets": "cat"}
 PLACES = {
     "reading the arguments": ("interface.arguments:of", 1, ANY),
@@ -17,7 +18,7 @@ PLACES = {
     "attaching": ("hosts.common.attaching:attach", 1, ANY),
     "the infotext": ("interface.infotext:write", 1, ANY),
     "the call": (f"{CALL}:Call.__init__", 1, ANY),
-    "the levels": (f"{CALL}:levels_of" if HOST is A1111 else f"{CALL}:Call._levels", 1, ANY),
+    "the levels": (LEVELS.get(HOST.name, f"{CALL}:Call._levels"), 1, ANY),
     "the run": ("run.run:Run.__init__", 1, ANY),
     "the hooks": ("models.parts.tabled_timesteps:TabledTimesteps.attach", 1, ANY),
     "the patches": (f"{CALL}:Call.patched", 1, ANY),
