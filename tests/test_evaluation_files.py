@@ -18,7 +18,7 @@ from PIL import Image
 
 from asyndm_lib import cli
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.evaluation import gallery, prompt_files, scorers
+from asyndm_lib.evaluation import gallery, prompt_files, runner, scorers
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
 from asyndm_lib.evaluation.prompts import Prompt
@@ -272,3 +272,36 @@ def test_the_counter_scores_pictures_of_the_sets():
     grey = Image.fromarray(np.full((256, 256, 3), 200, np.uint8))
     assert known["exact"](Prompt("a cat", "cat", (("cat", 1),)), grey) == 0.0
     assert known["exact"](Prompt("nothing", ""), grey) == 1.0
+
+
+# Records
+
+
+@pytest.mark.parametrize(
+    ("options", "former", "present"),
+    [
+        ([], "record.jsonl", "results.jsonl"),
+        (["--model", "transformer"], "record.jsonl", "transformer.jsonl"),
+        (["--small"], "small.jsonl", "small-results.jsonl"),
+    ],
+)
+def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, tmp_path, options, former, present):
+    line = {"way": "a", "method": "b", "set": "c", "half": "report", "prompt": 0, "on": "a CPU", "seeds": [3]}
+    write(tmp_path, former, json.dumps({**line, "shown": [[1, 2, 0]]}) + "\n")
+    gone_on = []
+
+    def run(rounds, prompts, batches, network, record, *rest):
+        gone_on.append(record.shown("a", "b", "c", "report", 0))
+        raise AsynDMError("stop here")
+
+    monkeypatch.setattr(runner, "run", run)
+    arguments = ["evaluate", "--folder", str(tmp_path), *options]
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{tmp_path / former} " in told
+    assert f"rename it to {present} " in told
+    (tmp_path / former).rename(tmp_path / present)
+    write(tmp_path, former, "")  # another one beside it hinders nothing
+    assert cli.main(arguments) == 2
+    assert list(gone_on[0]) == [3]

@@ -39,13 +39,13 @@ def _trained(options: argparse.Namespace) -> None:
     subject = subjects.EMBEDDED_MODELS[options.model]
     if options.scenery is not None:
         subject = subjects.in_sceneries(options.scenery)
+    name = Path(f"{'small-' * options.small}{subject.results}")
+    record = _record(options.folder / name.with_suffix(".jsonl"), "small.jsonl" if options.small else "record.jsonl")
     device = device_of(options.device)
     rounds = subject.small if options.small else subject.rounds
     prompts = sets(subject.kinds, plan.SMALL_PROMPTS) if options.small else sets(subject.kinds)
     batches, network = Batches(load(subject.model, None, device)), counter.load(device, subject.counter)
     options.folder.mkdir(parents=True, exist_ok=True)
-    name = Path(f"{'small-' * options.small}{subject.results}")
-    record = runner.Record(options.folder / name.with_suffix(".jsonl"))
     end = time.monotonic() + 60 * options.minutes
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
@@ -61,6 +61,20 @@ def _trained(options: argparse.Namespace) -> None:
             options.sheet
         )
         print(options.sheet)
+
+
+def _record(path: Path, former: str) -> runner.Record:
+    """The record at ``path``.
+
+    Raises :class:`AsynDMError` where there is none but one under its ``former`` name, which did not
+    tell of which model it is.
+    """
+    if not path.exists() and path.with_name(former).exists():
+        raise AsynDMError(
+            f"{path.with_name(former)} was begun by an earlier version: rename it to {path.name} "
+            "if it is of this model and these prompts, to go on from it, or move it away"
+        )
+    return runner.Record(path)
 
 
 def _print_table(path: Path, into: Path | None) -> None:
