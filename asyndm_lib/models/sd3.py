@@ -22,7 +22,7 @@ from .parts.joint_maps import AttentionMaps, JointLayer, JointLayers, OutputMaps
 from .parts.own_pass import OwnPass
 from .parts.reach import check_reach
 from .parts.tabled_modulation import TabledModulation
-from .parts.token_modulation import ModulationSites, TokenModulation
+from .parts.token_modulation import Modulation, ModulationSites, TokenModulation
 
 PARTS = ("x_embedder", "t_embedder", "context_embedder", "joint_blocks", "final_layer")
 """The modules by which such a transformer is known."""
@@ -101,10 +101,10 @@ def own_pass(model: Any) -> OwnPass:
 def modulation_sites(model: Any) -> ModulationSites:
     """The places of ``model`` through which the timestep reaches its picture."""
     label = getattr(model, "y_embedder", None)
-    modulations = [block.x_block.adaLN_modulation for block in model.joint_blocks]
-    modulations.append(model.final_layer.adaLN_modulation)
-    patches = model.x_embedder.proj
-    return ModulationSites(patches, model.t_embedder, label, modulations, own_pass(model))
+    labels = [] if label is None else [label]
+    blocks = [block.x_block for block in model.joint_blocks]
+    modulations = [Modulation(part.adaLN_modulation) for part in (*blocks, model.final_layer)]
+    return ModulationSites(model.t_embedder, modulations, own_pass(model), labels, patches=model.x_embedder.proj)
 
 
 def joint_layers(model: Any, size: Size, blocks: Sequence[float]) -> JointLayers:

@@ -9,7 +9,7 @@ a cell is to that at a target's tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from ..family import Recorded, Row, Size, Weights
+from ..family import Size
 from .attention_sum import no_autocast, summed_fused
 from .own_pass import OwnPass
 from .patching import watched
+from .recorded_maps import RecordedMaps
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,16 @@ Summed = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 :func:`fused`."""
 
 
-class _JointMaps:
+class _JointMaps(RecordedMaps):
     """What both rules share: a :class:`family.TokenMaps` of a transformer.
 
     A layer is read as soon as its :meth:`taps` have all been seen.
     """
 
     def __init__(self, layers: JointLayers):
-        self._layers, self.size, self._attached = layers, layers.size, ExitStack()
-        self._cells = layers.size[0] * layers.size[1]
-        self._at: slice | list[int] = []
-        self._weights: Callable[[int, torch.device], Tensor] | None = None
+        super().__init__(layers.own_pass, layers.size)
+        self._layers = layers
         self._seen: dict[tuple[int, str], Tensor] = {}
-        self._records: list[tuple[list[Row], list[Tensor]]] = []
-        self._known: tuple[list, list[Tensor], Tensor] | None = None
 
     def taps(self, layer: JointLayer) -> dict[str, Callable[[Callable], AbstractContextManager]]:
         """By name what watches the tensors that a layer's map is made of."""
@@ -84,48 +81,14 @@ class _JointMaps:
 
     def attach(self) -> None:
         """Put the hooks on the model."""
-        own_pass, attached = self._layers.own_pass, self._attached
-        attached.callback(own_pass.detach)
-        own_pass.attach()
+        super().attach()
         for number, layer in enumerate(self._layers.layers):
             taps = self.taps(layer)
             for name, watch in taps.items():
-                attached.enter_context(watch(partial(self._saw, number, list(taps), name)))
-
-    def detach(self) -> None:
-        """Take the hooks off the model, and forget what was recorded."""
-        self._attached.close()
-        self._end()
-        self._records.clear()
-        self._known = None
-
-    @contextmanager
-    def record(self, rows: Sequence[Row | None], weights: Weights) -> Iterator[None]:
-        """Read the rows that ``rows`` names in one call of the model."""
-        at = [n for n, row in enumerate(rows) if row is not None]
-        if at:
-            named = [row for row in rows if row is not None]
-            # A run of rows is taken as a view; the hosts put the conditional ones together.
-            self._at = slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 else at
-            self._weights = partial(self._weights_of, named, weights)
-            self._records.append((named, []))
-        try:
-            yield
-        finally:
-            self._end()
-
-    def take(self) -> Recorded:
-        """Everything recorded since the last time: means over the layers."""
-        seen = [(rows, maps) for rows, maps in self._records if maps]
-        self._records = []
-        if not seen:
-            return Recorded([], torch.empty(0, 0, *self.size))
-        means = [sum(maps[1:], start=maps[0]) / len(maps) for _, maps in seen]
-        every = torch.cat(means).transpose(1, 2).unflatten(-1, self.size)
-        return Recorded([row for rows, _ in seen for row in rows], every)
+                self._attached.enter_context(watch(partial(self._saw, number, list(taps), name)))
 
     def _end(self) -> None:
-        self._weights = None
+        super()._end()
         self._seen.clear()
 
     @torch.no_grad()
@@ -140,17 +103,7 @@ class _JointMaps:
         if text > 0 and seen["picture"].shape[1] >= self._cells:
             weights = self._weights(text, tensor.device)
             with no_autocast(tensor.device):
-                self._records[-1][1].append(self.maps(seen, weights))
-
-    def _weights_of(
-        self, rows: Sequence[Row], weights: Weights, context: int, device: torch.device
-    ) -> Tensor:
-        """``[rows, context, T]``; they seldom change from step to step."""
-        own = [weights(row, context) for row in rows]
-        key = [*map(id, own), device]
-        if self._known is None or key != self._known[0]:
-            self._known = key, own, torch.stack(own).to(device)
-        return self._known[2]
+                self._add(self.maps(seen, weights))
 
 
 class AttentionMaps(_JointMaps):
@@ -178,7 +131,7 @@ class AttentionMaps(_JointMaps):
         key = torch.cat([seen["text"], seen["picture"]], dim=1)
         before = self._layers.before
         weights = pad(weights, (0, 0, before, key.shape[1] - before - weights.shape[1]))
-        q, k = (_precise(x).transpose(1, 2) for x in (query, key))
+        q, k = (precise(x).transpose(1, 2) for x in (query, key))
         return self._summed(q, k, weights.to(q), q.shape[-1] ** -0.5) / q.shape[1]
 
 
@@ -221,7 +174,7 @@ def _entered(module: nn.Module, seen: Callable[[Tensor], None]) -> Iterator[None
         yield
 
 
-def _precise(x: Tensor) -> Tensor:
+def precise(x: Tensor) -> Tensor:
     """``x`` in the precision to work in: half on CUDA, where scores are not rounded to it, for the
     kernels' sake. bfloat16 is too coarse for a threshold.
     """

@@ -21,8 +21,10 @@ class OwnPass:
     :class:`errors.TakenApart`. ``batch`` is the model's, in a call of it; ``calls`` counts them.
     """
 
-    def __init__(self, model: nn.Module, entrance: nn.Module):
-        """``entrance`` is the module of ``model`` that takes the batch first."""
+    def __init__(self, model: nn.Module, entrance: nn.Module | None = None):
+        """``entrance`` is the module of ``model`` that takes the batch first. Without one every
+        pass is the caller's.
+        """
         self._model, self._entrance = model, entrance
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self.here = True
@@ -37,9 +39,10 @@ class OwnPass:
         """Watch the model."""
         self._handles = [
             self._model.register_forward_pre_hook(self._called, with_kwargs=True),
-            self._entrance.register_forward_pre_hook(self._begun),
             self._model.register_forward_hook(self._done),
         ]
+        if self._entrance is not None:
+            self._handles.append(self._entrance.register_forward_pre_hook(self._begun))
 
     def detach(self) -> None:
         """Watch it no longer."""

@@ -22,23 +22,48 @@ from ..family import Size
 from .own_pass import OwnPass
 from .patching import replaced, watched
 from .resampling import cells
+from .token_vectors import TokenVectors, changed, joined
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """A module that makes modulations of an embedding ``[n, …, E]``, or several in lists or
+    dataclasses.
+
+    They are of the picture's tokens, of reference pictures and pads behind these, and with
+    ``joint`` of the text before them. ``activation``: what the model does to the embedding before
+    the module.
+    """
+
+    module: nn.Module
+    joint: bool = False
+    activation: Callable[[Tensor], Tensor] | None = None
+
+
+def as_they_are(timesteps: Tensor, own: Tensor) -> Tensor:
+    """What a module is given that embeds timesteps itself."""
+    return timesteps.to(own)
 
 
 @dataclass(frozen=True)
 class ModulationSites:
     """The places of a transformer through which the timestep reaches its picture.
 
-    ``patches`` makes a feature map ``[n, D, h, w]`` of the latents, with a pixel for each token.
-    ``time`` makes embeddings ``[n, E]`` of its first argument, timesteps ``[n]``. ``label``, where
-    there is one, makes what is added to each row's. Each of ``modulations`` makes vectors ``[n,
-    k·D]`` of the sum, for the picture's tokens alone.
+    ``time`` makes embeddings ``[n, …, E]`` of its first argument; ``given(timesteps [k], own)`` is
+    that argument for any timesteps, where ``own`` is the model's for its rows. ``labels`` make what
+    is added to each row's, in this order. ``modulations`` are made of the sum. ``patches`` makes a
+    feature map ``[n, D, h, w]`` of the latents, with a pixel for each token; without it they are as
+    many as the cells. ``text`` makes the tokens ``[n, tokens, D]`` that come before the picture's
+    in joint modulations.
     """
 
-    patches: nn.Module
     time: nn.Module
-    label: nn.Module | None
-    modulations: Sequence[nn.Module]
+    modulations: Sequence[Modulation]
     own_pass: OwnPass
+    labels: Sequence[nn.Module] = ()
+    given: Callable[[Tensor, Tensor], Tensor] = as_they_are
+    patches: nn.Module | None = None
+    text: nn.Module | None = None
 
 
 class TokenModulation:
@@ -62,12 +87,15 @@ class TokenModulation:
         time = sites.time
         attached.callback(time.register_forward_pre_hook(self._before_time, with_kwargs=True).remove)
         attached.callback(time.register_forward_hook(self._after_time, with_kwargs=True).remove)
-        if sites.label is not None:
-            attached.callback(sites.label.register_forward_hook(self._after_label).remove)
-        attached.enter_context(watched(sites.patches, self._after_patches))
-        for layers in sites.modulations:
-            forward = partial(self._modulate, layers.forward)
-            attached.enter_context(replaced(layers, "forward", forward))
+        for label in sites.labels:
+            attached.callback(label.register_forward_hook(self._after_label).remove)
+        if sites.patches is not None:
+            attached.enter_context(watched(sites.patches, self._after_patches))
+        if sites.text is not None:
+            attached.enter_context(watched(sites.text, self._after_text))
+        for site in sites.modulations:
+            forward = partial(self._modulate, site, site.module.forward)
+            attached.enter_context(replaced(site.module, "forward", forward))
 
     def detach(self) -> None:
         """Take the hooks off the model."""
@@ -92,15 +120,19 @@ class TokenModulation:
         if call is None or call.embedding or not any(call.levels):
             return None
         levels = torch.tensor(call.levels, device=call.timesteps.device)
-        own = torch.where(levels == 0, args[0], call.timesteps[levels].to(args[0]))
+        there = self._sites.given(call.timesteps[levels], args[0])
+        own = torch.where((levels == 0).view(-1, *[1] * (there.dim() - 1)), args[0], there)
         return (own, *args[1:]), kwargs
 
     def _after_time(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         call = self._call
         if call is None or call.embedding or not call.mixed:
             return
+        given = self._sites.given
         call.embedding = True  # the module is called again from here
-        call.lagging = self._lagging(lambda t: module(t.to(args[0]), *args[1:], **kwargs), call.timesteps[1:], output)
+        call.lagging = self._lagging(
+            lambda t: module(given(t, args[0]), *args[1:], **kwargs), call.timesteps[1:], len(output)
+        )
         call.embedding = False
 
     def _after_label(self, module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -111,51 +143,42 @@ class TokenModulation:
         if self._call is not None:
             self._call.size = (output.shape[-2], output.shape[-1])
 
-    def _modulate(self, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
-        """What stands for the modulations of ``emb [n, E]``; the model's own where no token lags.
-        """
+    def _after_text(self, output: Tensor) -> None:
+        if self._call is not None:
+            self._call.text = output.shape[1]
+
+    def _modulate(self, site: Modulation, forward: Callable[[Tensor], Any], emb: Tensor) -> Any:
+        """What stands for the modulations of ``emb [n, …, E]``; the model's own where none lags."""
         call = self._call
         if call is None or call.lagging is None or not self._sites.own_pass.here:
             return forward(emb)
-        return self._of_tokens(call, forward, emb)
+        lagging = call.lagging if site.activation is None else site.activation(call.lagging)
+        if lagging.dim() != emb.dim() + 1:
+            lagging = lagging.view(*lagging.shape[:2], *emb.shape[1:])
+        table, before = self._table(call, forward, emb, lagging), call.text if site.joint else 0
+        places = partial(call.places, len(emb), lagging.shape[1], before)
+        return changed(table, lambda own: TokenVectors(own, len(emb), call.cells, places))
 
-    def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, own: Tensor) -> Tensor:
-        """The embeddings of ``timesteps [L]`` for every row, ``[L, n, E]`` with ``own [n, E]``."""
-        return torch.stack([embed(t.expand(len(own))) for t in timesteps])
-
-    def _of_tokens(self, call: Call, forward: Callable[[Tensor], Tensor], emb: Tensor) -> Any:
-        """The modulations of every token, from those of ``emb [n, E]`` and of the lagging levels.
+    def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, n: int) -> Tensor:
+        """The embeddings of ``timesteps [L]``, ``[L, n, …, E]``, or ``[L, 1, …, E]`` where all rows
+        have the same.
         """
-        assert call.lagging is not None
-        table = [forward(emb), *(forward(lagging) for lagging in call.lagging)]
-        return _OfTokens(torch.stack(table), call.tokens)
+        return torch.stack([embed(t.expand(n)) for t in timesteps])
 
-
-class _OfTokens:
-    """Stands for a modulation ``[n, k·D]``, of which a model takes a chunk and then adds a
-    dimension for its tokens.
-    """
-
-    def __init__(self, table: Tensor, levels: Tensor):
-        """``table`` ``[L, n, k·D]``. ``levels`` ``[n, tokens]`` are the tokens' of it."""
-        self._table, self._levels = table, levels
-
-    def chunk(self, chunks: int, dim: int = -1) -> list[_OfTokens]:
-        """Parts of the vectors."""
-        return [_OfTokens(part, self._levels) for part in self._table.chunk(chunks, dim=-1)]
-
-    def unsqueeze(self, dim: int) -> Tensor:
-        """The vector of every token, ``[n, tokens, D]``."""
-        rows = torch.arange(len(self._levels), device=self._levels.device)[:, None]
-        return self._table[self._levels, rows]
+    def _table(self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, lagging: Tensor) -> Any:
+        """The modulations of ``emb [n, …, E]``, then of the lagging levels ``[L, m, …, E]``, as
+        ``[n + L·m, …]``.
+        """
+        return joined([forward(emb), *(forward(own) for own in lagging)])
 
 
 class Call:
     """One call of the model.
 
     ``levels``: the level of each row as a whole, that of its text. ``mixed``: whether a row has
-    cells at several. ``lagging``: the embeddings of all levels but the first, ``[L - 1, n, E]``.
-    ``size``: rows and columns of the picture's tokens.
+    cells at several. ``lagging``: the embeddings of all levels but the first, ``[L - 1, n or 1, …,
+    E]``. ``size``: rows and columns of the picture's tokens. ``text``: how many tokens come before
+    them.
     """
 
     def __init__(self, timesteps: Tensor, index: Tensor):
@@ -163,6 +186,7 @@ class Call:
         self.lagging: Tensor | None = None
         self.embedding = False
         self.size: Size = (index.shape[-2], index.shape[-1])
+        self.text = 0
         flat = index.flatten(1)
         alike = (flat == flat[:, :1]).all(dim=1)
         levels = torch.where(alike, flat[:, 0], -1).tolist()
@@ -170,9 +194,29 @@ class Call:
         self.levels = [max(level, 0) for level in levels]
         # A row as a whole has what the model gives for it, which is the table's first.
         self._index = index.masked_fill(alike.view(-1, 1, 1, 1), 0) if self.mixed and self.alike else index
+        self._places: dict[tuple[int, ...], Tensor] = {}
 
     @property
-    def tokens(self) -> Tensor:
-        """The level of every token, int64 ``[n, tokens]``."""
+    def cells(self) -> int:
+        """How many tokens the picture has."""
+        return self.size[0] * self.size[1]
+
+    def places(self, n: int, m: int, before: int, tokens: int) -> Tensor:
+        """Of ``tokens`` in each row, with ``before`` in front of the picture's, the places in a
+        table of ``n`` rows and then of ``m`` for each lagging level: int64 ``[n·tokens]``.
+        """
+        key = n, m, before, tokens
+        if key not in self._places:
+            levels, rows = self._tokens, torch.arange(n, device=self._index.device)[:, None]
+            there = levels * n + rows if m == n else levels + (n - 1)
+            own = torch.where(levels == 0, rows, there)
+            behind = tokens - before - levels.shape[1]
+            around = [rows.expand(-1, before), own, rows.expand(-1, behind)]
+            self._places[key] = torch.cat(around, dim=1).flatten()
+        return self._places[key]
+
+    @property
+    def _tokens(self) -> Tensor:
+        """The level of every token of the picture, int64 ``[n, tokens]``."""
         flat, size = self._index.flatten(1), (self._index.shape[-2], self._index.shape[-1])
         return flat if self.size == size else flat.index_select(1, cells(self.size, size, flat.device))

@@ -1,0 +1,423 @@
+"""What holds for every transformer whose tokens have levels of their own, checked on small random
+ones.
+
+It runs with the classes of Forge and Forge Neo in their own Python, which has no pytest: see
+``test_transformers.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from joint_checks import deviation, hooks_on
+from torch import Tensor, nn
+
+from asyndm_lib.clock.cells import Cells
+from asyndm_lib.models import flux, of
+from asyndm_lib.models.parts.function_maps import function_globals
+
+TIMES = torch.tensor([0.9, 0.8125, 0.4375, 0.03])
+ROWS, TOKENS = 3, 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family, and a small model of it.
+
+    ``make()`` gives the model. ``inputs(rows, dtype)``: what else it is given. ``before``, of the
+    prompt's tokens, and ``behind``, of the cells: how many tokens come before the picture's and
+    behind it. ``blocks``: those that token maps can be read of.
+    """
+
+    name: str
+    file: Any
+    make: Callable[[], nn.Module]
+    context: tuple[int, ...]
+    inputs: Callable[[int, torch.dtype], dict] = lambda rows, dtype: {}
+    channels: int = 16
+    scale: float = 1.0
+    before: Callable[[int], int] = lambda words: words
+    behind: Callable[[int], int] = lambda cells: 0
+    prompt_last: bool = False
+    crossed: bool = False
+    temporal: bool = False
+    blocks: Callable[[Any], list] = field(default=lambda model: [*model.double_blocks, *model.single_blocks])
+    odd: bool = True
+
+    def model(self, dtype: torch.dtype) -> nn.Module:
+        return random_weights(self.make(), dtype)
+
+    @property
+    def times(self) -> Tensor:
+        return TIMES * self.scale
+
+
+def random_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """``model`` with weights that let every input count."""
+    random = torch.Generator().manual_seed(0)
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if not value.is_floating_point() or "dim_" in name:
+            continue
+        scale = 1.5 * value[0].numel() ** -0.5 if value.dim() > 1 else 0.3
+        value.data = (scale * torch.randn(value.shape, generator=random)).to(value)
+        if value.dim() == 1 and "norm" in name:
+            value.data = (2 if "q" in name or "k" in name else 1) + value.data
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A call of a model: rows of latents, timesteps, prompts and what else it is given."""
+
+    x: Tensor
+    t: Tensor
+    context: Tensor
+    others: dict
+
+    @classmethod
+    def random(cls, case: Case, size: tuple[int, int], dtype: torch.dtype = torch.float32, rows: int = ROWS) -> Given:
+        random = torch.Generator().manual_seed(1)
+        shape = (rows, case.channels, *((1,) if case.temporal else ()), *size)
+        x, context = (torch.randn(s, generator=random).to(dtype) for s in (shape, (rows, *case.context)))
+        return cls(x, case.times[:1].expand(rows), context, case.inputs(rows, dtype))
+
+    def rows(self, at: slice) -> Given:
+        others = {name: value[at] if isinstance(value, Tensor) else value for name, value in self.others.items()}
+        return Given(self.x[at], self.t[at], self.context[at], others)
+
+    def of(self, model: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return model(self.x.clone(), self.t, context=self.context.clone(), transformer_options={}, **self.others)
+
+
+def side_of(case: Case, model: nn.Module) -> int:
+    return case.file.FAMILY.side(model)
+
+
+def cells_of(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return -(-size[0] // side), -(-size[1] // side)
+
+
+def random_index(size: tuple[int, int], side: int, rows: int = ROWS, levels: int = len(TIMES)) -> Tensor:
+    random = torch.Generator().manual_seed(2)
+    return torch.randint(levels, (rows, 1, *cells_of(size, side)), generator=random)
+
+
+@contextmanager
+def at_levels(model: nn.Module, index: Tensor, family: Any, timesteps: Tensor) -> Iterator[None]:
+    levels = family.timesteps(model)
+    levels.attach()
+    try:
+        with levels.use(timesteps, index):
+            yield
+    finally:
+        levels.detach()
+
+
+@contextmanager
+def attending(case: Case, model: nn.Module, attend: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside the ``with`` attentions are worked out by ``attend(own, q, k, v, heads, apart)``."""
+    with ExitStack() as stack:
+        seen: set[int] = set()
+        for part in model.modules():
+            try:
+                names = function_globals(part)
+            except Exception:
+                continue
+            if id(names) in seen:
+                continue
+            seen.add(id(names))
+            own = names["attention_function"]
+
+            def function(q, k, v, heads, *args, own=own, skip_reshape=False, **kwargs):
+                plain = partial(own, q, k, v, heads, *args, skip_reshape=skip_reshape, **kwargs)
+                return attend(plain, q, k, v, heads, skip_reshape)
+
+            names["attention_function"] = function
+            stack.callback(names.__setitem__, "attention_function", own)
+        yield
+
+
+def only_itself(plain: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: bool) -> Tensor:
+    """Every token attends to nothing but itself; to a prompt that is apart from it, to all alike.
+    """
+    tokens = q.shape[2] if apart else q.shape[1]
+    if apart:
+        v = v.transpose(1, 2).flatten(2)
+    return v if v.shape[1] == tokens else v.mean(1, keepdim=True).expand(-1, tokens, -1)
+
+
+def pixels(map: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    return Cells(len(map), *size, side, map.device).pixels(map)
+
+
+def each_token_is_the_plain_run_at_its_level(case: Case, size: tuple[int, int], dtype: torch.dtype) -> None:
+    model = case.model(dtype)
+    side, family, plain_family = side_of(case, model), case.file.FAMILY, case.file.PLAIN
+    given, index = Given.random(case, size, dtype), random_index(size, side)
+    with attending(case, model, only_itself):
+        plain = torch.stack([replace(given, t=t.expand(ROWS)).of(model) for t in case.times])
+        level = pixels(index, size, side)
+        level = (level.unsqueeze(2) if case.temporal else level).expand_as(given.x)
+        expected = plain.gather(0, level[None])[0]
+        assert (expected - plain[0]).abs().max() > 0.05
+        with at_levels(model, index, plain_family, case.times):
+            found = given.of(model)
+            largest = (found - expected).abs().max()
+            assert largest <= (0 if dtype == torch.bfloat16 else 2e-6 * expected.abs().max()), f"plain: {largest}"
+        with at_levels(model, index, family, case.times):
+            fast = given.of(model)
+    # A table of all levels may round otherwise than a call of its own.
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
+    torch.testing.assert_close(fast, expected, **close)
+    assert deviation(fast, expected) < 0.02 * deviation(plain[1], plain[0]), "hardly an element rounds otherwise"
+
+
+def a_constant_map_changes_no_bit(case: Case, size: tuple[int, int], dtype: torch.dtype) -> None:
+    model = case.model(dtype)
+    given, side = Given.random(case, size, dtype), side_of(case, model)
+    own, none = given.of(model), torch.zeros_like(random_index(size, side))
+    one_row = random_index(size, side)
+    one_row[1] = 0
+    for family in (case.file.PLAIN, case.file.FAMILY):
+        for timesteps in (case.times, case.times[:1]):
+            with at_levels(model, none, family, timesteps):
+                assert torch.equal(given.of(model), own)
+        with at_levels(model, one_row, family, case.times):
+            mixed = given.of(model)
+        assert torch.equal(mixed[1], own[1])
+        assert not torch.equal(mixed[0], own[0])
+
+
+def a_row_at_one_level_is_the_models_own_call_at_it(case: Case, size: tuple[int, int]) -> None:
+    model = case.model(torch.float32)
+    given, index = Given.random(case, size), random_index(size, side_of(case, model))
+    index[1], index[2] = 2, 0
+    for rows in (slice(1, 3), slice(0, 3)):  # without a row at several levels, and with one
+        here = given.rows(rows)
+        expected = replace(here, t=torch.cat([here.t[:-2], case.times[[2, 0]]])).of(model)
+        for family in (case.file.PLAIN, case.file.FAMILY):
+            with at_levels(model, index[rows], family, case.times):
+                assert torch.equal(here.of(model)[-2:], expected[-2:])
+
+
+def a_row_is_the_same_alone(case: Case, size: tuple[int, int]) -> None:
+    """A single row with a map of its own, and rows of different maps."""
+    model = case.model(torch.float32)
+    given, index = Given.random(case, size), random_index(size, side_of(case, model))
+    for family in (case.file.PLAIN, case.file.FAMILY):
+        with at_levels(model, index, family, case.times):
+            together = given.of(model)
+        for row in range(ROWS):
+            one = slice(row, row + 1)
+            with at_levels(model, index[one], family, case.times):
+                alone = given.rows(one).of(model)
+            torch.testing.assert_close(alone, together[one], rtol=1e-3, atol=1e-4)
+
+
+def the_texts_tokens_keep_the_hosts_level(case: Case, size: tuple[int, int], dtype: torch.dtype) -> None:
+    """Their keys are the same, whatever levels the picture has."""
+    model = case.model(dtype)
+    side = side_of(case, model)
+    given, (h, w) = Given.random(case, size, dtype), cells_of(size, side)
+    runs: list[list[Tensor]] = []
+
+    def attend(plain: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: bool) -> Tensor:
+        keys = k.transpose(1, 2).flatten(2) if apart else k
+        if keys.shape[1] > h * w:
+            at = keys.shape[1] - h * w - case.behind(h * w)
+            runs[-1].append(keys[:, h * w :] if case.prompt_last else keys[:, :at])
+        return only_itself(plain, q, k, v, heads, apart)
+
+    with attending(case, model, attend):
+        for family in (None, case.file.PLAIN, case.file.FAMILY):
+            runs.append([])
+            with ExitStack() as stack:
+                if family is not None:
+                    stack.enter_context(at_levels(model, random_index(size, side), family, case.times))
+                given.of(model)
+    assert len(runs[0]) > 1
+    own, plain, fast = runs
+    assert all(torch.equal(a, b) for a, b in zip(own, plain, strict=True))
+    for a, b in zip(own, fast, strict=True):
+        assert deviation(a, b) <= 1e-5 * a.float().square().mean().sqrt() * (1000 if dtype == torch.bfloat16 else 1)
+
+
+def token_maps_are_the_slow_softmax(case: Case, size: tuple[int, int]) -> None:
+    """Over all tokens of the attention, as it gets them."""
+    model = case.model(torch.float32)
+    given, (h, w) = Given.random(case, size), cells_of(size, side_of(case, model))
+    blocks, words = case.blocks(model), case.context[-2]
+    read = sorted({0, len(blocks) - 1})
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def attend(plain: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: bool) -> Tensor:
+        calls.append(tuple(x if apart else x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k)))
+        return plain()
+
+    with attending(case, model, attend):
+        own = given.of(model)
+    calls = [(q, k) for q, k in calls if len(q) == ROWS and q.shape[2] >= h * w and k.shape[2] >= words]
+    if case.crossed:
+        calls = [(q, k) for q, k in calls if k.shape[2] == words]
+    else:
+        calls = [(q, k) for q, k in calls if k.shape[2] == case.before(words) + h * w + case.behind(h * w)]
+    assert len(calls) == len(blocks)
+    weights = {row: torch.rand(words, 2, generator=torch.Generator().manual_seed(row)) for row in (0, 2)}
+    expected = []
+    for row in (0, 2):
+        sums = []
+        for number in read:
+            q, k = (x[row] for x in calls[number])
+            first = 0 if case.crossed or case.prompt_last else case.before(words)
+            column = k.shape[1] - words if case.prompt_last else 0
+            for head in range(len(q)):
+                attention = (q[head, first : first + h * w] @ k[head].T * q.shape[-1] ** -0.5).softmax(dim=-1)
+                sums.append(attention[:, column : column + words] @ weights[row])
+        expected.append((sum(sums) / len(sums)).T)
+    assert torch.stack(expected).std(dim=-1).min() > 1e-4
+    for family in (case.file.PLAIN, case.file.FAMILY):
+        maps = replace(family, blocks=[(number + 0.5) / len(blocks) for number in read]).token_maps(model, size)
+        maps.attach()
+        with maps.record([(0, 0), None, (2, 0)], lambda row, context: weights[row[0]]):
+            assert torch.equal(given.of(model), own)
+        found, means, _ = maps.take()
+        assert found == [(0, 0), (2, 0)]
+        torch.testing.assert_close(means.flatten(2), torch.stack(expected), rtol=1e-4, atol=1e-6)
+        assert maps.take().rows == []
+        maps.detach()
+    assert hooks_on(model) == 0
+
+
+def no_hook_stays(case: Case, size: tuple[int, int]) -> None:
+    """After success, and an exception or an interrupt at any of the hooked modules."""
+    model = case.model(torch.float32)
+    given, index = Given.random(case, size), random_index(size, side_of(case, model))
+    own, family = given.of(model), case.file.FAMILY
+
+    def functions() -> list[Any]:
+        found = []
+        for part in model.modules():
+            names = vars(sys.modules[type(part).__module__])
+            found.append(names.get("attention_function"))
+        return found
+
+    before = functions()
+
+    @contextmanager
+    def observed() -> Iterator[None]:
+        maps = family.token_maps(model, size)
+        maps.attach()
+        try:
+            record = maps.record([(0, 0), None, None], lambda row, context: torch.ones(context, 1))
+            with at_levels(model, index, family, case.times), record:
+                yield
+        finally:
+            maps.detach()
+
+    with observed():
+        hooked = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)]
+        mixed = given.of(model)
+    assert hooks_on(model) == 0
+    assert not torch.equal(mixed, own)
+    assert len(hooked) > 4
+    for module in hooked:
+        for error in (ValueError, KeyboardInterrupt):
+
+            def fail(*args: object, error: type = error) -> None:
+                raise error
+
+            handle = module.register_forward_hook(fail)
+            try:
+                with observed():
+                    given.of(model)
+            except error:
+                pass
+            else:
+                raise AssertionError("the module was not called")
+            handle.remove()
+            assert hooks_on(model) == 0
+            assert functions() == before
+    assert torch.equal(given.of(model), own)
+    with observed():
+        assert torch.equal(given.of(model), mixed)
+
+
+def all_hold(case: Case, sizes: list[tuple[int, int]]) -> None:
+    for size in sizes if case.odd else sizes[:1]:
+        for dtype in (torch.float32, torch.bfloat16):
+            each_token_is_the_plain_run_at_its_level(case, size, dtype)
+            a_constant_map_changes_no_bit(case, size, dtype)
+            the_texts_tokens_keep_the_hosts_level(case, size, dtype)
+        a_row_at_one_level_is_the_models_own_call_at_it(case, size)
+        a_row_is_the_same_alone(case, size)
+        token_maps_are_the_slow_softmax(case, size)
+    assert of(case.model(torch.float32)) is case.file.FAMILY
+    no_hook_stays(case, sizes[0])
+
+
+SIZES = [(8, 12), (7, 9)]
+WIDTH = 16
+
+
+def pooled(rows: int, dtype: torch.dtype, guidance: bool = False) -> dict:
+    random = torch.Generator().manual_seed(3)
+    given = {"y": torch.randn(rows, 12, generator=random).to(dtype)}
+    return {**given, "guidance": torch.tensor([3.5, 2.0, 5.0])[:rows].to(dtype)} if guidance else given
+
+
+def forges() -> list[Case]:
+    """Forge's classes."""
+    from backend.nn.flux import IntegratedFluxTransformer2DModel as Flux
+
+    sizes = {"in_channels": 16, "vec_in_dim": 12, "context_in_dim": WIDTH, "hidden_size": 64, "num_heads": 2}
+    sizes |= {"mlp_ratio": 2.0, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000}
+    context = TOKENS, WIDTH
+    return [
+        Case("Flux dev", flux, lambda: Flux(**sizes, qkv_bias=True, guidance_embed=True), context,
+             partial(pooled, guidance=True)),
+        Case("Flux schnell", flux, lambda: Flux(**sizes, qkv_bias=True, guidance_embed=False), context, pooled),
+    ]
+
+
+def neos() -> list[Case]:
+    """Forge Neo's classes."""
+    from backend.nn.flux import IntegratedFluxTransformer2DModel as Flux
+
+    sizes = {"in_channels": 16, "out_channels": 16, "context_in_dim": WIDTH, "hidden_size": 64, "num_heads": 2}
+    sizes |= {"mlp_ratio": 2.0, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000}
+    sizes |= {"patch_size": 2, "qkv_bias": True}
+    klein = {"patch_size": 1, "global_modulation": True, "mlp_silu_act": True, "ops_bias": False, "vec_in_dim": None}
+    klein |= {"in_channels": 128, "out_channels": 128, "guidance_embed": False, "txt_ids_dims": [3]}
+    klein |= {"axes_dim": [8, 8, 8, 8], "qkv_bias": False, "default_ref_method": "index", "ref_index_scale": 10.0}
+    context = TOKENS, WIDTH
+    return [
+        Case("Flux dev", flux, lambda: Flux(**sizes, vec_in_dim=12, guidance_embed=True), context,
+             partial(pooled, guidance=True)),
+        Case("Flux schnell", flux, lambda: Flux(**sizes, vec_in_dim=12, guidance_embed=False), context, pooled),
+        Case("Klein", flux, lambda: Flux(**{**sizes, **klein}), context, channels=128),
+    ]
+
+
+if __name__ == "__main__":
+    import os
+
+    host, webui, *wanted = sys.argv[1:]
+    sys.argv = [sys.argv[0], "--cpu" if host == "neo" else "--always-cpu"]
+    os.chdir(webui)
+    sys.path[:0] = [webui, f"{webui}/modules_forge/packages", f"{webui}/packages_3rdparty"]
+    torch.set_num_threads(1)
+    for case in {"forge": forges, "neo": neos}[host]():
+        if not wanted or case.name in wanted:
+            all_hold(case, SIZES)
+            print(case.name, "holds", flush=True)
+    print("all hold")
