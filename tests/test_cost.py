@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def model() -> models.Model:
     return models.Model("tiny", unet, 16, 16)
 
 
-def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int] = (6, 12), **options: int) -> tuple:
+def a_step(model: models.Model, sampler: str = "Euler", lengths: tuple[int, int] = (6, 12), **options: Any) -> tuple:
     """The operations per step of the plain loop and of ours, and the CPU's waits. What is done once
     a run is left out."""
     short, long = (Loop(model, sampler, 1, steps, CPU, **options) for steps in lengths)
@@ -58,6 +59,15 @@ def test_a_step_adds_few_operations_and_no_wait(sampler, most, model):
     (plain, waits), (ours, our_waits) = a_step(model, sampler)
     assert plain > 600
     assert 0 < ours - plain <= most
+    assert our_waits <= waits
+
+
+def test_normalisation_by_level_adds_four_operations_a_layer(model):
+    (_, waits), (ours, our_waits) = a_step(model, normalisation="by level")
+    layers = len(unet_parts.group_norms(model.model))
+    assert layers == 34
+    own = a_step(model)[1][0]
+    assert 4 * layers <= ours - own <= 4 * layers + 90
     assert our_waits <= waits
 
 

@@ -22,7 +22,7 @@ TEXTS = [name for name, f in FIELDS.items() if isinstance(f.default, str)]
 
 
 def test_there_are_settings_of_every_kind():
-    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 2, 4)
+    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 2, 5)
 
 
 def test_defaults_are_valid_and_are_what_an_empty_mapping_gives():
@@ -58,6 +58,7 @@ def test_the_choices_are_all_there_are():
     assert FIELDS["curve"].metadata["choices"] == CURVES == ("quadratic", "piecewise linear", "exponential")
     assert FIELDS["mask_timing"].metadata["choices"] == tuple(TIMINGS) == ("lagged", "fresh", "static")
     assert FIELDS["second_pass"].metadata["choices"] == ("same", "off", "own concavity")
+    assert FIELDS["normalisation"].metadata["choices"] == ("as the model", "by level")
 
 
 def test_the_second_pass():

@@ -132,6 +132,9 @@ class ToyFamily:
     def timesteps(self, model: nn.Module) -> CellTimesteps:
         return ToyTimesteps(model)
 
+    def norms(self, model: nn.Module) -> None:
+        return None
+
     def token_maps(self, model: nn.Module, latent: Size, piece: Size | None = None) -> TokenMaps:
         height, width = piece or latent
         size = -(-height // SIDE), -(-width // SIDE)

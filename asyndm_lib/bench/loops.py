@@ -20,7 +20,7 @@ from ..prompt.token_search import Token
 from ..run.host import Descent, Host
 from ..run.run import Run
 from ..samplers.table import LABELS
-from ..settings.settings import Settings
+from ..settings.settings import NORMALISATIONS, Settings
 from .models import Model
 
 CFG = 7.0
@@ -57,8 +57,18 @@ class Loop:
     step, and CFG.
     """
 
-    def __init__(self, model: Model, sampler: str, batch: int, steps: int, device: torch.device, targets: int = 2):
+    def __init__(
+        self,
+        model: Model,
+        sampler: str,
+        batch: int,
+        steps: int,
+        device: torch.device,
+        targets: int = 2,
+        normalisation: str = NORMALISATIONS[0],
+    ):
         self._batch, self._words = batch, WORDS[:targets]
+        self._settings = Settings(targets=", ".join(self._words), mask_timing="fresh", normalisation=normalisation)
         self._model = model.model
         self._denoiser: FlowDenoiser | _Denoiser
         if model.flow:
@@ -100,9 +110,9 @@ class Loop:
             rehearsal=nullcontext,
             steady=lambda: True,
         )
-        named, prompt = ", ".join(self._words), " ".join(self._words)
-        targets = PromptTargets(parse_targets(named), [[[(0, prompt)]]] * self._batch, _tokenize)
-        with Run(host, Settings(targets=named, mask_timing="fresh"), targets, self._x) as self._run:
+        prompt = " ".join(self._words)
+        targets = PromptTargets(parse_targets(self._settings.targets), [[[(0, prompt)]]] * self._batch, _tokenize)
+        with Run(host, self._settings, targets, self._x) as self._run:
             try:
                 return self._run.sample(self._sampler, self._x, **self._sampler_options())
             finally:

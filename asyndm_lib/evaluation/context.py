@@ -11,8 +11,10 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from ..errors import AsynDMError
 from ..hosts.standalone.embedded import Request
 from ..hosts.standalone.ldm_checkpoint import load
 from ..masks.threshold import relate_alike
+from ..models.family import Row
 from ..models.parts.resampling import Resize
 from ..run.step import Seen
 from ..settings.settings import Settings
@@ -40,6 +43,9 @@ from .prompt_sets import PLAIN, sets
 from .prompts import Prompt
 from .regions import Control
 from .runner import SIDE
+
+TOP = 999
+"""The timestep at which a run begins."""
 
 TIMESTEPS = (900, 800, 700, 500, 300)
 LEADS = (25, 50, 100, 200)
@@ -58,11 +64,15 @@ NOTHING_LAGS = Method("DM", Settings(mask_timing="fresh"), Control(first=False, 
 
 @dataclass(frozen=True)
 class Asked:
-    """How the model is asked. ``caption``: "right", "another's" or "none". ``per_cell``: whether it
-    is told every cell's timestep, and not the rest's for all."""
+    """How the model is asked.
+
+    ``caption``: "right", "another's" or "none". ``per_cell``: whether it is told every cell's
+    timestep, and not the rest's for all. ``by_level``: whether its normalisation is by level.
+    """
 
     caption: str = "right"
     per_cell: bool = True
+    by_level: bool = False
 
 
 ASKED = {
@@ -70,11 +80,15 @@ ASKED = {
     "one time for all": Asked(per_cell=False),
     "another's caption": Asked("another's"),
     "no caption": Asked("none"),
+    "by level": Asked(by_level=True),
+    "by level, another's caption": Asked("another's", by_level=True),
+    "by level, no caption": Asked("none", by_level=True),
 }
 """What is compared, by name. The first is the method."""
 
-CAPTIONS = {name: asked for name, asked in ASKED.items() if asked.per_cell}
-"""What is asked of pictures at one level too."""
+BEFORE = 50
+"""How many timesteps lie between the calls of the run so far, by which the normalisation by level
+knows the levels: those of 20 steps."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +194,8 @@ class Work:
 
     def measure(self, batches: Batches, prompts: Sequence[Prompt], size: int) -> Errors:
         """All errors, over all pictures."""
-        found = self._known()
-        places = list(_places())
+        found, model = self._known(), batches.checkpoint.diffusion_model
+        places = list(_places(models.of(model).norms(model) is not None))
         parts: list[Part] = []
         with tqdm(total=len(places), unit="error", disable=None) as bar:
             for place in places:
@@ -256,26 +270,50 @@ class Part:
     def squares(self, timestep: int, lead: int, asked: Asked) -> tuple[Tensor, Tensor]:
         """The sums of the squared errors in the targets and in the rest, ``self.parts`` of which
         they are the means."""
-        batches, drawn = self._batches, self._drawn
-        # The rest is at the host's level, which is the first.
-        timesteps = torch.tensor([float(timestep - lead), float(timestep)][: 1 + (lead > 0)], device=batches.device)
-        index = drawn.targets.long() * (lead > 0)
-        at = Levels(batches, self._cells, timesteps, index)
-        with batches.fast_layers():
-            prediction = predicted(batches, drawn, self._told[asked.caption], at, per_cell=asked.per_cell)
+        batches, drawn, told = self._batches, self._drawn, self._told[asked.caption]
+        model = batches.checkpoint.diffusion_model
+        at = self._at(timestep - lead, timestep)
+        with batches.fast_layers(), ExitStack() as stack:
+            around: Callable[[], AbstractContextManager[None]] = nullcontext
+            norms = models.of(model).norms(model) if asked.by_level else None
+            if norms is not None:
+                stack.callback(norms.detach)
+                norms.attach()
+                rows: list[Row] = [(image, 0) for image in range(len(drawn.latents))]
+                for rest, targets in so_far(timestep - lead, timestep):
+                    here = self._at(rest, targets)
+                    predicted(batches, drawn, told, here, partial(norms.use, rows, here.timesteps, here.index))
+                around = partial(norms.use, rows, at.timesteps, at.index)
+            prediction = predicted(batches, drawn, told, at, around, asked.per_cell)
         error = (prediction - drawn.latents) / at.sigma
         square = error.double().square().mean(dim=1, keepdim=True)
         inside, outside = self.parts
         return (square * inside).sum(), (square * outside).sum()
 
+    def _at(self, rest: float, targets: float) -> Levels:
+        """The rest is at the host's level, which is the first."""
+        levels = [rest] if rest == targets else [rest, targets]
+        timesteps = torch.tensor(levels, dtype=torch.float32, device=self._batches.device)
+        return Levels(self._batches, self._cells, timesteps, self._drawn.targets.long() * (len(levels) - 1))
 
-def _places() -> Iterator[tuple[int, int, str]]:
+
+def so_far(rest: int, targets: int) -> Iterator[tuple[float, float]]:
+    """The timesteps of the rest and of the targets in the calls of a run before it came to these,
+    with a lead that grows evenly."""
+    calls = (TOP - rest) // BEFORE
+    for call in range(calls, 0, -1):
+        here = rest + call * BEFORE
+        yield here, min(TOP, here + (targets - rest) * (1 - call / max(calls, 1)))
+
+
+def _places(by_level: bool) -> Iterator[tuple[int, int, str]]:
+    """The errors that are measured. ``by_level``: whether the model can normalise by level."""
     alone = {level for timestep in TIMESTEPS for level in (timestep, *(timestep - lead for lead in LEADS))}
     for timestep in sorted(alone, reverse=True):
-        yield from ((timestep, 0, asked) for asked in CAPTIONS)
+        yield from ((timestep, 0, name) for name, asked in ASKED.items() if asked.per_cell and not asked.by_level)
     for timestep in TIMESTEPS:
         for lead in LEADS:
-            yield from ((timestep, lead, asked) for asked in ASKED)
+            yield from ((timestep, lead, name) for name, asked in ASKED.items() if by_level or not asked.by_level)
 
 
 def _error(parts: Sequence[Part], timestep: int, lead: int, asked: str) -> Error:
@@ -291,18 +329,23 @@ def ratios(errors: Errors, timestep: int, lead: int, asked: str) -> tuple[float,
     """The errors in the targets and in the rest, as multiples of what they are with the right
     caption where all is at the targets' level, and at the rest's."""
     right = next(iter(ASKED))
-    if lead == 0 and asked not in CAPTIONS:
-        asked = right
+    if lead == 0:  # where all is at one level a time per pixel and a normalisation by level are the model's own
+        asked = next(name for name, one in ASKED.items() if one.caption == ASKED[asked].caption)
     here = errors[timestep, lead, asked]
     targets, rest = errors[timestep, 0, right].targets, errors[timestep - lead, 0, right].rest
     return here.targets / targets, here.rest / rest
+
+
+def _asked(errors: Errors) -> list[str]:
+    return [name for name in ASKED if any(error.asked == name for error in errors.values())]
 
 
 def _curves(errors: Errors) -> dict[tuple[str, int], dict[str, list[float]]]:
     """The ratios over the leads, by part of the picture and timestep, then by what was asked."""
     return {
         (part, timestep): {
-            asked: [ratios(errors, timestep, lead, asked)[here] for lead in (0, *LEADS)] for asked in ASKED
+            asked: [ratios(errors, timestep, lead, asked)[here] for lead in (0, *LEADS)]
+            for asked in _asked(errors)
         }
         for here, part in enumerate(("targets", "rest"))
         for timestep in TIMESTEPS
@@ -314,9 +357,9 @@ def markdown(errors: Errors) -> str:
     rows = []
     for timestep in TIMESTEPS:
         for lead in (0, *LEADS):
-            cells = [ratios(errors, timestep, lead, asked) for asked in ASKED]
+            cells = [ratios(errors, timestep, lead, asked) for asked in _asked(errors)]
             rows.append([str(timestep), str(lead), *(f"{targets:.2f} · {rest:.2f}" for targets, rest in cells)])
-    return table.lines(["targets' timestep", "lead", *ASKED], rows)
+    return table.lines(["targets' timestep", "lead", *_asked(errors)], rows)
 
 
 def save(path: Path, question: dict[str, Any], errors: Errors) -> None:

@@ -45,6 +45,10 @@ class Family(Protocol):
     def timesteps(self, model: nn.Module) -> CellTimesteps:
         """What gives the cells of a batch timesteps of their own."""
 
+    def norms(self, model: nn.Module) -> CellNorms | None:
+        """What normalises the cells of a batch by their levels; None if nothing in ``model`` pools
+        over them."""
+
     def token_maps(self, model: nn.Module, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps of ``model`` for latents of size ``latent``.
 
@@ -79,6 +83,32 @@ class CellTimesteps(Protocol):
         int64 ``[N, 1, h, w]``. ``coming`` are the timesteps of later calls, as far as known; None
         if nothing may be made ahead, as what the model's layers compute may change unseen. With a
         single timestep the model runs as it is.
+        """
+
+
+class CellNorms(Protocol):
+    """Normalisation that goes by the cells' levels.
+
+    Everything that it does to the model is undone by :meth:`detach`.
+    """
+
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told afterwards."""
+
+    def attach(self) -> None:
+        """Put the hooks on the model. They do nothing outside :meth:`use`."""
+
+    def detach(self) -> None:
+        """Take the hooks off the model, and forget what was seen."""
+
+    def use(
+        self, rows: Sequence[Row] | None, timesteps: Tensor, index: Tensor
+    ) -> AbstractContextManager[None]:
+        """Cell ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the model.
+
+        ``rows`` names the batch's rows; None for pieces of pictures. With a single timestep the
+        model runs as it is.
         """
 
 

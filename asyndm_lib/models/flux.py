@@ -70,6 +70,9 @@ class Flux:
         """A timestep for every token of the picture."""
         return self.timesteps_of(modulation_sites(model))
 
+    def norms(self, model: Any) -> None:
+        """A transformer normalises each token by itself."""
+
     def token_maps(self, model: Any, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps."""
         side, (height, width) = self.side(model), piece or latent

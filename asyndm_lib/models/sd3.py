@@ -81,6 +81,9 @@ class MMDiT:
         """A timestep for every token of the picture."""
         return self.timesteps_of(modulation_sites(model))
 
+    def norms(self, model: nn.Module) -> None:
+        """A transformer normalises each token by itself."""
+
     def token_maps(self, model: Any, latent: Size, piece: Size | None = None) -> TokenMaps:
         """What reads the token maps."""
         side, (height, width) = self.side(model), piece or latent

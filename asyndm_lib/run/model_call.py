@@ -72,8 +72,9 @@ class ModelCall:
     every call of the model.
     """
 
-    def __init__(self, host: Host, masks: MaskSource, cells: Cells):
+    def __init__(self, host: Host, masks: MaskSource, cells: Cells, norms_by_level: bool = False):
         """Raises :class:`Unsupported` if the host's model cannot run on sigma maps."""
+        self._norms_by_level = norms_by_level
         self._host, self._masks, self._cells = host, masks, cells
         self._images = cache(partial(torch.tensor, device=cells.device))  # sent to the device once
         self._attached = ExitStack()
@@ -87,6 +88,9 @@ class ModelCall:
     def _observe(self, model: nn.Module) -> None:
         self._model, family = model, models.of(model)
         self._timesteps = family.timesteps(model)
+        self._norms = family.norms(model) if self._norms_by_level else None
+        if self._norms_by_level and self._norms is None:
+            self._problems.add(f"normalisation by level changes nothing: {family.name} normalises each token by itself")
         self._maps: TokenMaps | None = None
         self._maps_of_pieces: dict[Size, TokenMaps] = {}
         if self._masks.reads:
@@ -95,7 +99,7 @@ class ModelCall:
     def attach(self) -> None:
         """Put the hooks on the model."""
         with ExitStack() as attached:
-            for observer in (self._timesteps, self._maps):
+            for observer in (self._timesteps, self._norms, self._maps):
                 if observer is not None:
                     attached.callback(observer.detach)
                     observer.attach()
@@ -111,14 +115,14 @@ class ModelCall:
     def move(self, model: nn.Module) -> None:
         """The host goes on with another model, also within an evaluation."""
         self.detach()
-        self._problems |= self._timesteps.problems
+        self._problems = set(self.problems)
         self._observe(model)
         self.attach()
 
     @property
     def problems(self) -> Set[str]:
         """What the person should be told. Waits for the device."""
-        return self._problems | self._timesteps.problems
+        return self._problems | self._timesteps.problems | (self._norms.problems if self._norms else set())
 
     def predict(self, x: Tensor, sigma: SigmaMap, walk: Walk, read: bool) -> Tensor:
         """The host's guided prediction for ``x [B, C, H, W]`` with every cell at its level in
@@ -198,7 +202,11 @@ class ModelCall:
             coming = None if coming is None else ()
         self._size = (sigma.shape[-2], sigma.shape[-1])
         try:
-            with self._timesteps.use(timesteps, index, coming), self._recording(evaluation, rows, tokens, boxes):
+            with ExitStack() as stack:
+                stack.enter_context(self._timesteps.use(timesteps, index, coming))
+                if self._norms is not None:
+                    stack.enter_context(self._norms.use(None if boxes else rows, timesteps, index))
+                stack.enter_context(self._recording(evaluation, rows, tokens, boxes))
                 yield Rows(sigma, self._of(rows, evaluation.lagging, boxes))
         finally:
             self._size = None

@@ -20,7 +20,7 @@ from ..masks.source import FixedMask, MaskSource
 from ..masks.target_masks import TIMINGS, Threshold
 from ..models.family import Row
 from ..prompt.prompt_targets import PromptTargets
-from ..settings.settings import Settings
+from ..settings.settings import BY_LEVEL, Settings
 from .host import Descent, Host
 from .model_call import ModelCall, Rows, Told
 from .step import REMEMBERED, Observer, Seen, Step
@@ -70,7 +70,7 @@ class Run:
         self.cells = Cells(x.shape[0], x.shape[-2], x.shape[-1], side, x.device, x.dim())
         self.dtype = x.dtype
         self.masks = masks(targets, settings, self.cells)
-        self.call = ModelCall(host, self.masks, self.cells)
+        self.call = ModelCall(host, self.masks, self.cells, settings.normalisation == BY_LEVEL)
         self.moved = False
         self._reported: set[str] = set()
         self._number = 0

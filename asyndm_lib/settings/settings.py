@@ -11,6 +11,8 @@ from ..errors import SettingsError
 from ..masks.target_masks import TIMINGS
 from ..prompt.target_list import MAX_LENGTH, parse_targets
 
+BY_LEVEL = "by level"
+NORMALISATIONS = ("as the model", BY_LEVEL)
 SECOND_PASSES = ("same", "off", "own concavity")
 
 
@@ -93,6 +95,13 @@ class Settings:
         "Add pictures of the masks, of every pixel's timestep over the steps, and of each target's token map",
         webui=True,
         aside=True,
+    )
+    normalisation: str = _setting(
+        NORMALISATIONS[0],
+        "Normalisation",
+        "How a UNet normalises a picture whose pixels are at several noise levels: all alike (as the model), "
+        "or each as in a picture of its level alone (by level)",
+        choices=NORMALISATIONS,
     )
 
     def of_second_pass(self) -> Settings | None:

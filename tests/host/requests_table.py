@@ -24,6 +24,7 @@ DEFAULTS = {
     "second_pass": "same",
     "second_concavity": 0.5,
     "show_masks": False,
+    "normalisation": "as the model",
 }
 """The script's arguments after ``enabled``, in the order that saved API requests rely on."""
 

@@ -16,6 +16,7 @@ ALL = {
     "whole_picture": False,
     "second_pass": "own concavity",
     "second_concavity": 0.2,
+    "normalisation": "by level",
 }
 CASES = {
     "defaults": {"targets": "cat"},

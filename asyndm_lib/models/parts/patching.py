@@ -98,12 +98,20 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
             self._seen(input, output)
 
 
-def _and_then(module: nn.Module, tell: Callable[[Tensor, Tensor], None]) -> Callable[..., Tensor]:
+def forward_of(module: nn.Module) -> Callable[..., Tensor]:
+    """What ``module`` computes by now, for one who gives it another ``forward``."""
     own = module.__dict__.get("forward")
+    if own is not None:
+        return own
+    # Looked up anew: the hosts exchange it in the class, also while a picture is made.
+    return lambda *args, **options: type(module).forward(module, *args, **options)
+
+
+def _and_then(module: nn.Module, tell: Callable[[Tensor, Tensor], None]) -> Callable[..., Tensor]:
+    own = forward_of(module)
 
     def forward(*args: Any, **options: Any) -> Tensor:
-        # Looked up anew: the hosts exchange it in the class, also while a picture is made.
-        output = type(module).forward(module, *args, **options) if own is None else own(*args, **options)
+        output = own(*args, **options)
         tell(_first(args, options), output)
         return output
 

@@ -1,0 +1,280 @@
+"""GroupNorm by noise level: each pixel is normalised as it would be in a picture of its level alone
+(docs/METHOD.md, section 3).
+
+A GroupNorm pools its statistics over all pixels, and a mixture of levels has other statistics than
+a picture at any of them. Let ``m_l``, ``v_l`` be a group's mean and variance in a picture at level
+``l`` alone. Of a picture of which a share ``w_l`` is at each level they make the mixture's
+
+    m = Σ w_l·m_l        v = Σ w_l·(v_l + m_l²) - m²
+
+The model has pooled ``M`` and ``V``. What it pools at level ``l`` alone differs from these as
+``m_l``, ``v_l`` do from ``m``, ``v``: its mean is ``M + (m_l - m)·√(V/v)``, its variance
+``V·v_l/v``. With these a pixel whose normalised value is ``n = (x - M)/√V`` has
+
+    (n - d_l)·a_l        d_l = (m_l - m)/√v        a_l = √(v/v_l)
+
+so that the layer's own output ``y = n·weight + bias`` becomes ``y·a + b`` with
+``b = bias·(1 - a) - weight·d·a``, where neither ``M`` nor ``V`` occurs.
+
+The ``m_l`` and ``v_l`` come from the run itself: the level of a lagging pixel was that of most of
+the picture some calls before. Between such calls they are interpolated; at a level that none had
+yet, the last two are gone on from. After a call they are known at the level of most pixels:
+``M + (m_l - m)·√(V/v)`` and ``V·v_l/v``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..family import Row, Size
+from .own_pass import OwnPass
+from .patching import forward_of, replaced
+from .resampling import cells
+
+FURTHER = 2.0
+"""How far beyond the last known level it is gone on, as a multiple of the last two's distance."""
+
+SAME = 1e-5
+"""A share of the largest timestep below which two timesteps are one."""
+
+LEAST = 1e-8
+"""The least variance of a group."""
+
+UNSEEN = (
+    "in some steps the model's normalisation was not by level, since another extension leaves out or replaces parts of "
+    "the model, or has it work on pieces of the picture"
+)
+
+
+class LevelNorms:
+    """Has ``norms`` normalise every pixel by its level. It holds statistics of a run."""
+
+    def __init__(self, norms: Sequence[nn.GroupNorm], own_pass: OwnPass):
+        self._norms, self._own_pass = norms, own_pass
+        self._attached = ExitStack()
+        self._known: dict[tuple[Row, ...], Statistics] = {}
+        self._places: dict[tuple, Tensor] = {}
+        self._counts: dict[tuple[int, ...], Tensor] = {}
+        self._of_channels: Tensor | None = None
+        self._call: _Call | None = None
+        self._unseen = False
+
+    @property
+    def problems(self) -> Set[str]:
+        """What the person should be told."""
+        return {UNSEEN} if self._unseen else set()
+
+    def attach(self) -> None:
+        """Put the hooks on the model. They do nothing outside :meth:`use`."""
+        self._attached.callback(self._own_pass.detach)
+        self._own_pass.attach()
+        for number, norm in enumerate(self._norms):
+            forward = partial(self._normalised, number, forward_of(norm))
+            self._attached.enter_context(replaced(norm, "forward", forward))
+
+    def detach(self) -> None:
+        """Take the hooks off the model, and forget the statistics."""
+        self._attached.close()
+        self._known.clear()
+        self._places.clear()
+        self._counts.clear()
+        self._of_channels = self._call = None
+
+    @contextmanager
+    def use(self, rows: Sequence[Row] | None, timesteps: Tensor, index: Tensor) -> Iterator[None]:
+        """Pixel ``p`` of row ``n`` is at ``timesteps[index[n, 0, p]]`` in one call of the model.
+
+        ``rows`` are the names of the batch's rows, by which their statistics are known in later
+        calls; None for pieces of pictures, which are left as the model has them.
+        """
+        if rows is None:
+            self._unseen |= len(timesteps) > 1
+            yield
+            return
+        known = self._known.setdefault(tuple(rows), Statistics())
+        self._call = call = _Call(known.mixture(timesteps, index), index)
+        try:
+            yield
+            pooled = self._pooled(call)
+            self._unseen |= pooled is None and len(timesteps) > 1
+            if pooled is not None:
+                known.add(timesteps, pooled, call.mixture)
+        finally:
+            self._call = None
+
+    def _normalised(self, number: int, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        call = self._call
+        if call is None or x.dim() != 4 or len(x) != len(call.index) or not self._own_pass.here:
+            return forward(x)
+        norm = self._norms[number]
+        if number not in call.sums:
+            groups = x.reshape(len(x), norm.num_groups, -1)
+            # In single precision: a variance in half precision may be beyond its numbers.
+            length = torch.linalg.vector_norm(groups, dim=2, dtype=torch.float32)
+            call.sums[number] = groups.mean(dim=2, dtype=torch.float32), length, groups.shape[2]
+        y = forward(x)
+        if call.mixture is None:
+            return y
+        first, factors = self._factors(call, y.dtype)[number]
+        size = (x.shape[-2], x.shape[-1])
+        at = self._index(call, size).expand(-1, 2 * norm.num_channels, -1)
+        scale, shift = factors.narrow(1, first, 2 * norm.num_channels).gather(2, at).unflatten(2, size).chunk(2, dim=1)
+        return torch.addcmul(shift, y, scale)
+
+    def _pooled(self, call: _Call) -> Tensor | None:
+        """Means and log variances of all groups, ``[2, N, G]``; None if a layer was not called."""
+        if len(call.sums) < len(self._norms):
+            return None
+        means, lengths, counts = zip(*(call.sums[number] for number in range(len(self._norms))), strict=True)
+        if counts not in self._counts:
+            groups = torch.tensor([norm.num_groups for norm in self._norms])
+            self._counts[counts] = torch.tensor(counts).repeat_interleave(groups).to(means[0])
+        mean = torch.cat(means, dim=1)
+        variance = torch.cat(lengths, dim=1).square() / self._counts[counts] - mean.square()
+        return torch.stack([mean, variance.clamp(min=LEAST).log()])
+
+    def _factors(self, call: _Call, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
+        """Of each layer where its channels begin in a table ``[N, 2·ΣC, L]``, and the table: first
+        each channel's ``a``, then its ``b``."""
+        if dtype not in call.factors:
+            assert call.mixture is not None
+            shift, scale = call.mixture.factors()
+            device, widths = scale.device, [norm.num_channels for norm in self._norms]
+            if self._of_channels is None or self._of_channels.device != device:
+                groups = [norm.num_groups for norm in self._norms]
+                own = torch.tensor([c // g for c, g in zip(widths, groups, strict=True) for _ in range(g)])
+                self._of_channels = torch.arange(sum(groups)).repeat_interleave(own).to(device)
+            a, d = (values[..., self._of_channels] for values in (scale, shift))
+            weight, bias = (
+                torch.cat([getattr(norm, name).detach().to(device, torch.float32) for norm in self._norms])
+                for name in ("weight", "bias")
+            )
+            b = bias - a * torch.addcmul(bias, weight, d)
+            both = [part for pair in zip(a.split(widths, -1), b.split(widths, -1), strict=True) for part in pair]
+            table = torch.cat(both, dim=-1).transpose(1, 2).to(dtype).contiguous()
+            starts = [2 * sum(widths[:number]) for number in range(len(widths))]
+            call.factors[dtype] = [(start, table) for start in starts]
+        return call.factors[dtype]
+
+    def _index(self, call: _Call, size: Size) -> Tensor:
+        """The level of every pixel of a feature map, ``[N, 1, h·w]``."""
+        if size not in call.at:
+            index = call.index
+            key = size, index.shape[-2:], index.device
+            if key not in self._places:
+                self._places[key] = cells(size, index.shape[-2:], index.device)
+            call.at[size] = index.flatten(2).index_select(2, self._places[key])
+        return call.at[size]
+
+
+class _Call:
+    """One call of the model. ``mixture`` is None where the layers are left as they are."""
+
+    def __init__(self, mixture: Mixture | None, index: Tensor):
+        self.mixture, self.index = mixture, index
+        # By layer: every group's mean, the root of its sum of squares, and how many numbers it has.
+        self.sums: dict[int, tuple[Tensor, Tensor, int]] = {}
+        self.factors: dict[torch.dtype, list[tuple[int, Tensor]]] = {}
+        self.at: dict[Size, Tensor] = {}
+
+
+class Mixture:
+    """What a picture of several levels would have for statistics.
+
+    ``levels`` ``[N, L, 2, G]`` are means and log variances at each level alone, ``shares``
+    ``[N, L]`` how much of each row is at it.
+    """
+
+    def __init__(self, levels: Tensor, shares: Tensor):
+        self._means, self._logs = levels.unbind(2)
+        # A row at one level has, to the bit, what the model makes of it.
+        self._mixed = (shares.amax(dim=1) < 1)[:, None, None]
+        shares = shares[:, :, None]
+        self._mean = (shares * self._means).sum(dim=1, keepdim=True)
+        square = (shares * (self._logs.exp() + self._means.square())).sum(dim=1, keepdim=True)
+        self._log = (square - self._mean.square()).clamp(min=LEAST).log()
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """``d`` and ``a`` of every level, ``[N, L, G]``."""
+        d = (self._means - self._mean) * (-0.5 * self._log).exp()
+        a = (0.5 * (self._log - self._logs)).exp()
+        return torch.where(self._mixed, d, 0.0), torch.where(self._mixed, a, 1.0)
+
+    def at(self, level: Tensor, pooled: Tensor) -> Tensor:
+        """The statistics at one ``level [N]`` of each row alone, ``[2, N, G]``, where the model
+        ``pooled`` these."""
+        rows = torch.arange(len(level), device=level.device)
+        ratio = pooled[1] - self._log[:, 0]
+        difference = self._means[rows, level] - self._mean[:, 0]
+        return torch.stack([pooled[0] + difference * (0.5 * ratio).exp(), self._logs[rows, level] + ratio])
+
+
+class Statistics:
+    """Means and log variances of some rows at the levels that the run has had."""
+
+    def __init__(self) -> None:
+        self._timesteps: Tensor | None = None  # [N, S]
+        self._values: Tensor | None = None  # [N, S, 2·G]
+        self._shares: Tensor | None = None  # [N, L]
+        self._last: Tensor | None = None
+
+    def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture | None:
+        """What is expected of a call at these levels; None at a single one, or if none was seen."""
+        self._shares = shares(index, len(timesteps)) if len(timesteps) > 1 else None
+        if self._shares is None or self._timesteps is None or self._values is None:
+            return None
+        weights = interpolation(self._timesteps, timesteps.float())
+        return Mixture(torch.bmm(weights, self._values).unflatten(2, (2, -1)), self._shares)
+
+    def add(self, timesteps: Tensor, pooled: Tensor, mixture: Mixture | None) -> None:
+        """Take down what a call ``pooled``, ``[2, N, G]``, at the level of most of each row.
+
+        Of several calls at the same ``timesteps`` (an extension's guidance) only the first counts.
+        """
+        if timesteps is self._last:
+            return
+        self._last = timesteps
+        if self._shares is None:
+            level = timesteps[:1].expand(pooled.shape[1])
+        else:
+            most = self._shares.argmax(dim=1)
+            level = timesteps.index_select(0, most)
+            pooled = pooled if mixture is None else mixture.at(most, pooled)
+        level, values = level.float()[:, None], pooled.transpose(0, 1).flatten(1)[:, None]
+        if self._timesteps is None or self._values is None:
+            self._timesteps, self._values = level, values
+        else:
+            self._timesteps = torch.cat([self._timesteps, level], dim=1)
+            self._values = torch.cat([self._values, values], dim=1)
+
+
+def shares(index: Tensor, levels: int) -> Tensor:
+    """How much of each row of ``index [N, 1, h, w]`` is at each level, ``[N, levels]``."""
+    flat = index.flatten(1)
+    ones = torch.ones((), device=index.device).expand_as(flat)
+    return torch.zeros(len(flat), levels, device=index.device).scatter_add_(1, flat, ones) / flat.shape[1]
+
+
+def interpolation(known: Tensor, wanted: Tensor) -> Tensor:
+    """What each of a row's ``known [N, S]`` timesteps counts at each ``wanted [L]``, ``[N, L, S]``.
+
+    It is linear between two, constant above the highest, and goes on below the lowest, by
+    :data:`FURTHER` at the most.
+    """
+    n, count = known.shape
+    wanted = wanted.expand(n, -1)
+    weights = torch.zeros(*wanted.shape, count, device=known.device)
+    if count == 1:
+        return weights + 1
+    ordered, order = known.sort(dim=1)
+    upper = torch.searchsorted(ordered, wanted.contiguous()).clamp(1, count - 1)
+    below, above = ordered.gather(1, upper - 1), ordered.gather(1, upper)
+    gap = above - below
+    share = torch.where(gap > SAME * ordered[:, -1:], (wanted - below) / gap, 0.0).clamp(-FURTHER, 1.0)
+    weights.scatter_(2, order.gather(1, upper - 1)[..., None], (1 - share)[..., None])
+    return weights.scatter_(2, order.gather(1, upper)[..., None], share[..., None])

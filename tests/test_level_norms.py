@@ -1,0 +1,212 @@
+"""GroupNorm by noise level."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stand_ins import hooks_on, tiny_unet
+from test_run import ldm_run, ldm_sizes
+from torch import Tensor, nn
+
+from asyndm_lib.demo import TRANSFORMER
+from asyndm_lib.evaluation.engine import Batches
+from asyndm_lib.hosts.standalone.embedded import Request
+from asyndm_lib.hosts.standalone.ldm_checkpoint import load
+from asyndm_lib.models.parts.level_norms import UNSEEN, LevelNorms, interpolation
+from asyndm_lib.models.parts.own_pass import OwnPass
+from asyndm_lib.models.unet import FAMILY, UNet
+from asyndm_lib.samplers.table import SAMPLERS
+from asyndm_lib.settings.settings import Settings
+
+ROWS = [(0, 0), (0, None)]
+BY_LEVEL = {"normalisation": "by level"}
+LEVELS = torch.tensor([500.0, 600.0, 700.0])
+MEANS, SCALES = (0.5, 1.5, 2.0), (1.0, 3.0, 2.0)
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(2, 6)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    model = nn.Sequential(norm).requires_grad_(False)
+    norms = LevelNorms([norm], OwnPass(model, norm))
+    norms.attach()
+    yield model, norms
+    norms.detach()
+    assert hooks_on(model) == 0
+
+
+@pytest.fixture
+def content() -> Tensor:
+    """A picture whose two halves are alike, so that each has the whole's statistics."""
+    half = torch.randn(2, 6, 8, 4, generator=torch.Generator().manual_seed(1))
+    return torch.cat([half, half], dim=3)
+
+
+def at(level: int, content: Tensor) -> Tensor:
+    return MEANS[level] + SCALES[level] * content
+
+
+def seen(model: nn.Module, norms: LevelNorms, x: Tensor, timesteps: Tensor, index: Tensor | None = None) -> Tensor:
+    index = torch.zeros(len(x), 1, *x.shape[2:], dtype=torch.int64) if index is None else index
+    with norms.use(ROWS, timesteps, index):
+        return model(x)
+
+
+def right_half(level: int) -> Tensor:
+    index = torch.zeros(2, 1, 8, 8, dtype=torch.int64)
+    index[..., 4:] = level
+    return index
+
+
+def mixed(content: Tensor) -> Tensor:
+    return torch.where(right_half(1) > 0, at(2, content), at(0, content))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_level_has_its_own_statistics(layer, content, dtype):
+    model, norms = layer
+    for level in (2, 1, 0):
+        x = at(level, content)
+        assert torch.equal(seen(model, norms, x, LEVELS[level : level + 1]), model(x))
+    model.to(dtype)
+    y = seen(model, norms, mixed(content).to(dtype), LEVELS[[0, 2]], right_half(1))
+    assert y.dtype == dtype
+    tolerance = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.1}
+    torch.testing.assert_close(y, model(content.to(dtype)), **tolerance)
+    assert (model(mixed(content).to(dtype)) - model(content.to(dtype))).abs().max() > 0.3
+    assert norms.problems == set()
+
+
+def test_a_mixed_call_tells_the_level_of_most_pixels(layer, content):
+    """What it pools is corrected before it is taken down."""
+    model, norms = layer
+    for level in (2, 0):
+        seen(model, norms, at(level, content), LEVELS[level : level + 1])
+    index = torch.zeros(2, 1, 8, 8, dtype=torch.int64)
+    index[..., 2:4] = index[..., 6:] = 1
+    index[..., 3] = index[..., 7] = 0  # a quarter
+    x = torch.where(index > 0, at(2, content), at(0, content))
+    timesteps = LEVELS[[0, 2]]
+    seen(model, norms, x, timesteps, index)
+    means, logs = norms._known[tuple(ROWS)]._values[:, -1].unflatten(1, (2, -1)).unbind(1)
+    groups = at(0, content).reshape(2, 2, -1)
+    torch.testing.assert_close(means, groups.mean(2), atol=0.3, rtol=0)
+    torch.testing.assert_close(logs, groups.var(2, unbiased=False).log(), atol=0.3, rtol=0)
+    pooled = x.reshape(2, 2, -1)
+    assert (pooled.var(2).log() - logs).abs().min() > 0.5
+
+
+def test_before_anything_is_known_the_layer_is_the_models_own(layer, content):
+    model, norms = layer
+    x = mixed(content)
+    assert torch.equal(seen(model, norms, x, LEVELS[[0, 2]], right_half(1)), model(x))
+
+
+def test_a_row_at_one_level_keeps_its_bits_beside_one_at_two(layer, content):
+    model, norms = layer
+    for level in (2, 1):
+        seen(model, norms, at(level, content), LEVELS[level : level + 1])
+    index = right_half(1)
+    index[1] = 0
+    x = mixed(content)
+    y = seen(model, norms, x, LEVELS[[0, 2]], index)
+    assert torch.equal(y[1], model(x)[1])
+    assert (y[0] - model(x)[0]).abs().max() > 0.1
+
+
+def test_batches_of_others_and_pieces_are_the_models_own(layer, content):
+    model, norms = layer
+    for level in (2, 1):
+        seen(model, norms, at(level, content), LEVELS[level : level + 1])
+    x = mixed(content)
+    with norms.use(ROWS, LEVELS[[0, 2]], right_half(1)):
+        assert torch.equal(model(x[:1]), norms._norms[0](x[:1]))
+        assert not torch.equal(model(x), nn.GroupNorm.forward(norms._norms[0], x))
+    assert norms.problems == set()
+    with norms.use(None, LEVELS[[0, 2]], right_half(1)):
+        assert torch.equal(model(x), nn.GroupNorm.forward(norms._norms[0], x))
+    assert norms.problems == {UNSEEN}
+
+
+def test_between_two_levels_it_is_linear_and_beyond_them_it_goes_on_a_little():
+    known = torch.tensor([[800.0, 900.0, 600.0]])
+    weights = interpolation(known, torch.tensor([950.0, 900.0, 825.0, 600.0, 500.0, 0.0]))
+    expected = [[0, 1, 0], [0, 1, 0], [0.75, 0.25, 0], [0, 0, 1], [-0.5, 0, 1.5], [-2, 0, 3]]
+    torch.testing.assert_close(weights[0], torch.tensor(expected))
+    twice = interpolation(torch.tensor([[600.0, 600.0]]), torch.tensor([500.0]))
+    assert twice.abs().max() <= 1
+
+
+def out_of(own, run, sampler, x):
+    try:
+        with run:
+            return run.sample(SAMPLERS[sampler], x)
+    finally:
+        own.run = None
+
+
+PROMPTS = ["a bird", "a cat", "two dogs and a cat"]
+
+
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_a_picture_without_the_target_is_the_models_own_to_the_bit(timing):
+    sigmas, x = ldm_sizes(3)
+    plain = out_of(*ldm_run(PROMPTS, sigmas, x, mask_timing=timing), "sample_euler", x)
+    own, run = ldm_run(PROMPTS, sigmas, x, mask_timing=timing, **BY_LEVEL)
+    out = out_of(own, run, "sample_euler", x)
+    assert torch.equal(out[0], plain[0])
+    assert (out[1] - plain[1]).abs().max() > 1e-4
+    assert (out[2] - plain[2]).abs().max() > 1e-4
+    assert run.problems == set()
+    assert hooks_on(own.unet) == 0
+    again = out_of(*ldm_run(PROMPTS, sigmas, x, mask_timing=timing, **BY_LEVEL), "sample_euler", x)
+    assert torch.equal(again, out)
+
+
+def test_a_picture_does_not_depend_on_those_beside_it():
+    sigmas, x = ldm_sizes(2)
+    outs = [
+        out_of(*ldm_run([other, "a cat"], sigmas, x, mask_timing="fresh", **BY_LEVEL), "sample_euler", x)
+        for other in ("a bird", "a cat and a cat")
+    ]
+    torch.testing.assert_close(outs[0][1], outs[1][1], rtol=1e-4, atol=1e-4)
+    assert (outs[0][0] - outs[1][0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["sample_heun", "sample_dpm_2", "restart_sampler", "sample_dpmpp_2m"])
+def test_samplers_that_evaluate_a_level_twice_stay_sound(sampler):
+    sigmas, x = ldm_sizes(1, 8)
+    own, run = ldm_run(["a cat"], sigmas, x, mask_timing="fresh", **BY_LEVEL)
+    out = out_of(own, run, sampler, x)
+    plain = out_of(*ldm_run(["a cat"], sigmas, x, mask_timing="fresh"), sampler, x)
+    assert torch.isfinite(out).all()
+    assert out.abs().max() < 3 * plain.abs().max()
+    assert run.problems == set()
+
+
+def test_an_error_in_the_middle_leaves_nothing():
+    unet = tiny_unet()
+    norms = FAMILY.norms(unet)
+    norms.attach()
+    with pytest.raises(ZeroDivisionError), norms.use(ROWS, LEVELS[:1], torch.zeros(2, 1, 8, 8, dtype=torch.int64)):
+        raise ZeroDivisionError
+    assert norms._call is None
+    norms.detach()
+    assert hooks_on(unet) == 0
+    assert norms._known == {}
+
+
+def test_a_transformer_is_as_it_was():
+    batches = Batches(load(TRANSFORMER, None, torch.device("cpu")))
+    request = Request("a cat", "", (1,), "Euler", "uniform", 4, 4.0, 64, 64)
+    by_level, own = (batches.sample(request, Settings(targets="cat", **more)) for more in (BY_LEVEL, {}))
+    assert torch.equal(by_level, own)
+
+
+def test_where_nothing_pools_over_the_picture_it_is_said(monkeypatch):
+    monkeypatch.setattr(UNet, "norms", lambda self, model: None)
+    _, run = ldm_run(["a cat"], *ldm_sizes(1), **BY_LEVEL)
+    assert run.problems == {f"normalisation by level changes nothing: {FAMILY.name} normalises each token by itself"}
