@@ -52,3 +52,11 @@ def test_a_job_begun_anew_keeps_its_axes_alone():
     p = begun(SimpleNamespace())
     job.update(p, axes={"concavity": 0.7}, chosen={0: ("cat",)}, pictures=1, asked=True)
     assert job.of(begun(p)) == Job(axes={"concavity": 0.7})
+
+
+def test_a_job_that_is_over_leaves_nothing_on_p_which_another_extension_may_keep():
+    """sd-webui-incantations keeps every one with which its PAG was on."""
+    p = begun(SimpleNamespace())
+    job.update(p, chosen={0: ("cat",)}, pictures=1, asked=True)
+    job.forget(p)
+    assert vars(p) == {"iteration": 0}

@@ -79,5 +79,11 @@ def begin_batch(p: Any) -> None:
 
 
 def forget(p: Any) -> None:
-    """Begin a job anew. The axes stay: they are set before it, and hold if ``p`` is run again."""
-    p.asyndm = Job(axes=of(p).axes)
+    """Begin a job anew. The axes stay: they are set before it, and hold if ``p`` is run again.
+
+    Without them nothing stays on ``p``, which another extension may keep for good.
+    """
+    axes = of(p).axes
+    vars(p).pop("asyndm", None)
+    if axes:
+        p.asyndm = Job(axes=axes)
