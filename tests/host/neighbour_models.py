@@ -1,10 +1,10 @@
 """The models that real neighbours need beside the tiny checkpoints, in a WebUI's folder of models.
 
-    cd tests && python host/neighbour_models.py MODELS
+    cd tests && python host/neighbour_models.py MODELS EXTENSION...
 
-One is a control model for tiny-sd1, which begins as real ones do, as a copy of the UNet's first
-half. The other is a checkpoint with feature maps of 320 channels, the fewest that FreeU knows. The
-WebUI's own Python runs this file.
+Those of ControlNet are a control model for tiny-sd1, which begins as real ones do, as a copy of the
+UNet's first half; of FreeU a checkpoint with feature maps of 320 channels, the fewest that it
+knows; of ADetailer a detector that finds something anywhere. The WebUI's own Python runs this file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-CONTROL, WIDE = "tiny-control", "sd1-wide"
+CONTROL, WIDE, DETECTOR = "tiny-control", "sd1-wide", "tiny-detector.pt"
 HINT = (3, 16, 16, 32, 32, 96, 96, 256)
 """The channels of a control model's way from the picture to the UNet's first feature map."""
 
@@ -46,12 +46,13 @@ def _convolution(name: str, i: int, o: int, size: int) -> dict[str, Tensor]:
     return {f"{name}.weight": weight.half(), f"{name}.bias": torch.zeros(o).half()}
 
 
-def make(models: Path) -> None:
-    checkpoints = models / "Stable-diffusion"
+def make_control_model(models: Path) -> None:
+    weights = control_model(load_file(models / "Stable-diffusion" / "tiny-sd1.safetensors"))
     (models / "ControlNet").mkdir()
-    weights = control_model(load_file(checkpoints / "tiny-sd1.safetensors"))
     save_file({k: v.contiguous() for k, v in weights.items()}, models / "ControlNet" / f"{CONTROL}.safetensors")
 
+
+def make_wide(models: Path) -> None:
     from tiny_checkpoints import KINDS
     from tiny_checkpoints import make as make_checkpoint
     from tiny_checkpoints.kinds import Kind
@@ -63,9 +64,20 @@ def make(models: Path) -> None:
             return Kind().unet | {"channel_mult": [1, 2, 10, 10]}
 
     KINDS[WIDE] = Wide()
-    make_checkpoint(checkpoints, WIDE)
+    make_checkpoint(models / "Stable-diffusion", WIDE)
 
+
+def make_detector(models: Path) -> None:
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    (models / "adetailer").mkdir()
+    YOLO("yolov8n.yaml").save(models / "adetailer" / DETECTOR)
+
+
+MAKERS = {"sd-webui-controlnet": make_control_model, "sd-webui-freeu": make_wide, "adetailer": make_detector}
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
-    make(Path(sys.argv[1]))
+    for extension in sys.argv[2:]:
+        MAKERS[extension](Path(sys.argv[1]))

@@ -8,10 +8,14 @@ them where they are installed in the WebUI's ``extensions`` folder, or in the fo
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
 import threading
+import time
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +24,11 @@ import pictures
 import pytest
 from family import HOST
 from materials import LORA
-from neighbour_models import CONTROL, WIDE
+from neighbour_models import CONTROL, DETECTOR, WIDE
+from PIL import Image
 from requests_table import BASE, PROMPT, arguments, drawing, in_base64
 from webui import PROBE, REPOSITORY, Answer, WebUI, python_of
+from webui_page import opened
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left", "quiet"),
@@ -48,6 +54,9 @@ class Neighbour:
     ``real``: its folder; None for a stand-in.
     ``discrete``: whether it works with DDIM.
     ``refused``: part of the message that names it, where the picture is made without AsynDM.
+    ``beside``: the arguments of others that are switched on with it, by their names in the API.
+    ``encodes``: whether it encodes a picture, for which the WebUI draws random numbers that go by
+    the jobs before.
     """
 
     script: str
@@ -57,10 +66,17 @@ class Neighbour:
     real: str | None = None
     discrete: bool = True
     refused: str = ""
+    beside: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    encodes: bool = False
 
     @property
     def name(self) -> str:
         return self.real or self.script
+
+    @property
+    def scripts(self) -> dict[str, dict[str, Any]]:
+        """What switches it on in a request."""
+        return {name: {"args": args} for name, args in {self.script: self.on, **self.beside}.items()}
 
 
 def _unit(**values: Any) -> tuple[dict[str, Any]]:
@@ -75,10 +91,26 @@ AND = {"prompt": "a cat and a dog AND a red heart:0.8"}
 AND_PERP = {"prompt": "a cat and a dog AND_PERP a red heart:0.8"}
 BREAK = {"prompt": "a cat and a dog BREAK a red heart"}
 NEGATIVE = {"prompt": "a cat and a dog with a red heart, (a house:-1)"}
-REGIONAL = (
-    *(True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False, "Attention", []),
-    *("0", "0", "0.4", None, "0", "0", False),
-)
+BREAK_WITHOUT = {"prompt": "a cat and a dog BREAK a red heart, (a house:-1)"}
+BREAK_WHERE = {"prompt": "a cat and a dog with a red heart BREAK a red heart, heart"}
+
+
+def _regional(calculation: str = "Attention", tab: str = "Matrix", base: bool = False) -> tuple[Any, ...]:
+    """The arguments of Regional Prompter. ``base``: with a base and a common prompt."""
+    mask = f"data:image/png;base64,{in_base64(_colours())}" if tab == "Mask" else None
+    return (
+        *(True, False, tab, "Columns", "Mask", "Prompt", "1,1", "0.2", base, False, False, calculation, []),
+        *("0", "0", "0.4", mask, "0", "0", False),
+    )
+
+
+def _colours() -> Image.Image:
+    """A mask of two regions: colours of the hues that Regional Prompter knows as the first two."""
+    mask = Image.new("RGB", (96, 96), (128, 64, 64))
+    mask.paste((64, 128, 128), (48, 0, 96, 96))
+    return mask
+
+
 FREEU = ("2", *(1.0, 1.0, 0.0, 0.5, 0.2, 1.0) * 2, *(1.6, 0.4, 0.0, 0.5, 0.2, 1.0))
 
 
@@ -96,8 +128,14 @@ def _incantations(**values: Any) -> tuple[Any, ...]:
 
 
 INCANTATIONS = {"real": "sd-webui-incantations"}
+REGIONS_OF = {"real": "sd-webui-regional-prompter"}
 DAEMON = (True, "both", 0.0, 1.0, 0.5, 0.3, 1.0, 0.0, 0.0, 0.0, True)
 """A daemon after whether it is active: whether it is for the second pass, and its numbers."""
+DETAILER = (
+    True,
+    False,
+    {"ad_model": DETECTOR, "ad_confidence": 0.0, "ad_mask_k": 1, "ad_denoising_strength": 0.8, "ad_mask_blur": 0},
+)
 CALLBACKS = "stand-in callbacks"
 KOHYA = (3, 4, 0.4, 0.5, "bicubic", 0.5, 2.0)
 NEIGHBOURS = {
@@ -122,6 +160,14 @@ NEIGHBOURS = {
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
     "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
     "real reference picture": Neighbour("controlnet", _unit(module="reference_only"), real="sd-webui-controlnet"),
+    "real control models": Neighbour(
+        "controlnet",
+        _unit(model=CONTROL, weight=0.3) + _unit(model=CONTROL, weight=0.2, image=in_base64(drawing().rotate(90))),
+        real="sd-webui-controlnet",
+    ),
+    "real control model and reference": Neighbour(
+        "controlnet", _unit(model=CONTROL, weight=0.3) + _unit(module="reference_only"), real="sd-webui-controlnet"
+    ),
     "real FreeU": Neighbour(
         "freeu", (True, 0, 1, 0, *FREEU), _options(sd_model_checkpoint=f"tiny-{WIDE}"), real="sd-webui-freeu"
     ),
@@ -185,8 +231,39 @@ NEIGHBOURS = {
         {**AND_PERP, **_options(neutral_prompt_enabled=True)},
         real="sd-webui-neutral-prompt",
     ),
-    "real Regional Prompter": Neighbour("regional prompter", REGIONAL, BREAK, real="sd-webui-regional-prompter"),
+    "real Regional Prompter": Neighbour("regional prompter", _regional(), BREAK, **REGIONS_OF),
+    "real Regional Prompter, base": Neighbour(
+        "regional prompter",
+        _regional(base=True),
+        {"prompt": "a garden BREAK a cat and a dog BREAK a red heart"},
+        **REGIONS_OF,
+    ),
+    "real Regional Prompter, latent": Neighbour("regional prompter", _regional("Latent"), BREAK, **REGIONS_OF),
+    "real Regional Prompter, mask": Neighbour("regional prompter", _regional(tab="Mask"), BREAK, **REGIONS_OF),
+    "real Regional Prompter, prompt": Neighbour(
+        "regional prompter",
+        _regional(tab="Prompt"),
+        {**BREAK_WHERE, **_options(sd_model_checkpoint="tiny-sd2-v")},  # of the usual vocabulary
+        **REGIONS_OF,
+    ),
+    "real Regional Prompter, XL": Neighbour(
+        "regional prompter", _regional(), {**BREAK, **_options(sd_model_checkpoint="tiny-sdxl")}, **REGIONS_OF
+    ),
+    "real Regional Prompter and NegPiP": Neighbour(
+        "regional prompter", _regional(), changed=BREAK_WITHOUT, beside={"negpip": (True,)}, **REGIONS_OF
+    ),
     "real NegPiP": Neighbour("negpip", (True,), changed=NEGATIVE, real="sd-webui-negpip"),
+    "real Cutoff": Neighbour("cutoff", (True, "red", 1.0, True, True, "", "Lerp", False), real="sd-webui-cutoff"),
+    "real Dynamic Prompts": Neighbour(
+        "dynamic prompts v2.17.1",
+        (True,),
+        changed={"prompt": "a {cat|cat} and a house with a {blue|blue} heart"},
+        real="sd-dynamic-prompts",
+    ),
+    "real ADetailer": Neighbour("adetailer", DETAILER, real="adetailer", encodes=True),
+    "real ADetailer, listed": Neighbour(
+        "adetailer", DETAILER, _options(ad_script_names="asyndm"), real="adetailer", encodes=True
+    ),
     "real Kohya hires fix": Neighbour(
         "kohya hires.fix", (True, True, *KOHYA, True, False), real="sd-webui-kohya-hiresfix"
     ),
@@ -198,6 +275,29 @@ VARIANTS = {
     "hires fix": {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7},
     "static": {},
 }
+UNKNOWN_AT_FIRST = {
+    **dict.fromkeys(("dp_ignore_whitespace", "dp_write_raw_template", "dp_write_prompts_to_file"), False),
+    **dict.fromkeys(("dp_limit_jinja_prompts", "dp_auto_purge_cache", "dp_wildcard_manager_no_dedupe"), False),
+    **dict.fromkeys(("dp_wildcard_manager_no_sort", "dp_wildcard_manager_shuffle"), False),
+    "dp_parser_variant_start": "{",
+    "dp_parser_variant_end": "}",
+    "dp_parser_wildcard_wrap": "__",
+    "dp_magicprompt_batch_size": 1,
+}
+"""Options that Dynamic Prompts reads, and tells A1111 v1.10.1 of too late."""
+
+KEPT = {
+    "enabled-checkbox": True,
+    "targets": "cat, dog:0.9",
+    "concavity": 0.35,
+    "curve": "piecewise linear",
+    "mask_timing": "static",
+    "threshold": 1.25,
+    "whole_picture": True,
+    "second_pass": "own concavity",
+    "second_concavity": 0.2,
+}
+"""Settings in a preset of another extension's, by the ends of our controls' ids."""
 
 
 def _present(neighbour: Neighbour) -> bool:
@@ -210,7 +310,9 @@ def _param(name: str, *values: Any) -> Any:
     return pytest.param(neighbour, *values, marks=absent, id=", ".join((name, *values)))
 
 
+UPSCALE, SCHEDULER, PRESETS = "ultimate-upscale-for-automatic1111", "sd-webui-agent-scheduler", "Config-Presets"
 REAL = {n.real for n in NEIGHBOURS.values() if n.real and _present(n)}
+REAL |= {name for name in (UPSCALE, SCHEDULER, PRESETS) if (EXTENSIONS / name).is_dir()}
 CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
@@ -221,15 +323,24 @@ REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if ne
 
 
 @pytest.fixture(scope="module")
-def host(folder):
-    """A WebUI with all of them."""
+def installed(folder):
+    """All of them, by the names of their folders, and the models that they need."""
     beside = {f"stand_in_{p.name}": p for p in STAND_INS.iterdir() if p.name not in NOT_ALWAYS}
     beside |= {name: _copy(EXTENSIONS / name, folder / "real") for name in REAL}
+    if PRESETS in REAL:
+        kept = {f"script_txt2img_asyndm_{name}": value for name, value in KEPT.items()}
+        (beside[PRESETS] / "config-txt2img-custom-tracked-components.txt").write_text("\n".join(kept))
+        (beside[PRESETS] / "config-txt2img.json").write_text(json.dumps({"None": {}, "mine": kept}))
     if "sd-webui-controlnet" in REAL:
         beside["tiny_controlnet"] = STAND_INS / "tiny_controlnet"
-    if REAL & {"sd-webui-controlnet", "sd-webui-freeu"}:
-        _make_models(folder / "models")
-    server = WebUI(FOLDER, folder / "neighbours", {"asyndm": REPOSITORY, "asyndm_probe": PROBE, **beside})
+    wanted = REAL & {"sd-webui-controlnet", "sd-webui-freeu", "adetailer"}
+    if wanted:
+        _make_models(folder / "models", wanted)
+    return beside
+
+
+def _started(folder: Path, extensions: dict[str, Path]) -> Iterator[WebUI]:
+    server = WebUI(FOLDER, folder, extensions, options=UNKNOWN_AT_FIRST)
     try:
         server.wait()
         # It is on where nobody asked for it.
@@ -239,6 +350,18 @@ def host(folder):
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def host(folder, installed):
+    """A WebUI with AsynDM and all of them."""
+    yield from _started(folder / "neighbours", {"asyndm": REPOSITORY, "asyndm_probe": PROBE, **installed})
+
+
+@pytest.fixture(scope="module")
+def without(folder, installed):
+    """One without AsynDM."""
+    yield from _started(folder / "neighbours-alone", installed)
 
 
 def _copy(extension: Path, folder: Path) -> Path:
@@ -254,11 +377,11 @@ def _copy(extension: Path, folder: Path) -> Path:
     return copy
 
 
-def _make_models(models: Path) -> None:
+def _make_models(models: Path, wanted: Iterable[str]) -> None:
     ldm = FOLDER / "repositories" / "stable-diffusion-stability-ai"
     environment = {**os.environ, "PYTHONPATH": str(ldm), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     maker = Path(__file__).with_name("neighbour_models.py")
-    subprocess.run([python_of(FOLDER), maker, models], cwd=REPOSITORY / "tests", env=environment, check=True)
+    subprocess.run([python_of(FOLDER), maker, models, *wanted], cwd=REPOSITORY / "tests", env=environment, check=True)
 
 
 def loaded(host: WebUI, neighbour: Neighbour) -> bool:
@@ -286,13 +409,13 @@ class Four:
         self._host, self._request = host, {**BASE, **neighbour.request, **variants[variant]}
         overrides = [r.get("override_settings", {}) for r in (neighbour.request, neighbour.changed)]
         self._changed = {**neighbour.changed, "override_settings": {**overrides[0], **overrides[1]}}
-        self._scripts = {neighbour.script: {"args": neighbour.on}}
-        self._ours = {"asyndm": {"args": arguments(settings)}}
+        self._scripts = neighbour.scripts
+        self._settings = {"targets": "cat"} if settings is None else settings
 
-    def make(self, theirs: bool, ours: bool, refused: str = "") -> Answer:
+    def make(self, theirs: bool, ours: bool, refused: str = "", **settings: Any) -> Answer:
         """One of the pictures. ``refused`` is part of the message if it is made without AsynDM."""
         request = {**self._request, **(self._changed if theirs else {})}
-        scripts = {**(self._scripts if theirs else {}), **(self._ours if ours else {})}
+        scripts = {**(self._scripts if theirs else {}), **(self._ours(**settings) if ours else {})}
         answer = self._host.make({**request, "alwayson_scripts": scripts})
         assert answer.status == 200, answer.info
         assert all(map(pictures.has_content, answer.pictures[: self.count]))
@@ -301,9 +424,12 @@ class Four:
         assert ("AsynDM" in answer.infotext) == (ours and not refused)
         return answer
 
+    def _ours(self, **settings: Any) -> dict[str, Any]:
+        return {"asyndm": {"args": arguments({**self._settings, **settings})}}
+
     def once(self, theirs: bool, ours: bool) -> Answer:
         """The same picture, made only once for all neighbours that have this request."""
-        key = repr((self._host.port, self._request, theirs and self._scripts, ours and self._ours))
+        key = repr((self._host.port, self._request, theirs and self._scripts, ours and self._ours()))
         if key not in self.MADE:
             self.MADE[key] = self.make(theirs, ours)
         return self.MADE[key]
@@ -322,15 +448,31 @@ class Four:
 @pytest.mark.parametrize(("neighbour", "variant"), CASES)
 def test_both_effects_show(neighbour, variant, host):
     four = Four(host, neighbour, variant)
-    neither, ours, theirs = four.once(False, False), four.once(False, True), four.make(True, False)
+    neither, ours = four.once(False, False), four.once(False, True)
+    if neighbour.encodes:
+        four.make(True, False)
+    theirs, still = four.make(True, False), four.make(True, True, concavity=0.0)
     both, again, after = four.make(True, True), four.make(True, True), four.make(False, False)
 
+    assert four.distance(still, theirs) == 0, "concavity 0 is another picture"
     assert both.pictures == again.pictures, "the same request made another picture"
     assert after.pictures == neither.pictures, "the host is not as it was"
     to_theirs, to_ours = four.distance(both, theirs), four.distance(both, ours)
     print(f"both to theirs: {to_theirs}, to ours: {to_ours}")
     assert four.distance(ours, neither) > VISIBLE, "nothing is proved without an effect"
     assert min(to_theirs, to_ours) > VISIBLE
+
+
+@pytest.mark.parametrize("neighbour", [_param(name) for name, n in NEIGHBOURS.items() if n.real and not n.refused])
+def test_off_it_is_the_picture_of_a_webui_without_asyndm(neighbour, host, without):
+    made = []
+    for server in (host, without):
+        four = Four(server, neighbour)
+        if neighbour.encodes:
+            four.make(True, False)
+        made.append(four.make(True, False))
+        four.make(False, False)  # until then some of their hooks stay in place
+    assert four.distance(*made) == 0
 
 
 @pytest.mark.parametrize(("neighbour", "variant"), REFUSED)
@@ -424,7 +566,7 @@ def test_all_at_once(kind, host):
         pytest.skip("no real neighbour is installed")
     overrides = {k: v for n in chosen for k, v in n.changed.get("override_settings", {}).items()}
     request = {**BASE, **AND_PERP, "batch_size": 2, "override_settings": overrides}
-    theirs = {n.script: {"args": n.on} for n in chosen}
+    theirs = {name: args for n in chosen for name, args in n.scripts.items()}
     before = host.make(BASE)
     alone = host.make({**request, "alwayson_scripts": theirs})
     both = [host.make({**request, "alwayson_scripts": {**theirs, "asyndm": {"args": arguments(None)}}}) for _ in "12"]
@@ -436,9 +578,12 @@ def test_all_at_once(kind, host):
 
 
 REGIONS = {
-    "stand-in": {"stand-in regional": (True, "columns", 0)},
-    "stand-ins": {"stand-in regional": (True, "columns", 0.3), "stand-in negative words": ("a house",)},
-    "real": {"regional prompter": REGIONAL},
+    "stand-in": ({"stand-in regional": (True, "columns", 0)}, BREAK),
+    "stand-ins": ({"stand-in regional": (True, "columns", 0.3), "stand-in negative words": ("a house",)}, BREAK),
+    "real": ({"regional prompter": _regional()}, BREAK),
+    "real, latent": ({"regional prompter": _regional("Latent")}, BREAK),
+    "real, mask": ({"regional prompter": _regional(tab="Mask")}, BREAK),
+    "real with NegPiP": ({"regional prompter": _regional(), "negpip": (True,)}, BREAK_WITHOUT),
 }
 
 
@@ -446,10 +591,11 @@ REGIONS = {
 @pytest.mark.parametrize("beside", REGIONS)
 def test_a_target_of_any_region_is_that_regions(beside, sampler, host):
     """It used to be mixed with another region's words, or the whole picture's."""
-    theirs = {name: {"args": args} for name, args in REGIONS[beside].items()}
+    scripts, prompt = REGIONS[beside]
+    theirs = {name: {"args": args} for name, args in scripts.items()}
     if not theirs.keys() <= set(host.get("/sdapi/v1/scripts")["txt2img"]):
         pytest.skip("it did not load in this WebUI")
-    request = {**BASE, **BREAK, "sampler_name": sampler, "batch_size": 2}
+    request = {**BASE, **prompt, "sampler_name": sampler, "batch_size": 2}
 
     def made(settings: dict | None) -> list[bytes]:
         ours = {} if settings is None else {"asyndm": {"args": arguments(settings)}}
@@ -503,3 +649,82 @@ def test_a_question_while_a_picture_is_made_or_before_it_changes_no_picture(name
     assert asked > 3
     assert answers[0].pictures == expected.pictures
     assert four.make(True, ours).pictures == expected.pictures, "the host keeps what the prompts become"
+
+
+def _needs(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(name not in REAL, reason=f"{name} is not installed")
+
+
+@_needs(UPSCALE)
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_every_tile_of_ultimate_upscale_is_a_picture_of_its_own(sampler, host, without):
+    """Each is an img2img job on the same ``p``."""
+    tiles, no_seams = (64, 64, 4, 8), (64, 0.5, 16)
+    request = {
+        **BASE,
+        "sampler_name": sampler,
+        "init_images": [in_base64(drawing())],
+        "denoising_strength": 0.7,
+        "script_name": "ultimate sd upscale",
+        "script_args": [None, *tiles, *no_seams, 1, True, 0, False, 4, 0, 1, 128, 128, 2.0],
+    }
+
+    def made(server: WebUI, settings: dict | None) -> list[bytes]:
+        ours = {} if settings is None else {"asyndm": {"args": arguments(settings)}}
+        answer = server.make({**request, "alwayson_scripts": ours}, "img2img")
+        assert answer.status == 200, answer.info
+        assert answer.messages == []
+        assert pictures.size(answer.pictures[0]) == (128, 128)
+        return answer.pictures
+
+    def distance(one: list[bytes], other: list[bytes]) -> float:
+        return pictures.distance(one[0], other[0])
+
+    for server in (host, without):
+        made(server, None)  # the host's VAE encoder draws random numbers that a job leaves
+    alone, off, still = made(without, None), made(host, None), made(host, {"targets": "cat", "concavity": 0.0})
+    both, again = made(host, {"targets": "cat"}), made(host, {"targets": "cat"})
+    assert distance(off, alone) == 0
+    assert distance(still, off) == 0
+    assert distance(both, again) == 0
+    assert distance(both, off) > VISIBLE
+    assert distance(made(host, None), off) == 0
+
+
+@_needs(SCHEDULER)
+def test_what_the_agent_scheduler_queues_is_the_picture_that_was_asked_for(host):
+    """It keeps the request, and sends it from a thread of its own."""
+    scripts = {"asyndm": {"args": arguments({"targets": "cat", "concavity": 0.7})}}
+    request = {**BASE, "alwayson_scripts": scripts}
+    direct, off = host.make(request), host.make(BASE)
+    tasks = [host.post("/agent-scheduler/v1/queue/txt2img", asked)["task_id"] for asked in (request, BASE)]
+    results = [_result(host, task) for task in tasks]
+    assert [result["success"] for result in results] == [True, True]
+    for result, expected in zip(results, (direct, off), strict=True):
+        [picture] = result["data"]
+        made = b64decode(picture["image"].partition("base64,")[2])
+        assert pictures.same_pixels(made, expected.pictures[0])
+        assert ("AsynDM" in picture["infotext"]) == ("AsynDM" in expected.infotext)
+    assert pictures.distance(direct.pictures[0], off.pictures[0]) > VISIBLE
+
+
+@_needs(PRESETS)
+def test_a_preset_of_config_presets_sets_every_setting(host, browser, shots):
+    page = opened(browser, host, shots)
+    try:
+        page.page.locator("#config_preset_txt2img_dropdown input").fill("mine")
+        page.page.locator("#config_preset_txt2img_dropdown input").press("Enter")
+        page.page.wait_for_function("document.querySelector('#script_txt2img_asyndm_targets textarea').value")
+        page.page.wait_for_timeout(700)
+        assert page.values() == {"enabled": True, **{k: v for k, v in KEPT.items() if k != "enabled-checkbox"}}
+    finally:
+        page.page.close()
+
+
+def _result(host: WebUI, task: str) -> dict[str, Any]:
+    end = time.monotonic() + 60
+    while True:
+        result = host.get(f"/agent-scheduler/v1/task/{task}/results")
+        if result["success"] or "failed" in result["message"] or time.monotonic() > end:
+            return result
+        time.sleep(0.2)

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,16 @@ class Answer:
 
 class WebUI:
     """One running WebUI. ``folder`` is its data folder, with ``models`` and ``embeddings`` beside
-    it."""
+    it. ``options`` are in its configuration beside the common ones."""
 
     def __init__(
-        self, webui: Path, folder: Path, extensions: dict[str, Path], flags: Sequence[str] = (), api: bool = True
+        self,
+        webui: Path,
+        folder: Path,
+        extensions: dict[str, Path],
+        flags: Sequence[str] = (),
+        api: bool = True,
+        options: Mapping[str, Any] | None = None,
     ):
         self.folder = folder
         flags = [*HOST.flags, *(["--api"] if api else []), *flags]
@@ -84,7 +90,7 @@ class WebUI:
         (folder / "tmp").mkdir()
         for name, source in {**ALWAYS, **extensions}.items():
             (folder / "extensions" / name).symlink_to(source, target_is_directory=True)
-        (folder / "config.json").write_text(json.dumps(OPTIONS))
+        (folder / "config.json").write_text(json.dumps({**OPTIONS, **(options or {})}))
         # Some extensions (NegPiP) read it while they load, and do not begin without.
         (folder / "ui-config.json").write_text(json.dumps(HOST.page))
         self.log_path = folder.with_suffix(".log")

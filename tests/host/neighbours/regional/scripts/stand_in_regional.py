@@ -26,13 +26,13 @@ class Regional(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        return [gr.Checkbox(visible=False), gr.Textbox(visible=False), gr.Number(visible=False)]
+        return [gr.Checkbox(visible=False), gr.Textbox("columns", visible=False), gr.Number(0, visible=False)]
 
-    def process(self, p, enabled, direction="columns", base=0):
+    def process(self, p, enabled, direction, base):
         self.enabled = self.hooked = bool(enabled)
         if not enabled:
             return
-        self.base, self.columns, self.joined = float(base), direction != "rows", direction == "joined"
+        self.base, self.columns, self.joined = base, direction != "rows", direction == "joined"
         for prompts in (p.all_prompts, getattr(p, "all_hr_prompts", None) or []):
             for at, prompt in enumerate(prompts):
                 for word in WORDS:
