@@ -98,7 +98,8 @@ def test_what_a_run_was_made_of_is_gone_at_once(timing, what, host):
         host.make(switched_on({**BASE, "batch_size": 2}, SETTINGS[timing]))
     finally:
         living = host.post("/asyndm-probe/collector", {"on": True})
-    assert not {"Run", "ModelCall", "TabledTimesteps", "BatchedTokenMaps", "Walk", "SigmaMap", "Call"} & set(living)
+    gone = {"Run", "ModelCall", "TabledTimesteps", "BatchedTokenMaps", "Walk", "SigmaMap", "Call"}
+    assert gone & set(living) == set(), living
 
 
 @pytest.mark.parametrize(("timing", "passes"), [("lagged", 1), ("fresh", 1), ("static", 2)])
