@@ -59,19 +59,12 @@ class Call:
         maps = functools.partial(_maps, model.inner_model, flow_of(p.sd_model))
         levels = levels_of(SAMPLERS[name], model, x, options, maps, k_diffusion.sampling)
         guide_as_the_host(SAMPLERS[name], model)
-        self.options, self._unit = levels.options, levels.unit
-
-        self._rows = rows = RowSlices(_rows(self._extra_args["cond"], model))
-
-        def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            rows.begin()
-            self._told = levels.input(sigma)
-            return model(x, self._told, **self._extra_args)
-
+        self.options, self._unit, self._input = levels.options, levels.unit, levels.input
+        self._rows = RowSlices(_rows(self._extra_args["cond"], model))
         self.host = Host(
             model=shared.sd_model.model.diffusion_model,
             descents=levels.descents,
-            predict=predict,
+            predict=self._predict,
             step=lambda: model.step,
             unconditional=lambda: model.last_noise_uncond,
             # The host hangs its seeded random numbers into k-diffusion's module.
@@ -81,6 +74,12 @@ class Call:
             rehearsal=functools.partial(rehearsal, p, model),
             steady=_steady,
         )
+
+    def _predict(self, x: Tensor, sigma: Tensor) -> Tensor:
+        # No function within a function: an error that somebody keeps would keep what it encloses.
+        self._rows.begin()
+        self._told = self._input(sigma)
+        return self._model(x, self._told, **self._extra_args)
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:

@@ -50,15 +50,11 @@ class Call:
         self._variance_preserving = "timesteps" in options
         levels = self._levels(self.samplers[name], x, options)
         guide_as_the_host(self.samplers[name], model)
-        self.options, sampling = levels.options, self.sampling
-
-        def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            return model(x, levels.input(sigma), **self._extra_args)
-
+        self.options, self._input, sampling = levels.options, levels.input, self.sampling
         self.host = Host(
             model=unet_of(p.sd_model),
             descents=levels.descents,
-            predict=predict,
+            predict=self._predict,
             step=lambda: model.step,
             unconditional=self._unconditional,
             # The host hangs its seeded random numbers into k-diffusion's module.
@@ -68,6 +64,10 @@ class Call:
             rehearsal=self._rehearsal,
             steady=lambda: steady(p.sd_model.forge_objects.unet),
         )
+
+    def _predict(self, x: Tensor, sigma: Tensor) -> Tensor:
+        # No function within a function: an error that somebody keeps would keep what it encloses.
+        return self._model(x, self._input(sigma), **self._extra_args)
 
     def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
         predictor = self._predictor()
