@@ -185,6 +185,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add = one.add_argument_group("an embedded model").add_argument
     add("--model", default="unet", choices=list(EMBEDDED), help="which of them")
     add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
+    add("--deciding", action="store_true",
+        help="a UNet's methods that decide the defaults: higher CFG, more steps, normalisation by level, wrong masks")
     add("--small", action="store_true", help="a few prompts, two methods, 12 steps: minutes on a CPU")
     add("--batch", type=_whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
     add("--minutes", type=_number(0, 10**6), default=10**6, metavar="N", help="stop after so long")

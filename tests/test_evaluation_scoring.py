@@ -19,8 +19,18 @@ from asyndm_lib.demo.training.concepts import CONCEPTS, UNSEEN
 from asyndm_lib.errors import AsynDMError
 from asyndm_lib.evaluation import counter, counter_training, lead, localisation, results, statistics, table
 from asyndm_lib.evaluation.counter import NAMES, Found
-from asyndm_lib.evaluation.methods import DM, FRESH, MAIN, PAPER, PEERS_ALONE, PEERS_TOGETHER, USERS, VARIANTS
-from asyndm_lib.evaluation.plan import FULL, SEEDS
+from asyndm_lib.evaluation.methods import (
+    DECIDING,
+    DM,
+    FRESH,
+    MAIN,
+    PAPER,
+    PEERS_ALONE,
+    PEERS_TOGETHER,
+    USERS,
+    VARIANTS,
+)
+from asyndm_lib.evaluation.plan import DECIDING_ROUNDS, FULL, SEEDS
 from asyndm_lib.evaluation.prompt_sets import PLAIN, SCENERY, sets
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
@@ -101,6 +111,33 @@ def test_a_place_must_hold_clearly(place, second, right):
     prompt = Prompt("", "", (("cat", 1), ("dog", 1)), place)
     assert prompt.shown(found(("cat", 50, 50), ("dog", *second))).exact == right
     assert not prompt.shown(found(("cat", 50, 50))).exact
+
+
+def test_what_decides_has_fair_rivals_and_6400_pictures_a_line():
+    by_name = {method.name: method for method in DECIDING}
+    assert len(by_name) == len(DECIDING) == 19
+    way = USERS[0]
+    assert by_name["DM, CFG +20 %"].way(way) == replace(way, cfg=way.cfg * 1.2)
+    assert by_name["DM, CFG +40 %"].way(way).cfg == pytest.approx(9.8)
+    assert by_name["DM, 20 % more steps"].way(way) == replace(way, steps=24)
+    assert by_name[FRESH.name].way(way) == way
+    by_level = [method for method in DECIDING if method.settings.normalisation == "by level"]
+    assert {(m.settings.concavity, m.settings.mask_timing) for m in by_level if m.control is None} == {
+        (k, timing) for k in (0.3, 0.5, 0.7) for timing in ("lagged", "fresh")
+    }
+    assert {m.control.mask for m in by_level if m.control is not None} == {"inverted", "random"}
+    seeds = {}
+    for round_ in DECIDING_ROUNDS:
+        for way in round_.ways:
+            seeds.setdefault(way.name, []).extend(range(round_.first, round_.last))
+    assert list(seeds) == [USERS[0].name, USERS[2].name, PAPER.name]
+    assert all(sorted(own) == list(range(32)) for own in seeds.values())
+    assert {round_.half for round_ in DECIDING_ROUNDS} == {"report"}
+
+
+def test_what_decides_is_for_unets(tmp_path, capsys):
+    assert cli.main(["evaluate", "--model", "transformer", "--deciding", "--folder", str(tmp_path)]) == 2
+    assert "a transformer has no normalisation by level" in capsys.readouterr().err
 
 
 def test_no_two_pictures_of_a_method_share_their_noise():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..demo.device import device_of
@@ -39,6 +40,10 @@ def _trained(options: argparse.Namespace) -> None:
     subject = subjects.EMBEDDED_MODELS[options.model]
     if options.scenery is not None:
         subject = subjects.in_sceneries(options.scenery)
+    if options.deciding:
+        if subject.rounds is plan.TRANSFORMER:
+            raise AsynDMError("--deciding is for the UNets: a transformer has no normalisation by level")
+        subject = replace(subject, rounds=plan.DECIDING_ROUNDS, results=f"deciding-{subject.results}")
     name = Path(f"{'small-' * options.small}{subject.results}")
     record = _record(options.folder / name.with_suffix(".jsonl"), "small.jsonl" if options.small else "record.jsonl")
     device = device_of(options.device)

@@ -105,7 +105,7 @@ class Batches(Embedded):
         Raises :class:`Unsupported` for a prompt of more than one chunk, or a peer that does not go
         with the sampler.
         """
-        model, batch = self._model, len(prompts)
+        model, batch, way = self._model, len(prompts), method.way(way)
         texts = self._conditioning([prompt.text for prompt in prompts])
         noise.begin()
         x = noise.like(texts["context"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..hosts.standalone.embedded import SYNCHRONOUS
-from ..settings.settings import Settings
+from ..settings.settings import BY_LEVEL, Settings
 from .regions import Control
 
 PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++")
@@ -30,7 +30,8 @@ class Method:
 
     ``settings`` are AsynDM's; the targets come from the prompt. ``control`` changes its masks.
     ``peer`` names one of :data:`PEERS`. ``text_at_mean``: whether a transformer's prompt is at the
-    mean level of its picture, and not at the host's.
+    mean level of its picture, and not at the host's. ``cfg`` and ``steps`` are factors of the
+    sampler's.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Method:
     control: Control | None = None
     peer: str | None = None
     text_at_mean: bool = False
+    cfg: float = 1.0
+    steps: float = 1.0
+
+    def way(self, way: Way) -> Way:
+        """The sampler's settings that the method takes."""
+        return replace(way, cfg=way.cfg * self.cfg, steps=round(way.steps * self.steps))
 
 
 PAPER = Way("DDIM 50", "DDIM", "automatic", 50, 5.0, 1.0)
@@ -65,7 +72,7 @@ def asyndm(concavity: float, timing: str = "lagged", **other: Any) -> Method:
     """AsynDM. Its name says what differs from the paper's quadratic curve and threshold of 1."""
     settings = Settings(concavity=concavity, mask_timing=timing, **other)
     said = [timing, f"k = {concavity:g}"]
-    said += [value if name == "curve" else f"{name} {value:g}" for name, value in other.items()]
+    said += [value if isinstance(value, str) else f"{name} {value:g}" for name, value in other.items()]
     return Method("AsynDM " + ", ".join(said), settings)
 
 
@@ -80,6 +87,29 @@ INVERTED = controlled("mask inverted, fresh, k = 0.7", FRESH, mask="inverted")
 RANDOM = controlled("random mask, fresh, k = 0.7", FRESH, mask="random")
 
 TEXT_AT_MEAN = Method("AsynDM fresh, k = 0.7, text at the mean level", FRESH.settings, text_at_mean=True)
+
+def by_level(method: Method) -> Method:
+    """``method`` with normalisation by level."""
+    settings = replace(method.settings, normalisation=BY_LEVEL)
+    return replace(method, name=f"{method.name}, by level", settings=settings)
+
+
+DECIDING = (
+    DM,
+    replace(DM, name="DM, CFG +20 %", cfg=1.2),
+    replace(DM, name="DM, CFG +40 %", cfg=1.4),
+    replace(DM, name="DM, 20 % more steps", steps=1.2),
+    CONCAVE,
+    LAGGED,
+    FRESH,
+    by_level(LAGGED),
+    by_level(FRESH),
+    by_level(INVERTED),
+    by_level(RANDOM),
+    *(form(asyndm(k, timing)) for form in (replace, by_level) for k in (0.3, 0.5) for timing in ("lagged", "fresh")),
+)
+"""The methods that decide what is the default: fair rivals, AsynDM without and with normalisation
+by level, and wrong masks."""
 
 MAIN = (DM, CONCAVE, asyndm(0.3), asyndm(0.5), LAGGED, asyndm(1.0), FRESH, INVERTED, RANDOM)
 """The methods of the main table."""

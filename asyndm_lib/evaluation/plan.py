@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .methods import (
     CONCAVE,
+    DECIDING,
     DM,
     FLOW_USERS,
     FRESH,
@@ -46,6 +47,17 @@ SCENERY: tuple[Round, ...] = (
     Round(USERS[::2], (*_USUAL, LAGGED), "report", 4, SEEDS),
 )
 """The rounds of the model whose scenes are in sceneries."""
+
+DECIDED = 32
+"""How many pictures of a prompt decide: 6,400 a line."""
+
+DECIDING_ROUNDS: tuple[Round, ...] = tuple(
+    Round(ways, DECIDING, "report", first, first + 4)
+    for ways in (USERS[::2], [PAPER])
+    for first in range(0, DECIDED, 4)
+)
+"""The rounds that decide what is the default of a UNet, users' settings first. Nothing of them is
+chosen on the report prompts."""
 
 _TRANSFORMER = (*_MASKS, TEXT_AT_MEAN)
 TRANSFORMER: tuple[Round, ...] = (

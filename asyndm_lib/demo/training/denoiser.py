@@ -52,6 +52,9 @@ class Settings:
     map_weight: float = 0.01
     map_ratio: float = 6.0
     caption_dropout: float = 0.1
+    lead: float = 0.0  # spread of the half-Gaussian lead of a part of each picture, in timesteps
+    one_level: float = 0.25  # with a lead: share of the pictures that are at one level
+    keep_every: float = 60.0  # seconds after which the averaged weights are written too
     compile: bool = True
     autoencoder: Path | None = None  # only for the sheet
     sheet: Path | None = None
@@ -71,6 +74,28 @@ def mute_padding(context: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     other_end = own_end.roll(1, 0)
     source = torch.maximum(place, other_end).unsqueeze(-1).expand_as(context)
     return torch.where((place >= own_end).unsqueeze(-1), context.roll(1, 0).gather(1, source), context)
+
+
+def two_levels(t: torch.Tensor, side: int, spread: float, alone: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Other timesteps ``[n]``, behind ``t [n]`` by a half-Gaussian of ``spread``, and where they
+    hold, bool ``[n, 1, side, side]``.
+
+    The regions say nothing of the picture: half of them are boxes, half blobs (a blurred field of
+    noise above a random quantile), anywhere and of any size. In a share ``alone`` of the pictures
+    there is none.
+    """
+    n, device = len(t), t.device
+    lag = (torch.randn(n, device=device).abs() * spread).round().long()
+    behind = torch.minimum(t + lag, torch.full_like(t, TIMESTEPS - 1))
+    place = torch.arange(side, device=device)
+    ends = torch.rand(n, 2, 2, device=device).sort(dim=2).values * (side + 1)
+    rows, columns = ((place >= ends[:, axis, :1].floor()) & (place < ends[:, axis, 1:].ceil()) for axis in (0, 1))
+    boxes = rows[:, :, None] & columns[:, None, :]
+    field = F.interpolate(torch.randn(n, 1, 6, 6, device=device), size=(side, side), mode="bicubic")[:, 0]
+    order = field.flatten(1).argsort(dim=1).argsort(dim=1).view(n, side, side)
+    blobs = order < torch.rand(n, 1, 1, device=device) * side * side
+    chosen = torch.where(torch.rand(n, 1, 1, device=device) < 0.5, boxes, blobs)
+    return behind, (chosen & (torch.rand(n, 1, 1, device=device) >= alone))[:, None]
 
 
 def map_loss(maps: torch.Tensor, masks: torch.Tensor, groups: torch.Tensor, weight: torch.Tensor,
@@ -114,11 +139,16 @@ def train(settings: Settings) -> None:
     def loss_of(latents: torch.Tensor, masks: torch.Tensor, ids: torch.Tensor, groups: torch.Tensor,
                 lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         t = torch.randint(0, TIMESTEPS, (len(latents),), device=latents.device)
-        alpha = alphas[t][:, None, None, None]
+        others, inside = (t, None) if not settings.lead else two_levels(
+            t, latents.shape[-1], settings.lead, settings.one_level)
+        at = t[:, None, None, None] if inside is None else torch.where(inside, others[:, None, None, None],
+                                                                       t[:, None, None, None])
+        alpha = alphas[at]
         noise = torch.randn(latents.shape, device=latents.device)
         noised = alpha.sqrt() * latents.float() + (1 - alpha).sqrt() * noise
         context = mute_padding(text(ids).float(), lengths)
-        predicted, maps = unet_with_maps(unet, noised.contiguous(memory_format=torch.channels_last), t, context)
+        predicted, maps = unet_with_maps(unet, noised.contiguous(memory_format=torch.channels_last), t, context, inside,
+                                         others)
         mse = F.mse_loss(predicted.float(), noise)
         weight = ((900 - t.float()) / 200).clamp(0, 1)
         fine = masks.float() / 255
@@ -151,12 +181,18 @@ def train(settings: Settings) -> None:
     average = Average(both, 0.999)
     timer = StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
+    kept = 0.0
     while timer.progress < 1:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings.rate, timer.count, timer.progress, settings.decay_from)
         seen.append(iterate(draw_batch(data, settings, encode)))
         average.update()
         timer.count += 1
+        if timer.elapsed - kept > settings.keep_every:  # a stop loses no more; --resume goes on from it
+            kept = timer.elapsed
+            average.swap()
+            save_weights({"unet": unet, "text": text}, settings.output)
+            average.swap()
         if timer.count % 250 == 0:
             mse, pull, log_ratio = torch.stack(seen).mean(0).tolist()
             print(f"unet {timer.count} {timer.elapsed:.0f} s loss {mse:.4f} map loss {pull:.3f} "

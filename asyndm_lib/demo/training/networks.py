@@ -7,6 +7,7 @@ For training there are forward passes that return the cross-attention maps.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -133,11 +134,32 @@ def _transformer(module: nn.Module, x: torch.Tensor, context: torch.Tensor) -> t
     return module.proj_out(h.transpose(1, 2).unflatten(2, (height, width))) + x, weights.mean(1)
 
 
+@dataclass(frozen=True)
+class Region:
+    """Pixels that are at a noise level of their own: bool ``inside [n, 1, h, w]``, and the
+    embedding ``emb [n, E]`` of their timestep."""
+
+    inside: torch.Tensor
+    emb: torch.Tensor
+
+
+def _res_block(module: nn.Module, x: torch.Tensor, emb: torch.Tensor, region: Region | None) -> torch.Tensor:
+    """The output of ldm's ``ResBlock``. A pixel has its own timestep's embedding, and a smaller
+    feature map takes the top left pixel of each of its cells, as while sampling."""
+    if region is None:
+        return module(x, emb)
+    h = module.in_layers(x)
+    own, other = (module.emb_layers(one)[:, :, None, None].to(h.dtype) for one in (emb, region.emb))
+    step = region.inside.shape[-1] // h.shape[-1]
+    h = h + torch.where(region.inside[..., ::step, ::step], other, own)
+    return module.skip_connection(x) + module.out_layers(h)
+
+
 def _stage(stage: nn.Module, h: torch.Tensor, emb: torch.Tensor, context: torch.Tensor,
-           maps: dict[int, list[torch.Tensor]]) -> torch.Tensor:
+           maps: dict[int, list[torch.Tensor]], region: Region | None) -> torch.Tensor:
     for module in stage:
         if hasattr(module, "emb_layers"):
-            h = module(h, emb)
+            h = _res_block(module, h, emb, region)
         elif hasattr(module, "transformer_blocks"):
             h, weights = _transformer(module, h, context)
             maps.setdefault(h.shape[-1], []).append(weights)
@@ -146,20 +168,30 @@ def _stage(stage: nn.Module, h: torch.Tensor, emb: torch.Tensor, context: torch.
     return h
 
 
-def unet_with_maps(unet: nn.Module, x: torch.Tensor, timesteps: torch.Tensor,
-                   context: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+def unet_with_maps(unet: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor,
+                   inside: torch.Tensor | None = None, others: torch.Tensor | None = None
+                   ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     """The UNet's prediction, and mean attention maps ``[n, pixels, tokens]`` by the width of their
-    levels."""
+    levels.
+
+    Pixels ``inside``, bool ``[n, 1, h, w]``, are at the timesteps ``others [n]``, all else at
+    ``timesteps``.
+    """
     half = unet.model_channels // 2
     frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(10000) / half))
-    angle = timesteps[:, None].float() * frequency[None]
-    emb = unet.time_embed(torch.cat([angle.cos(), angle.sin()], -1))
+
+    def embedded(t: torch.Tensor) -> torch.Tensor:
+        angle = t[:, None].float() * frequency[None]
+        return unet.time_embed(torch.cat([angle.cos(), angle.sin()], -1))
+
+    emb = embedded(timesteps)
+    region = None if inside is None or others is None else Region(inside, embedded(others))
     maps: dict[int, list[torch.Tensor]] = {}
     h, skips = x, []
     for stage in unet.input_blocks:
-        h = _stage(stage, h, emb, context, maps)
+        h = _stage(stage, h, emb, context, maps, region)
         skips.append(h)
-    h = _stage(unet.middle_block, h, emb, context, maps)
+    h = _stage(unet.middle_block, h, emb, context, maps, region)
     for stage in unet.output_blocks:
-        h = _stage(stage, torch.cat([h, skips.pop()], 1), emb, context, maps)
+        h = _stage(stage, torch.cat([h, skips.pop()], 1), emb, context, maps, region)
     return unet.out(h), {width: torch.stack(layers).mean(0) for width, layers in maps.items()}
