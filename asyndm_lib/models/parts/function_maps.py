@@ -92,8 +92,8 @@ class FunctionMaps(RecordedMaps):
         if not apart:
             q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
         words, tokens = context.shape[-2], k.shape[2]
-        if tokens < words or q.shape[2] < self._before + self._cells:
-            return
+        if q.shape[2] < self._before + self._cells or words != tokens < words + self._cells:
+            return  # it is none with the prompt
         before = tokens - words if self._layers.behind else 0
         weights = pad(self._weights(words, k.device), (0, 0, before, tokens - words - before))
         q, k = precise(q[:, :, self._before : self._before + self._cells]), precise(k)

@@ -32,11 +32,15 @@ class TabledModulation(TokenModulation):
     def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, n: int) -> Tensor:
         return embed(timesteps)[:, None]
 
-    def _table(self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, lagging: Tensor) -> Any:
+    def _table(
+        self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, own: Callable[[Tensor], Tensor]
+    ) -> Any:
+        lagging = call.lagging
+        assert lagging is not None
         if call.alike:  # a row that is at one level keeps the model's own bits
-            return joined([forward(emb), forward(lagging.flatten(0, 1))])
+            return joined([forward(emb), forward(own(lagging.flatten(0, 1)))])
         if self._made is None or self._made[0] is not emb or self._made[1] is not lagging:
-            self._made = emb, lagging, torch.cat([emb, lagging.flatten(0, 1)])
+            self._made = emb, lagging, torch.cat([emb, own(lagging.flatten(0, 1))])
         return forward(self._made[2])
 
     def detach(self) -> None:

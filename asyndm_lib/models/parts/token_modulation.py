@@ -10,7 +10,7 @@ its own level. Text, pads, registers and reference pictures keep the row's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,13 +31,31 @@ class Modulation:
     dataclasses.
 
     They are of the picture's tokens, of reference pictures and pads behind these, and with
-    ``joint`` of the text before them. ``activation``: what the model does to the embedding before
-    the module.
+    ``joint`` of the text before them. ``between(embeddings, own)``: what the model makes of other
+    embeddings before the module is given them, where it is given ``own``.
     """
 
     module: nn.Module
     joint: bool = False
-    activation: Callable[[Tensor], Tensor] | None = None
+    between: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+Spread = Callable[..., Any]
+"""``spread(own, joint=False, between=None)``: what stands for a part of the embedding, ``own [n, …,
+E]``, or for what was made of it; see :class:`Modulation`."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A module that is handed the embedding, or what was made of it, beside the tokens.
+
+    It comes as the argument ``name``, or else as the second. ``change(handed, spread)`` is what the
+    module is given in its place.
+    """
+
+    module: nn.Module
+    name: str
+    change: Callable[[Any, Spread], Any]
 
 
 def as_they_are(timesteps: Tensor, own: Tensor) -> Tensor:
@@ -54,7 +72,7 @@ class ModulationSites:
     is added to each row's, in this order. ``modulations`` are made of the sum. ``patches`` makes a
     feature map ``[n, D, h, w]`` of the latents, with a pixel for each token; without it they are as
     many as the cells. ``text`` makes the tokens ``[n, tokens, D]`` that come before the picture's
-    in joint modulations.
+    in joint modulations. ``around()`` is entered while the hooks are on the model.
     """
 
     time: nn.Module
@@ -64,6 +82,8 @@ class ModulationSites:
     given: Callable[[Tensor, Tensor], Tensor] = as_they_are
     patches: nn.Module | None = None
     text: nn.Module | None = None
+    handed: Sequence[Handed] = ()
+    around: Callable[[], AbstractContextManager] = nullcontext
 
 
 class TokenModulation:
@@ -96,6 +116,10 @@ class TokenModulation:
         for site in sites.modulations:
             forward = partial(self._modulate, site, site.module.forward)
             attached.enter_context(replaced(site.module, "forward", forward))
+        for taken in sites.handed:
+            hook = partial(self._hand, taken)
+            attached.callback(taken.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        attached.enter_context(sites.around())
 
     def detach(self) -> None:
         """Take the hooks off the model."""
@@ -152,11 +176,8 @@ class TokenModulation:
         call = self._call
         if call is None or call.lagging is None or not self._sites.own_pass.here:
             return forward(emb)
-        lagging = call.lagging if site.activation is None else site.activation(call.lagging)
-        if lagging.dim() != emb.dim() + 1:
-            lagging = lagging.view(*lagging.shape[:2], *emb.shape[1:])
-        table, before = self._table(call, forward, emb, lagging), call.text if site.joint else 0
-        places = partial(call.places, len(emb), lagging.shape[1], before)
+        table = self._table(call, forward, emb, partial(_given, site.between, emb))
+        places = partial(call.places, len(emb), call.lagging.shape[1], site.joint)
         return changed(table, lambda own: TokenVectors(own, len(emb), call.cells, places))
 
     def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, n: int) -> Tensor:
@@ -165,11 +186,33 @@ class TokenModulation:
         """
         return torch.stack([embed(t.expand(n)) for t in timesteps])
 
-    def _table(self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, lagging: Tensor) -> Any:
+    def _hand(self, taken: Handed, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        call = self._call
+        if call is None or call.lagging is None or not self._sites.own_pass.here:
+            return None
+
+        def spread(own: Tensor, joint: bool = False, between: Callable[[Tensor, Tensor], Tensor] | None = None) -> Any:
+            return self._modulate(Modulation(module, joint, between), lambda emb: emb, own)
+
+        if taken.name in kwargs:
+            return args, {**kwargs, taken.name: taken.change(kwargs[taken.name], spread)}
+        return (args[0], taken.change(args[1], spread), *args[2:]), kwargs
+
+    def _table(
+        self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, own: Callable[[Tensor], Tensor]
+    ) -> Any:
         """The modulations of ``emb [n, …, E]``, then of the lagging levels ``[L, m, …, E]``, as
         ``[n + L·m, …]``.
+
+        ``own`` makes what ``forward`` is given of embeddings ``[k, …, E]``.
         """
-        return joined([forward(emb), *(forward(own) for own in lagging)])
+        assert call.lagging is not None
+        return joined([forward(emb), *(forward(own(lagging)) for lagging in call.lagging)])
+
+
+def _given(between: Callable[[Tensor, Tensor], Tensor] | None, emb: Tensor, lagging: Tensor) -> Tensor:
+    """What a module is given of other embeddings ``[k, …, E]`` where it is given ``emb``."""
+    return (lagging if between is None else between(lagging, emb)).view(-1, *emb.shape[1:])
 
 
 class Call:
@@ -201,10 +244,11 @@ class Call:
         """How many tokens the picture has."""
         return self.size[0] * self.size[1]
 
-    def places(self, n: int, m: int, before: int, tokens: int) -> Tensor:
-        """Of ``tokens`` in each row, with ``before`` in front of the picture's, the places in a
+    def places(self, n: int, m: int, joint: bool, tokens: int) -> Tensor:
+        """Of ``tokens`` in each row, which in ``joint`` ones begin with the text's, the places in a
         table of ``n`` rows and then of ``m`` for each lagging level: int64 ``[n·tokens]``.
         """
+        before = self.text if joint else 0
         key = n, m, before, tokens
         if key not in self._places:
             levels, rows = self._tokens, torch.arange(n, device=self._index.device)[:, None]
