@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-UNKNOWN = "models of this kind (here Transformer) are not supported; use a checkpoint of one of these: "
+UNKNOWN = "of this kind (here Transformer) are not supported; use a checkpoint of one of these: "
 
 
 @pytest.fixture(scope="module", autouse=True)
