@@ -91,7 +91,10 @@ class Given:
         return cls(x, case.times[:1].expand(rows), context, case.inputs(rows, dtype))
 
     def rows(self, at: slice) -> Given:
-        others = {name: value[at] if isinstance(value, Tensor) else value for name, value in self.others.items()}
+        others = {
+            name: value[at] if isinstance(value, Tensor) else [own[at] for own in value]
+            for name, value in self.others.items()
+        }
         return Given(self.x[at], self.t[at], self.context[at], others)
 
     def of(self, model: nn.Module) -> Tensor:
@@ -209,6 +212,16 @@ def a_row_at_one_level_is_the_models_own_call_at_it(case: Case, size: tuple[int,
         for family in (case.file.FAMILY.plain, case.file.FAMILY):
             with at_levels(model, index[rows], family, case.times):
                 assert torch.equal(here.of(model)[-2:], expected[-2:])
+
+
+def a_second_call_within_one_is_as_the_first(case: Case, size: tuple[int, int]) -> None:
+    """Other extensions make one for a guidance of their own."""
+    model = case.model(torch.float32)
+    given, index = Given.random(case, size), random_index(size, side_of(case, model))
+    for family in (case.file.FAMILY.plain, case.file.FAMILY):
+        with at_levels(model, index, family, case.times):
+            first = given.of(model)
+            assert torch.equal(given.of(model), first)
 
 
 def a_row_is_the_same_alone(case: Case, size: tuple[int, int]) -> None:
@@ -363,6 +376,7 @@ def all_hold(case: Case, sizes: list[tuple[int, int]]) -> None:
             the_texts_tokens_keep_the_hosts_level(case, size, dtype)
         a_row_at_one_level_is_the_models_own_call_at_it(case, size)
         a_row_is_the_same_alone(case, size)
+        a_second_call_within_one_is_as_the_first(case, size)
         token_maps_are_the_slow_softmax(case, size)
     assert of(case.model(torch.float32)) is case.file.FAMILY
     no_hook_stays(case, sizes[0])
@@ -436,6 +450,18 @@ def nextdits() -> list[Case]:
     ]
 
 
+def referenced(case: Case, *shape: int) -> Case:
+    """With a reference picture of 4×6 tokens, or of 2×3."""
+
+    def inputs(rows: int, dtype: torch.dtype) -> dict:
+        random = torch.Generator().manual_seed(5)
+        reference = torch.randn(rows, case.channels, *shape, 4, 6, generator=random).to(dtype)
+        return {**case.inputs(rows, dtype), "ref_latents": [reference]}
+
+    behind = 6 if case.channels == 16 else 24
+    return replace(case, name=f"{case.name} with a reference", inputs=inputs, behind=lambda cells: behind)
+
+
 def others() -> list[Case]:
     from backend.nn.anima import Anima
     from backend.nn.ernie import ErnieImageModel
@@ -474,7 +500,10 @@ if __name__ == "__main__":
     os.chdir(webui)
     sys.path[:0] = [webui, f"{webui}/modules_forge/packages", f"{webui}/packages_3rdparty"]
     torch.set_num_threads(1)
-    for case in {"forge": forges, "neo": neos}[host]():
+    cases = {"forge": forges, "neo": neos}[host]()
+    shapes = {"Flux dev": (), "Klein": (), "Qwen-Image": (1,), "Krea 2": (1,)} if host == "neo" else {}
+    cases += [referenced(case, *shapes[case.name]) for case in cases if case.name in shapes]
+    for case in cases:
         if not wanted or case.name in wanted:
             all_hold(case, SIZES)
             print(case.name, "holds", flush=True)

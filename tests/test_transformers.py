@@ -10,22 +10,21 @@ from pathlib import Path
 import family_checks
 import pytest
 import torch
-from family_checks import Case, pooled
-from toy_transformers import ToyFlux
+from family_checks import Case, pooled, referenced
+from toy_transformers import ToyErnie, ToyFlux, ToyWan
 
 from asyndm_lib import models
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.models import flux
-
-
-def with_a_reference(rows: int, dtype: torch.dtype) -> dict:
-    random = torch.Generator().manual_seed(5)
-    return {**pooled(rows, dtype, guidance=True), "ref_latents": [torch.randn(rows, 16, 4, 6, generator=random)]}
-
+from asyndm_lib.models import ernie_image, flux, wan
 
 FLUX = partial(Case, file=flux, make=ToyFlux, context=(7, 16))
-CASES = [FLUX("Flux", inputs=partial(pooled, guidance=True))]
-REFERENCED = FLUX("Flux with a reference", inputs=with_a_reference, behind=lambda cells: 6)
+CASES = [
+    FLUX("Flux", inputs=partial(pooled, guidance=True)),
+    Case("Wan", wan, ToyWan, (7, 16), scale=1000, before=lambda words: 0, crossed=True, blocks=lambda m: m.blocks),
+    Case("Ernie-Image", ernie_image, ToyErnie, (7, 16), scale=1000, before=lambda words: 0, behind=lambda cells: 7,
+         prompt_last=True, blocks=lambda m: m.layers),
+]
+REFERENCED = referenced(CASES[0])
 
 everywhere = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 sizes = pytest.mark.parametrize("size", [(8, 12), (7, 9)], ids=str)
@@ -57,6 +56,11 @@ def test_rows_of_different_maps_are_as_each_alone(case):
 
 
 @everywhere
+def test_a_second_call_of_the_model_within_one_has_the_levels_too(case):
+    family_checks.a_second_call_within_one_is_as_the_first(case, (7, 9))
+
+
+@everywhere
 @dtypes
 def test_the_texts_tokens_keep_the_hosts_own_level(case, dtype):
     family_checks.the_texts_tokens_keep_the_hosts_level(case, (8, 12), dtype)
@@ -82,10 +86,11 @@ def test_a_reference_picture_behind_the_picture_has_the_hosts_level():
 def test_a_family_is_known_by_its_modules(case):
     model = case.model(torch.float32)
     assert models.of(model) is case.file.FAMILY
-    model.final_layer = torch.compile(model.final_layer)
+    name = case.file.FAMILY.parts[-1]
+    setattr(model, name, torch.compile(getattr(model, name)))
     with pytest.raises(Unsupported, match="compiled"):
         models.of(model)
-    del model.final_layer
+    delattr(model, name)
     assert models.find(model) is None
 
 

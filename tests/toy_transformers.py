@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, pad, scaled_dot_product_attention, silu
 
+from asyndm_lib.models import wan
 from asyndm_lib.models.parts.pixel_timesteps import timestep_embedding
 
 WIDTH, HEADS, SIDE = 32, 2, 2
@@ -140,3 +141,108 @@ class ToyFlux(nn.Module):
         for block in self.single_blocks:
             row = block(row, vec)
         return picture(self.final_layer(row[:, txt.shape[1] :], vec)[:, :count], x.shape[-2:])
+
+
+class CrossAttention(nn.Module):
+    """Of the picture to the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return attention_function(self.q(x), self.k(context), self.v(context), heads=HEADS)
+
+
+class CrossBlock(nn.Module):
+    """Wan's: six vectors of the time, to which six of its own are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.cross_attn, self.mlp = CrossAttention(), nn.Linear(WIDTH, WIDTH)
+        self.modulation = nn.Parameter(torch.zeros(1, 6, WIDTH))
+
+    def forward(self, x: Tensor, e: Tensor, context: Tensor) -> Tensor:
+        e = (self.modulation[None] + e).unbind(2)
+        y = attention_function(*[layer_norm(x, x.shape[-1:]) * (1 + e[1]) + e[0]] * 3, heads=HEADS)
+        x = x + y * e[2]
+        x = x + self.cross_attn(x, context)
+        return x + self.mlp(layer_norm(x, x.shape[-1:]) * (1 + e[4]) + e[3]) * e[5]
+
+
+class CrossHead(nn.Module):
+    """Two vectors of the embedding itself."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.head, self.modulation = nn.Linear(WIDTH, channels), nn.Parameter(torch.zeros(1, 2, WIDTH))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        shift, scale = (self.modulation[None] + e.unsqueeze(2)).unbind(2)
+        return self.head(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+
+
+class ToyWan(nn.Module):
+    """Wan's modules."""
+
+    patch_size = 1, SIDE, SIDE
+
+    def __init__(self, channels: int = 16, context: int = 16):
+        super().__init__()
+        self.patch_embedding, self.text_embedding = nn.Linear(channels * SIDE**2, WIDTH), nn.Linear(context, WIDTH)
+        self.time_embedding = embedder(64)
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, 6 * WIDTH))
+        self.blocks, self.head = nn.ModuleList(CrossBlock() for _ in range(2)), CrossHead(channels * SIDE**2)
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, **_: object) -> Tensor:
+        e = self.time_embedding(wan.sinusoids(timestep, x.new_empty(1, 64)))[:, None]
+        vectors, context = self.time_projection(e).unflatten(2, (6, WIDTH)), self.text_embedding(context)
+        tokens = self.patch_embedding(patches(x))
+        for block in self.blocks:
+            tokens = block(tokens, vectors, context)
+        return picture(self.head(tokens, e), x.shape[-2:])
+
+
+class SharedLayer(nn.Module):
+    """Ernie-Image's: picture and text in one row, modulated by what all layers share."""
+
+    def __init__(self):
+        super().__init__()
+        self.self_attention, self.mlp = CrossAttention(), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, shifts: list[Tensor]) -> Tensor:
+        shift, scale, gate = shifts
+        y = (layer_norm(x, x.shape[-1:]).float() * (1 + scale.float()) + shift.float()).to(x.dtype)
+        x = x + (gate.float() * self.self_attention(y, y).float()).to(x.dtype)
+        return x + self.mlp(x)
+
+
+class ToyErnie(nn.Module):
+    """Ernie-Image's modules; the text comes behind the picture."""
+
+    patch_size = SIDE
+
+    def __init__(self, channels: int = 16, context: int = 16):
+        super().__init__()
+        self.x_embedder, self.text_proj = nn.Linear(channels * SIDE**2, WIDTH), nn.Linear(context, WIDTH)
+        self.time_proj, self.time_embedding = Waves(), embedder(64)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, 3 * WIDTH))
+        self.layers = nn.ModuleList(SharedLayer() for _ in range(2))
+        self.final_norm, self.final_linear = nn.Module(), nn.Linear(WIDTH, channels * SIDE**2)
+        self.final_norm.linear = nn.Linear(WIDTH, 2 * WIDTH)
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, **_: object) -> Tensor:
+        tokens = self.x_embedder(patches(x))
+        row, count = torch.cat([tokens, self.text_proj(context)], dim=1), tokens.shape[1]
+        time = self.time_embedding(self.time_proj(timesteps).to(x.dtype))
+        shifts = [part.unsqueeze(1).contiguous() for part in self.adaLN_modulation(time).chunk(3, dim=-1)]
+        for layer in self.layers:
+            row = layer(row, shifts)
+        scale, shift = self.final_norm.linear(time).chunk(2, dim=-1)
+        row = layer_norm(row, row.shape[-1:]) * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+        return picture(self.final_linear(row)[:, :count], x.shape[-2:])
+
+
+class Waves(nn.Module):
+    def forward(self, timesteps: Tensor) -> Tensor:
+        return timestep_embedding(timesteps, 64)

@@ -138,10 +138,14 @@ class TokenModulation:
         finally:
             self._call = None
 
+    @property
+    def _calls(self) -> int:
+        return self._sites.own_pass.calls
+
     def _before_time(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """The timesteps of rows that are at another level than the host's as a whole."""
         call = self._call
-        if call is None or call.embedding or not any(call.levels):
+        if call is None or call.embedding or call.embedded == self._calls or not any(call.levels):
             return None
         levels = torch.tensor(call.levels, device=call.timesteps.device)
         there = self._sites.given(call.timesteps[levels], args[0])
@@ -150,7 +154,13 @@ class TokenModulation:
 
     def _after_time(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         call = self._call
-        if call is None or call.embedding or not call.mixed:
+        if call is None or call.embedding:
+            return
+        if call.embedded == self._calls:  # a time of the model's own, as references may have
+            call.others.append(output)
+            return
+        call.embedded = self._calls
+        if not call.mixed:
             return
         given = self._sites.given
         call.embedding = True  # the module is called again from here
@@ -175,6 +185,8 @@ class TokenModulation:
         """What stands for the modulations of ``emb [n, …, E]``; the model's own where none lags."""
         call = self._call
         if call is None or call.lagging is None or not self._sites.own_pass.here:
+            return forward(emb)
+        if any(emb is other for other in call.others):
             return forward(emb)
         table = self._table(call, forward, emb, partial(_given, site.between, emb))
         places = partial(call.places, len(emb), call.lagging.shape[1], site.joint)
@@ -220,14 +232,16 @@ class Call:
 
     ``levels``: the level of each row as a whole, that of its text. ``mixed``: whether a row has
     cells at several. ``lagging``: the embeddings of all levels but the first, ``[L - 1, n or 1, …,
-    E]``. ``size``: rows and columns of the picture's tokens. ``text``: how many tokens come before
-    them.
+    E]``. ``embedded``: in which call of the model they were made, as somebody may call it again;
+    ``others`` are embeddings that it made after. ``size``: rows and columns of the picture's
+    tokens. ``text``: how many tokens come before them.
     """
 
     def __init__(self, timesteps: Tensor, index: Tensor):
         self.timesteps = timesteps
         self.lagging: Tensor | None = None
-        self.embedding = False
+        self.embedding, self.embedded = False, -1
+        self.others: list[Tensor] = []
         self.size: Size = (index.shape[-2], index.shape[-1])
         self.text = 0
         flat = index.flatten(1)
