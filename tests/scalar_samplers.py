@@ -103,6 +103,27 @@ def heunpp2(
     return x
 
 
+def lms(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    order: int = 4,
+    callback: Callback = silent,
+    lags: Sequence[bool] | None = None,
+) -> Tensor:
+    """Adams and Bashforth's method. ``lags``: which steps extrapolate no further than three of even
+    steps do."""
+    past: list[Tensor] = []
+    for i, (sigma, to) in enumerate(pairwise(sigmas)):
+        picture = model(x, sigma)
+        past = [(x - picture) / sigma, *past[: order - 1]]
+        callback(told(x, picture, sigma))
+        most = 44 / 12 if lags is not None and lags[i] else math.inf
+        x = x + adams_bashforth(past, sigmas[: i + 1].flip(0)[:order], to, most)
+    return x
+
+
 _ADAMS_BASHFORTH = {1: (1.0,), 2: (1.5, -0.5), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
@@ -130,9 +151,11 @@ def ipndm(
     return x
 
 
-def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor) -> Tensor:
+def adams_bashforth(
+    slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tensor, most: float = 44 / 12
+) -> Tensor:
     """The integral to ``to`` of the polynomial through the newest of ``slopes`` at ``levels``: as
-    many as amount to no more than three of even steps do."""
+    many as amount to no more than ``most`` steps (at first: three of even steps)."""
     nodes, end = np.array([level.double().item() for level in levels]), to.double().item()
     for count in range(len(slopes), 0, -1):
         known = nodes[:count]
@@ -143,7 +166,7 @@ def adams_bashforth(slopes: Sequence[Tensor], levels: Sequence[Tensor], to: Tens
             others = np.delete(known, j)
             area = np.polynomial.Polynomial(np.atleast_1d(np.poly(others))[::-1]).integ()
             weights.append((area(end) - area(known[0])) / np.prod(known[j] - others))
-        if np.abs(weights).sum() <= 44 / 12 * abs(end - nodes[0]):
+        if np.abs(weights).sum() <= most * abs(end - nodes[0]):
             return sum(weight * d for weight, d in zip(weights, slopes, strict=False))
     return (end - nodes[0]) * slopes[0]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stand_ins import LEVELS, at_every_cell
 from torch import Tensor
 
-from asyndm_lib.clock.clocks import Clock, CountingClock, Mask, Progress, StateClock, make_clock
+from asyndm_lib.clock.clocks import UNEVEN, Clock, CountingClock, Mask, Progress, StateClock, make_clock
 from asyndm_lib.clock.curves import CURVES, RULES, quadratic
 from asyndm_lib.clock.schedule import Schedule
 
@@ -212,6 +212,50 @@ def test_touched_are_the_pixels_that_were_ever_related(curve, masks, k):
     for clock in clocks_of(curve, masks, k):
         walk(clock, masks[:2], k)
         assert torch.equal(clock.touched.flatten(), masks[:2].any(dim=0))
+
+
+def unevenness(u: Tensor) -> float:
+    """How many times as much as in even steps differences of predictions count at the most."""
+    h = u.diff(dim=0)
+    first = h[1:] / h[:-1]
+    second = 2 * h[2:] ** 2 / ((h[1:-1] + h[:-2]) * torch.minimum(h[1:-1], h[:-2]))
+    return max(first.max().item(), second.max().item())
+
+
+@pytest.mark.parametrize(("curve", "k"), [("quadratic", 0.7), ("exponential", 1.0), ("piecewise linear", 0.5)])
+@given(mask_sequences(least=4))
+@MANY
+def test_ordinary_curves_are_even_enough_for_every_formula(curve, k, masks):
+    for clock in clocks_of(curve, masks, k):
+        assert unevenness(states(walk(clock, masks, k))) < UNEVEN
+
+
+@given(mask_sequences(least=4), STRENGTHS)
+@MANY
+def test_a_counting_clock_that_says_so_is_never_uneven(masks, k):
+    clock = CountingClock(len(masks), (1, 1, 2, PIXELS // 2), k)
+    progress = states(walk(clock, masks, k))
+    assert clock.uneven or unevenness(progress) < UNEVEN
+
+
+def test_the_papers_own_parabola_is_even_enough_and_masks_that_change_can_make_it_uneven():
+    always = torch.ones(20, PIXELS, dtype=torch.bool)
+    clock = CountingClock(20, (1, 1, 2, PIXELS // 2), 1.0)
+    assert unevenness(states(walk(clock, always, 1.0))) == pytest.approx(12.5)
+    always[1:] = False
+    clock = CountingClock(20, (1, 1, 2, PIXELS // 2), 1.0)
+    assert unevenness(states(walk(clock, always, 1.0))) > UNEVEN
+    assert clock.uneven
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@given(mask_sequences(), POSITIVE)
+@MANY
+def test_progress_is_the_same_as_a_map_and_as_a_table(curve, masks, k):
+    for clock in clocks_of(curve, masks, k):
+        for mask in masks:
+            clock.advance(relation(mask, torch.full((PIXELS,), k)))
+            torch.testing.assert_close(clock.everywhere.double(), at_every_cell(clock.progress), rtol=0, atol=1e-4)
 
 
 @given(mask_sequences(least=3), POSITIVE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cells import sent
 from .curves import RULES, linear
 
 
@@ -28,6 +29,21 @@ class Progress:
     levels: Tensor
     index: Tensor
 
+
+UNEVEN = 13
+"""How many times as much as in even steps a difference of past predictions may count.
+
+A multistep formula extrapolates by such differences. Let ``h`` be a cell's advance and ``h1``,
+``h2`` those before it, the newest first. What is wrong with a prediction comes into the first
+difference ``h/h1`` times, and into the second ``2·h²/((h1 + h2)·min(h1, h2))`` times, as much as in
+even steps. That has no bound where a curve all but holds a cell and then lets it go.
+
+Below the limit are, whatever the masks, quadratic curves with ``k <= 0.7`` and the paper's own
+parabola (12.5), exponential ones with any ``k``, and piecewise linear ones with ``k <= 0.5`` (9);
+for formulas of two predictions also piecewise linear ones with ``k <= 0.85``. On a toy with an
+exact solution (tests/toy_errors.py) what is wrong with a model moves a pixel within the limit no
+more than three times as far as it does on the host's clock in half as many steps.
+"""
 
 Table = tuple[Tensor, Tensor]
 """The levels ``[L]`` of a quantity, and an index into them, int64 ``[B, 1, h, w]``."""
@@ -75,6 +91,19 @@ class CountingClock:
     def progress(self) -> Progress:
         """The present progress."""
         return Progress(self.levels([self.step])[0], self.index)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether advances can be so uneven that they reach :data:`UNEVEN`.
+
+        No advance is shorter than ``1 - k``, and none soon after such a one is longer than about 1.
+        """
+        return self._k > 1 - UNEVEN**-0.5
+
+    @property
+    def everywhere(self) -> Tensor:
+        """The present progress of every cell, ``[B, 1, h, w]``."""
+        return self.step - self._k * (1 - self.step / max(self.advances, 1)) * self.index
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of a level at one evaluation and one at the next that cells can hold.
@@ -137,6 +166,13 @@ class StateClock:
         lagging = values[values >= 0]
         index = torch.where(self._lagging, index + 1 - (len(values) - len(lagging)), 0)
         return Progress(torch.cat([synchronous, lagging]), index.to(self._device))
+
+    uneven = True
+
+    @property
+    def everywhere(self) -> Tensor:
+        """The present progress of every cell, ``[B, 1, h, w]``."""
+        return sent(self._u, self._device, torch.float32)
 
     def pairs(self, now: Table, to: Table) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of a level at one evaluation and one at the next that cells hold.

@@ -30,7 +30,8 @@ class SigmaMap:
     ``scalar`` is the host's own sigma at this point, 0-d, untouched. ``levels`` ``[L]`` are the
     distinct sigmas; the first is ``scalar``, the synchronous clock's. ``index`` is int64
     ``[B, 1, h, w]`` into them. ``timesteps`` ``[L]`` are those of ``levels``, where already known.
-    ``cells`` says which pixels a cell holds; without it a cell is a pixel.
+    ``cells`` says which pixels a cell holds; without it a cell is a pixel. ``progress`` is that of
+    every pixel, ``[B, 1, H, W]``, at an evaluation or the end, where advances can be uneven.
     """
 
     scalar: Tensor
@@ -38,6 +39,7 @@ class SigmaMap:
     index: Tensor
     timesteps: Tensor | None = None
     cells: Cells | None = None
+    progress: Tensor | None = None
 
     @cached_property
     def map(self) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..clock.clocks import Mask
+from ..clock.clocks import UNEVEN, Mask
 from ..clock.sigma_map import PixelMap, SigmaMap
 from ..settings.settings import Settings
 from .host import Host
@@ -141,8 +141,12 @@ class Step:
         them, and fewer in the first steps. Two of a pixel's levels may coincide: where the formula
         divides by their difference, :meth:`if_distinct` chooses another.
         """
-        past = tuple(reversed(self.before))[: order - 1]
-        return self.per_pixel(formula, self.sigma, to, *past)
+        levels = self.levels(to, order)
+        return self.per_pixel(formula, self.sigma, to, *past_of(levels, levels))
+
+    def levels(self, to: SigmaMap, order: int) -> list[SigmaMap]:
+        """``to``, the step's noise levels, and those of up to ``order - 1`` steps before."""
+        return [to, self.sigma, *self.before[::-1][: order - 1]]
 
     def if_distinct(
         self, levels: Sequence[Tensor], higher: Tensor, lower: Tensor | float
@@ -180,6 +184,30 @@ class Step:
             i = self.i if number is None else number
             state = {"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised}
             self.run.host.callback(state)
+
+
+def past_of(
+    levels: Sequence[SigmaMap], values: Sequence[SigmaMap | PixelMap]
+) -> list[SigmaMap | PixelMap]:
+    """What a multistep formula goes by in the step from ``levels[1]`` to ``levels[0]``.
+
+    ``levels`` are the noise levels of up to three predictions behind ``levels[0]``, the newest
+    first, and ``values`` those or another quantity at them. The result is that of ``values[2:]``.
+    A level by which a difference would count more than :data:`clocks.UNEVEN` times as much as in
+    even steps is left out: the one after it stands in its place, with which it then coincides.
+    """
+    now, *past = values[1:]
+    reached = [level.progress for level in levels if level.progress is not None]
+    if not (past and reached):
+        return past
+    step, last, *earlier = [then - now for then, now in pairwise(reached)]
+    newer = torch.where(step > UNEVEN * last, now.map, past[0].map)
+    found: list[SigmaMap | PixelMap] = [PixelMap(past[0].scalar, newer)]
+    if earlier:
+        (before,) = earlier
+        uneven = 2 * step**2 > UNEVEN * (last + before) * torch.minimum(last, before)
+        found.append(PixelMap(past[1].scalar, torch.where(uneven, newer, past[1].map)))
+    return found
 
 
 def coincide(levels: Sequence[Tensor]) -> Tensor:

@@ -62,7 +62,8 @@ class Walk:
         """The noise level that all cells step to from the last evaluation."""
         final = self.descent.scalars[-1]
         index = torch.zeros(self._cells.shape, dtype=torch.int64, device=self._cells.device)
-        return self._map(final, self._own([final]), index)
+        reached = self._cells.latents(index + self.i + 1) if self.clock.uneven else None
+        return self._map(final, self._own([final]), index, progress=reached)
 
     def glance(self) -> SigmaMap | None:
         """After :meth:`advance`, the evaluation after the next if the mask stays; None if there is
@@ -117,7 +118,8 @@ class Walk:
             progress = clock.progress
             (sigmas, timesteps), index = self._levels(progress.levels), progress.index
             sigmas[:1] = self._own(self.descent.scalars[i : i + 1])
-        return self._map(self.descent.scalars[i], sigmas, index, timesteps)
+        reached = self._cells.latents(clock.everywhere) if clock.uneven else None
+        return self._map(self.descent.scalars[i], sigmas, index, timesteps, reached)
 
     def _levels(self, progress: Tensor) -> tuple[Tensor, Tensor]:
         """The sigmas ``[L]`` at ``progress [L]``, and their timesteps."""
@@ -130,6 +132,11 @@ class Walk:
         return torch.stack([sent(scalar, self._cells.device, self._dtype) for scalar in scalars])
 
     def _map(
-        self, scalar: Tensor, levels: Tensor, index: Tensor, timesteps: Tensor | None = None
+        self,
+        scalar: Tensor,
+        levels: Tensor,
+        index: Tensor,
+        timesteps: Tensor | None = None,
+        progress: Tensor | None = None,
     ) -> SigmaMap:
-        return SigmaMap(scalar, levels, index, timesteps, self._cells)
+        return SigmaMap(scalar, levels, index, timesteps, self._cells, progress)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..clock.sigma_map import PixelMap
 from ..run.run import Run
-from ..run.step import coincide
+from ..run.step import coincide, past_of
 from .euler import slope
 from .row import Sampler
 
@@ -43,9 +43,9 @@ def deis(run: Run, x: Tensor, *, coefficients: Sequence[Sequence[Tensor]] | None
         if len(ds) == 1 or sigma_next.scalar <= 0:
             x = step.per_pixel(lambda sigma, to: x + (to - sigma) * d, step.sigma, sigma_next)
             continue
-        levels = [sigma_next, step.sigma, *reversed(step.before[1 - ORDER :])]
+        levels = step.levels(sigma_next, ORDER)
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
-        maps = weights([level.map for level in levels])
+        maps = weights([level.map for level in (*levels[:2], *past_of(levels, levels))])
 
         def update(*coeffs: Tensor) -> Tensor:
             new = x

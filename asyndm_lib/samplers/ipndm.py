@@ -2,9 +2,8 @@
 
 It has a second form for steps of several sizes. Both forms are the host's, to the bit, for pixels
 on its clock. Neither holds for the uneven steps of a pixel that lags: the first takes all steps for
-even ones, and the second's weights of four do not add up to 1. Such a pixel goes by LMS's weights,
-which are Adams-Bashforth's for any steps, of an order that extrapolates no further than
-:data:`MOST`.
+even ones, and the second's weights of four do not add up to 1. Such a pixel goes by
+:func:`lms.lagging_weights`, which are Adams-Bashforth's for any steps.
 """
 
 from __future__ import annotations
@@ -19,18 +18,10 @@ from torch import Tensor
 from ..run.run import Run
 from ..run.step import coincide
 from .euler import slope
-from .lms import weights
+from .lms import lagging_weights
 from .row import Sampler
 
 ORDER = 4
-MOST = 44 / 12
-"""How much a lagging pixel's weights may amount to, without their signs.
-
-Three slopes of even steps amount to as much. Where steps grow, three and four amount to any number
-of times more, and so does what is wrong with a slope.
-"""
-
-
 def ipndm(run: Run, x: Tensor) -> Tensor:
     """Improved PNDM of Zhang & Chen (2023), of order 4."""
     return _ipndm(run, x, _even)
@@ -53,23 +44,12 @@ def _ipndm(run: Run, x: Tensor, host_step: Callable[..., Tensor]) -> Tensor:
         step.callback(first, denoised)
         d = slope(step, x, denoised, step.sigma)
         ds = [d, *ds[: ORDER - 1]]
-        levels = [step.advance(), step.sigma, *reversed(step.before[1 - ORDER :])]
+        levels = step.levels(step.advance(), ORDER)
         own = host_step(x, ds, *(level.scalar for level in levels))
-        coeffs = _lagging_weights([level.map for level in levels])
+        coeffs = lagging_weights([level.map for level in levels])
         lagging = x + sum(coeff * d for coeff, d in zip(coeffs, ds, strict=True))
         x = torch.where(run.lagging, lagging.to(own.dtype), own)
     return x
-
-
-def _lagging_weights(levels: Sequence[Tensor]) -> list[Tensor]:
-    """LMS's weights of the highest order that keeps to :data:`MOST`; see :func:`lms.weights`."""
-    most = MOST * (levels[0] - levels[1]).abs()
-    found = weights(levels[:2])
-    for count in range(2, len(levels)):
-        higher = weights(levels[: count + 1])
-        kept = sum(weight.abs() for weight in higher) <= most
-        found = [torch.where(kept, *pair) for pair in zip(higher, [*found, torch.zeros_like(most)], strict=True)]
-    return found
 
 
 def _even(x: Tensor, ds: Sequence[Tensor], sigma_next: Tensor, sigma: Tensor, *past: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Linear multistep sampling: Adams-Bashforth over sigma."""
+"""Linear multistep sampling: Adams-Bashforth over sigma.
+
+Weights of the full order extrapolate far over the growing steps of a pixel that lags, also where
+its curve is an ordinary one. Such a pixel goes by :func:`lagging_weights`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,12 @@ _NODES = (-(3**-0.5), 3**-0.5)
 """Gauss's nodes on [-1, 1].
 
 Two of them make the integral of a polynomial up to the third degree exact.
+"""
+MOST = 44 / 12
+"""How much a lagging pixel's weights may amount to, without their signs.
+
+Three slopes of even steps amount to as much. Where steps grow, three and four amount to any number
+of times more, and so does what is wrong with a slope.
 """
 
 
@@ -52,7 +62,7 @@ def lms(
             continue
         levels = [sigma_next, *sigmas]
         own = coefficients[step.i] if coefficients is not None else weights([level.scalar for level in levels])
-        maps = weights([level.map for level in levels])
+        maps = lagging_weights([level.map for level in levels])
 
         def update(*coeffs: Tensor) -> Tensor:
             return x + sum(coeff * d for coeff, d in zip(coeffs, ds, strict=True))
@@ -87,6 +97,21 @@ def weights(levels: Sequence[Tensor]) -> list[Tensor]:
     found = [reduce(add, (polynomial(j, *piece) for piece in pieces)) for j in range(len(nodes))]
     held = coincide(nodes)
     return [torch.where(held, 2 * half if j == 0 else 0.0, value) for j, value in enumerate(found)]
+
+
+def lagging_weights(levels: Sequence[Tensor]) -> list[Tensor]:
+    """How much each slope counts of a pixel that lags.
+
+    They are the :func:`weights` of the highest order that keeps to :data:`MOST`, element by
+    element.
+    """
+    most = MOST * (levels[0] - levels[1]).abs()
+    found = weights(levels[:2])
+    for count in range(2, len(levels)):
+        higher = weights(levels[: count + 1])
+        kept = sum(weight.abs() for weight in higher) <= most
+        found = [torch.where(kept, *pair) for pair in zip(higher, [*found, torch.zeros_like(most)], strict=True)]
+    return found
 
 
 LMS = Sampler("sample_lms", lms, {"LMS": {}}, scalars="linear multistep")

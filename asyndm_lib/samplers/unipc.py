@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from itertools import pairwise
 from math import factorial
 
 import torch
@@ -18,13 +17,11 @@ from ..clock.cells import sent
 from ..clock.schedule import alpha
 from ..clock.sigma_map import PixelMap, SigmaMap
 from ..run.run import Run
-from ..run.step import Step, coincide
+from ..run.step import Step, coincide, past_of
 from .row import Sampler
 from .timesteps import NOT_FOR_FLOWS, at
 
 ORDER = 3
-NEAR = 0.05
-"""A step this much shorter than the next one tells nothing of the slope, but for its errors."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +68,30 @@ def unipc_of(
 
     ``late``: whether the host's callback is a step behind.
     """
-    levels: list[tuple[PixelMap, ...]] = []
+    sigmas: list[SigmaMap] = []
+    levels: list[tuple[PixelMap, ...]] = []  # at ``sigmas``
     pictures: list[Tensor] = []  # predicted at ``levels``
+
+    def reach(sigma: SigmaMap, i: int) -> None:
+        sigmas.append(sigma)
+        levels.append(_marginal_maps(sigma, at(marginals, i)))
 
     def solved(step: Step, start: Tensor, goal: int, newest: Tensor | None) -> Tensor:
         """The latent at the level ``goal``, from the one before; corrected by ``newest``."""
         first = goal - min(order, goal)
         if lower_order_final and goal >= order:
             first = goal - min(order, run.evaluations + 1 - goal)
-        quantities = [quantity for level in reversed(levels[first : goal + 1]) for quantity in level]
+        among = slice(first, goal + 1)
+        alphas, stds, places = (list(quantity[::-1]) for quantity in zip(*levels[among], strict=True))
+        places[2:] = past_of(sigmas[among][::-1], places)
+        quantities = [quantity for level in zip(alphas, stds, places, strict=True) for quantity in level]
         known = pictures[first:goal][::-1]
         return step.per_pixel(lambda *quantities: _solve(variant, start, known, newest, *quantities), *quantities)
 
     start = x
     for step in run:
         if step.i == 0:
-            levels.append(_marginal_maps(step.sigma, at(marginals, 0)))
+            reach(step.sigma, 0)
         eps = noise_in(step, x)
         picture = step.per_pixel(lambda alpha, std: (x - std * eps) / alpha, *levels[-1][:2])
         if step.i > 0:
@@ -96,7 +101,7 @@ def unipc_of(
         elif not late and step.i + 1 < run.evaluations:
             step.callback(start, picture)
         pictures.append(picture)
-        levels.append(_marginal_maps(step.advance(), at(marginals, step.i + 1)))
+        reach(step.advance(), step.i + 1)
         x = solved(step, start, step.i + 1, None)
     step.callback(x, None if late else picture)
     return x
@@ -128,9 +133,6 @@ def _solve(variant: str, x: Tensor, pictures: Sequence[Tensor], newest: Tensor |
     if others:
         rks = [(other.half_log_snr - here.half_log_snr) / h for other in others]
         alike = coincide([torch.zeros_like(h), *rks])
-        if h.dim() > 0:  # a lagging pixel's: a curve may all but hold it still, and then let it go
-            widths = [newer - older for newer, older in pairwise([torch.zeros_like(h), *rks])]
-            alike = alike | (torch.stack(widths).abs().amin(dim=0) < NEAR)
         rks = [torch.where(alike, torch.full_like(h, -i), rk) for i, rk in enumerate(rks, start=1)]
         found = torch.where(alike, found, _update(variant, x, h, goal, here, rks, pictures, newest))
     return torch.where(held, x, found)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...clock.sigma_map import PixelMap, SigmaMap
 from ...run.host import NoiseSampler
 from ...run.run import Run
+from ...run.step import past_of
 from ..ancestral import independent_noise
 from ..half_log_snr import half_log_snr
 from ..row import Sampler
@@ -69,30 +70,35 @@ def er_sde(
 
         # Stage 2; where levels coincide there is no slope to go by
         slope = old_slope
+        levels = step.levels(sigma_next, 3)
+        lambdas = [lambda_t, lambda_s, *(lambda_map(level, i - j) for j, level in enumerate(levels[2:], start=1))]
+        past = past_of(levels, lambdas)
         if i > 0:
-            lambda_1 = lambda_map(step.before[-1], i - 1)
 
             def slope_of(now: Tensor, past: Tensor) -> Tensor:
                 return step.if_distinct([now, past], (denoised - old_denoised) / (now - past), 0.0)
 
-            def second(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
-                return new + to / then * (then - now + integral * _scale(then)) * slope
+            def second(to: Tensor, integral: Tensor, then: Tensor, now: Tensor, past: Tensor) -> Tensor:
+                more = to / then * (then - now + integral * _scale(then)) * slope
+                return step.if_distinct([now, past], new + more, new)
 
-            slope = step.per_pixel(slope_of, lambda_s, lambda_1)
-            new = step.per_pixel(second, sigma_next, lambda_s, lambda_t, integral(0, sigma, sigma_next, i))
+            slope = step.per_pixel(slope_of, lambda_s, lambdas[2])
+            about = sigma_next, integral(0, sigma, sigma_next, i)
+            new = step.per_pixel(second, *about, lambda_t, lambda_s, past[0])
 
         # Stage 3
         if i > 1:
-            lambda_2 = lambda_map(step.before[-2], i - 2)
 
             def bend_of(now: Tensor, past: Tensor, before: Tensor) -> Tensor:
                 return step.if_distinct([now, past, before], (slope - old_slope) / ((now - before) / 2), 0.0)
 
-            def third(to: Tensor, now: Tensor, then: Tensor, integral: Tensor) -> Tensor:
-                return new + to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
+            def third(to: Tensor, integral: Tensor, then: Tensor, now: Tensor, *past: Tensor) -> Tensor:
+                more = to / then * (((then - now) ** 2) / 2 + integral * _scale(then)) * bend
+                return step.if_distinct([now, *past], new + more, new)
 
-            bend = step.per_pixel(bend_of, lambda_s, lambda_1, lambda_2)
-            new = step.per_pixel(third, sigma_next, lambda_s, lambda_t, integral(1, sigma, sigma_next, i))
+            bend = step.per_pixel(bend_of, *lambdas[1:])
+            about = sigma_next, integral(1, sigma, sigma_next, i)
+            new = step.per_pixel(third, *about, lambda_t, lambda_s, *past)
 
         if noise is not None:
 
