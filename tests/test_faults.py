@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import weakref
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -16,6 +18,8 @@ from test_attaching import AROUND, Scene, attaching  # noqa: F401
 from asyndm_lib.clock.sigma_map import SigmaMap
 from asyndm_lib.errors import Fault, TargetError, fault, is_ours
 from asyndm_lib.models.parts.resampling import resize
+
+HOSTS = Path(__file__).parents[1] / "asyndm_lib" / "hosts"
 
 
 def raised(what: object) -> Exception:
@@ -168,6 +172,15 @@ def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, atta
         assert [one() for one in gone] == [None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("path", ["a1111/call.py", "forge_family/call.py"])
+def test_what_evaluates_the_model_encloses_nothing(path):
+    """From Python 3.11 on an error that somebody keeps keeps its frames' functions, and what those
+    enclose, whatever is cleared."""
+    tree = ast.parse((HOSTS / path).read_text())
+    handed_over = [k.value for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "predict"]
+    assert [ast.unparse(value) for value in handed_over] == ["self._predict"]
 
 
 def test_the_host_begins_anew_with_its_own_latent(attaching):  # noqa: F811

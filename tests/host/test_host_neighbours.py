@@ -220,7 +220,7 @@ NEIGHBOURS = {
     ),
     "real Characteristic Guidance": Neighbour(
         "characteristic guidance",
-        (1.0, 1.0, 50, 0, 1.0, -1.0, 1.0, 0.4, 0.5, 2, True, "", "More ControlNet", 0.0, 1.0),
+        (1.0, 1.0, 50, 0, 1.0, -4.0, 1.0, 0.4, 0.5, 2, True, "", "More ControlNet", 0.0, 1.0),
         real="CharacteristicGuidanceWebUI",
         refused="CHGextension.py",
     ),
