@@ -166,6 +166,17 @@ def test_a_picture_without_the_target_is_the_models_own_to_the_bit(timing):
     assert torch.equal(again, out)
 
 
+@pytest.mark.parametrize("curve", ["quadratic", "exponential"])
+def test_with_a_concavity_of_zero_nothing_changes_by_a_bit(curve):
+    sigmas, x = ldm_sizes(2)
+    settings = {"mask_timing": "fresh", "concavity": 0.0, "curve": curve}
+    outs = [
+        out_of(*ldm_run(["a cat", "a dog and a cat"], sigmas, x, **settings, **more), "sample_euler", x)
+        for more in ({}, BY_LEVEL)
+    ]
+    assert torch.equal(*outs)
+
+
 def test_a_picture_does_not_depend_on_those_beside_it():
     sigmas, x = ldm_sizes(2)
     outs = [

@@ -172,6 +172,14 @@ def _settings() -> Iterator[Row]:
             {"sampler_name": "DPM++ 2M"},
             {"targets": "cat", "curve": curve, "concavity": 1.0},
         )
+    for timing in TIMINGS:
+        settings = {"targets": "cat", "mask_timing": timing, "normalisation": "by level"}
+        yield Row(f"normalisation by level, {timing}", settings=settings)
+    hires = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    two = {"targets": "cat", "normalisation": "by level"}
+    yield Row("normalisation by level, hires fix, batch", {**hires, "batch_size": 2}, two)
+    yield Row("normalisation by level, DPM++ SDE", {"sampler_name": "DPM++ SDE"}, two)
+    yield Row("normalisation by level, k = 0", settings={**two, "concavity": 0.0}, unchanged=True)
     yield Row("threshold 0: everything", settings={"targets": "cat", "threshold": 0.0})
     yield Row("threshold 4: nothing", settings={"targets": "cat", "threshold": 4.0})
     yield Row("own concavities", settings={"targets": "cat:0.2, dog:0.9, red heart"})
