@@ -80,6 +80,17 @@ def test_each_level_has_its_own_statistics(layer, content, dtype):
     assert norms.problems == set()
 
 
+def test_autocast_leaves_the_statistics_in_single_precision(layer, content):
+    model, norms = layer
+    wide = 300 * content  # whose variance half precision does not have
+    with torch.autocast("cpu", torch.bfloat16):
+        for level in (2, 1, 0):
+            seen(model, norms, at(level, wide), LEVELS[level : level + 1])
+        y = seen(model, norms, mixed(wide), LEVELS[[0, 2]], right_half(1))
+    assert norms._known[tuple(ROWS)]._values.dtype == torch.float32
+    torch.testing.assert_close(y.float(), model(wide), rtol=0.05, atol=0.1)
+
+
 def test_a_mixed_call_tells_the_level_of_most_pixels(layer, content):
     """What it pools is corrected before it is taken down."""
     model, norms = layer
@@ -133,11 +144,14 @@ def test_batches_of_others_and_pieces_are_the_models_own(layer, content):
 
 def test_between_two_levels_it_is_linear_and_beyond_them_it_goes_on_a_little():
     known = torch.tensor([[800.0, 900.0, 600.0]])
-    weights = interpolation(known, torch.tensor([950.0, 900.0, 825.0, 600.0, 500.0, 0.0]))
-    expected = [[0, 1, 0], [0, 1, 0], [0.75, 0.25, 0], [0, 0, 1], [-0.5, 0, 1.5], [-2, 0, 3]]
-    torch.testing.assert_close(weights[0], torch.tensor(expected))
-    twice = interpolation(torch.tensor([[600.0, 600.0]]), torch.tensor([500.0]))
-    assert twice.abs().max() <= 1
+    wanted = torch.tensor([950.0, 900.0, 825.0, 600.0, 500.0, 0.0])
+    below, above, share = interpolation(known, wanted)
+    there = torch.lerp(known.gather(1, below), known.gather(1, above), share)
+    torch.testing.assert_close(there[0], torch.tensor([900.0, 900.0, 825.0, 600.0, 500.0, 200.0]))
+    assert above[0].tolist()[2:] == [1, 0, 0, 0]
+    for alike in ([[600.0, 600.0]], [[600.0]]):
+        *_, share = interpolation(torch.tensor(alike), torch.tensor([500.0]))
+        assert share == 0
 
 
 def out_of(own, run, sampler, x):

@@ -228,8 +228,12 @@ class Statistics:
         self._shares = shares(index, len(timesteps)) if len(timesteps) > 1 else None
         if self._shares is None or self._timesteps is None or self._values is None:
             return None
-        weights = interpolation(self._timesteps, timesteps.float())
-        return Mixture(torch.bmm(weights, self._values).unflatten(2, (2, -1)), self._shares)
+        *around, share = interpolation(self._timesteps, timesteps.float())
+        # No product of matrices, which the hosts' autocast would have in half precision.
+        below, above = (
+            self._values.gather(1, place[..., None].expand(-1, -1, self._values.shape[2])) for place in around
+        )
+        return Mixture(torch.lerp(below, above, share[..., None]).unflatten(2, (2, -1)), self._shares)
 
     def add(self, timesteps: Tensor, pooled: Tensor, mixture: Mixture | None) -> None:
         """Take down what a call ``pooled``, ``[2, N, G]``, at the level of most of each row.
@@ -260,21 +264,20 @@ def shares(index: Tensor, levels: int) -> Tensor:
     return torch.zeros(len(flat), levels, device=index.device).scatter_add_(1, flat, ones) / flat.shape[1]
 
 
-def interpolation(known: Tensor, wanted: Tensor) -> Tensor:
-    """What each of a row's ``known [N, S]`` timesteps counts at each ``wanted [L]``, ``[N, L, S]``.
+def interpolation(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which two of a row's ``known [N, S]`` timesteps lie around each ``wanted [L]``, and how far
+    the way is from the first to the second, each ``[N, L]``.
 
-    It is linear between two, constant above the highest, and goes on below the lowest, by
-    :data:`FURTHER` at the most.
+    Above the highest it is 1, and below the lowest down to minus :data:`FURTHER`.
     """
     n, count = known.shape
-    wanted = wanted.expand(n, -1)
-    weights = torch.zeros(*wanted.shape, count, device=known.device)
+    wanted = wanted.expand(n, -1).contiguous()
     if count == 1:
-        return weights + 1
+        only = torch.zeros_like(wanted, dtype=torch.int64)
+        return only, only, torch.zeros_like(wanted)
     ordered, order = known.sort(dim=1)
-    upper = torch.searchsorted(ordered, wanted.contiguous()).clamp(1, count - 1)
+    upper = torch.searchsorted(ordered, wanted).clamp(1, count - 1)
     below, above = ordered.gather(1, upper - 1), ordered.gather(1, upper)
     gap = above - below
     share = torch.where(gap > SAME * ordered[:, -1:], (wanted - below) / gap, 0.0).clamp(-FURTHER, 1.0)
-    weights.scatter_(2, order.gather(1, upper - 1)[..., None], (1 - share)[..., None])
-    return weights.scatter_(2, order.gather(1, upper)[..., None], share[..., None])
+    return order.gather(1, upper - 1), order.gather(1, upper), share
