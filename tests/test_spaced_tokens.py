@@ -115,10 +115,14 @@ def cut(text: str) -> list[Token]:
 
 
 def test_what_the_model_does_not_read_is_found_and_weighs_nothing():
+    targets = PromptTargets(parse_targets("dog, elf, cat"), [[[(5, "a red cat dog")]]], cut)
+    dog, elf, _ = targets.targets
+    assert (targets.missing(), targets.unread()) == ([dog, elf], [dog])
+    assert targets.found(0, 0)[2].begins_within(None)
     targets = PromptTargets(parse_targets("dog"), [[[(5, "a red cat dog")]]], cut)
-    assert not targets.missing()
     assert not targets.found(0, 0)[0].begins_within(77)
     assert torch.equal(targets.weights(0, 0, 0, 77), torch.zeros(77, 1))
+    assert not targets.present(0).any()
     assert not targets.present(0, context=77).any()
 
 

@@ -45,10 +45,11 @@ class Box(NamedTuple):
 
 
 def box_of(piece: Tensor, picture: Tensor) -> Box | None:
-    """The box of ``picture [C, H, W]`` that ``piece [C, h, w]`` was cut out of.
+    """The box of ``picture [C, H, W]`` or ``[C, 1, H, W]`` that ``piece`` was cut out of.
 
     None if it is no part of the picture, or several.
     """
+    piece, picture = piece.flatten(0, -3), picture.flatten(0, -3)
     _, h, w = piece.shape
     if h > picture.shape[-2] or w > picture.shape[-1]:
         return None

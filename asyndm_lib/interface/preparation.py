@@ -11,6 +11,7 @@ from ..hosts.common.task import Task
 from ..masks.choice import Chosen
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
+from ..prompt.target_list import Target
 from . import arguments, choices, gallery, infotext, job, messages, options
 
 if TYPE_CHECKING:  # it imports what a WebUI that is not supported may lack
@@ -78,14 +79,20 @@ def _shortcomings(targets: PromptTargets) -> Iterator[str]:
     """The messages about ``targets``. Raises :class:`TargetError` if none of them can be used."""
     if not targets.targets:
         raise TargetError("no targets are named, and no word of the prompt names a thing")
-    missing = targets.missing()
-    names = ", ".join(f'"{target!s:.80}"' for target in missing)
+    missing, unread = targets.missing(), targets.unread()
+    absent = [target for target in missing if target not in unread]
+    why = [f"{_names(absent)} not found in the prompt"] if absent else []
+    why += [f"{_names(unread)} found only where the model reads the prompt no more (as behind BREAK)"] if unread else []
     if len(missing) == len(targets.targets):
-        raise TargetError(f"{names} not found in the prompt")
-    if missing:
-        yield f"{names} not found in the prompt; the other targets were used"
+        raise TargetError("; ".join(why))
+    for reason in why:
+        yield f"{reason}; the other targets were used"
     if any(not targets.named[image] for image in targets.automatic):
         yield "no word of some prompts names a thing; their pictures were made without AsynDM"
+
+
+def _names(targets: Sequence[Target]) -> str:
+    return ", ".join(f'"{target!s:.80}"' for target in targets)
 
 
 class _SamplingCall:

@@ -75,9 +75,17 @@ class PromptTargets:
         return torch.stack([self.present(step) for step in self.changes()]).any(dim=0)
 
     def missing(self) -> list[Target]:
-        """The targets that no image's prompt holds at any step."""
+        """The targets that no image's prompt holds at any step, where the model reads it."""
         present = self.ever_present().any(dim=0)
         return [target for target, there in zip(self.targets, present.tolist(), strict=True) if not there]
+
+    def unread(self) -> list[Target]:
+        """Those of the missing targets that prompts hold where the model reads no more."""
+        images, steps, missing = range(len(self.prompts)), self.changes(), set(self.missing())
+        found = [self.found(image, step) for image in images for step in steps]
+        pairs = [pair for places in found for pair in zip(self.targets, places, strict=True)]
+        written = {target for target, where in pairs if where.occurrences}
+        return [target for target in self.targets if target in written & missing]
 
     def weights(self, image: int, part: int, step: int, context: int, device: torch.device | str = "cpu") -> Tensor:
         """Weights ``[context, T]`` of the tokens of one ``AND`` part for each target.

@@ -58,10 +58,11 @@ class Found:
     occurrences: tuple[tuple[int, tuple[int, ...]], ...]
 
     def begins_within(self, context: int | None) -> bool:
-        """Whether any of its tokens is among the first ``context`` of a part; None for all."""
-        if context is None:
-            return bool(self.occurrences)
-        return any(0 <= position < context for _, positions in self.occurrences for position in positions)
+        """Whether any of its tokens is among the first ``context`` of a part; None for all that the
+        model reads.
+        """
+        places = [position for _, positions in self.occurrences for position in positions if position != UNREAD]
+        return bool(places) if context is None else any(position < context for position in places)
 
     def positions(self, part: int) -> tuple[int, ...]:
         """All token positions in one ``AND`` part, the occurrences together."""

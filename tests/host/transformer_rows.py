@@ -16,6 +16,7 @@ class Transformer:
     """One kind of checkpoint; see ``tests/tiny_transformers``.
 
     ``words``: where the words of :data:`WORDS` stand, as ``/asyndm/v1/tokens`` says it.
+    ``lost``: whether the WebUI reads nothing behind ``BREAK``.
     ``sampled``: whether it is tried with every sampler. ``options``: the WebUI's.
     ``lacks``: jobs by their names, and why the WebUI itself cannot do them.
     """
@@ -23,6 +24,7 @@ class Transformer:
     name: str
     words: tuple[list[int], ...]
     sampled: bool = False
+    lost: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
 
@@ -34,6 +36,7 @@ class Transformer:
 WORDS = ("cat", "dog", "basketball")
 """Words of :data:`PROMPT`."""
 PROMPT = "a red cat, a (dog:1.2) and a basketball"
+_T5S = ([3], [7], [11])
 _CLIPS = ([3], [6], [9])
 _EVEN = ("odd size", "Forge itself fails on Stable Diffusion 3 with an odd number of latent pixels")
 _SIXTEENTHS = ("odd size", "A1111 itself cuts the sizes of Stable Diffusion 3 to 16 pixels")
@@ -47,6 +50,9 @@ TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
         Transformer("sd3-t5", _CLIPS, options=(("sd3_enable_t5", True),), lacks=(_EVEN,)),
         Transformer("sd35-medium", _CLIPS, lacks=(_EVEN,)),
         Transformer("sd35-large", _CLIPS, lacks=(_EVEN,)),
+        Transformer("flux-dev", _T5S, sampled=True, lost=True),
+        Transformer("flux-schnell", _T5S, lost=True),
+        Transformer("chroma", _T5S, lost=True),
     ),
 }
 HERE = TRANSFORMERS.get(HOST.name, ())
@@ -99,6 +105,9 @@ def rows() -> Iterator[Row]:
                 yield from both(row(family, job, **request))
         for name, settings in SETTINGS.items():
             yield row(family, name, settings)
+        if family.lost:
+            lost = row(family, "a word behind BREAK", prompt="a dog BREAK a cat")
+            yield replace(lost, unchanged=True, without=True, messages=("where the model reads the prompt no more",))
         for sampler in HOST.samplers if family.sampled else ():
             if sampler not in (*NOT_FOR_FLOWS, *FAILING):
                 yield from both(row(family, sampler, sampler_name=sampler, steps=6))

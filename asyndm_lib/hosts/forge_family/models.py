@@ -9,14 +9,11 @@ from torch import nn
 
 from ... import models
 from ...errors import Unsupported
-from ...models import sd3, unet
+from ...models import unet
 from ...models.family import Family
 
-FAMILIES: Sequence[Family] = (unet.FAMILY, sd3.FAMILY)
-"""The families whose prompts and calls the adapters know."""
 
-
-def check_model(sd_model: Any, families: Sequence[Family] = FAMILIES) -> None:
+def check_model(sd_model: Any, families: Sequence[Family] = models.FAMILIES) -> None:
     """Raise :class:`errors.Unsupported` for a model of none of ``families``, or whose layers the
     method cannot reach.
     """

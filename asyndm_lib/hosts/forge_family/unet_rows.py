@@ -214,7 +214,7 @@ class UNetRows:
         """The length of the prompts' own context, which the host repeats to match a longer one."""
         _, text = prompt_parser.reconstruct_multicond_batch(self._extra_args["cond"], self._model.step)
         if not isinstance(text, dict):
-            return text.shape[1]
+            return text.shape[-2]
         # By an option a host lengthens an SDXL prompt with empty chunks instead.
         return context.shape[1] if self._model.padded_cond_uncond else text["crossattn"].shape[1]
 
