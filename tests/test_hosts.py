@@ -15,9 +15,10 @@ FILES = {
     "Forge": (("modules_forge/forge_version.py", "backend/__init__.py"), ".forge"),
     "Forge Neo": (("modules_forge/forge_version.py", "backend/__init__.py"), ".neo"),
     "reForge": (("modules_forge/forge_version.py", "k_diff/__init__.py"), ".reforge"),
-    "Forge Classic": (("modules_forge/forge_version.py",), ".unknown"),
+    "Forge Classic": (("modules_forge/forge_version.py", "modules/uni_pc.py"), ".classic"),
+    "the first Forge": (("modules_forge/forge_version.py", "modules/__init__.py"), ".unknown"),
 }
-VERSIONS = {"Forge": "2.0.1v1.10.1", "Forge Neo": "neo", "reForge": "", "Forge Classic": "classic"}
+VERSIONS = {"Forge": "2.0.1v1.10.1", "Forge Neo": "neo", "Forge Classic": "classic"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -26,8 +27,8 @@ def test_adapter(name, tmp_path, monkeypatch):
     for file in files:
         path = tmp_path / file
         path.parent.mkdir()
-        path.write_text(f"version = {VERSIONS[name]!r}\n")
-    packages = ("modules_forge", "backend", "k_diff")
+        path.write_text(f"version = {VERSIONS.get(name)!r}\n")
+    packages = ("modules", "modules_forge", "backend", "k_diff")
     for module in [module for module in sys.modules if module.partition(".")[0] in packages]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(tmp_path)

@@ -24,7 +24,10 @@ def _adapter() -> str:
     if find_spec("modules_forge") is None:
         return ".a1111"
     if find_spec("backend") is None:
-        # ComfyUI's engine. reForge has a k-diffusion of its own beside it, Forge Classic has none.
-        return ".unknown" if find_spec("k_diff") is None else ".reforge"
+        # ComfyUI's engine. reForge has a k-diffusion of its own beside it; Forge Classic has moved
+        # UniPC, and the first Forge has done neither.
+        if find_spec("k_diff") is not None:
+            return ".reforge"
+        return ".classic" if find_spec("modules.uni_pc") is not None else ".unknown"
     neo = import_module("modules_forge.forge_version").version == "neo"
     return ".neo" if neo else ".forge"

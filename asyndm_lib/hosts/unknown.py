@@ -18,7 +18,9 @@ class Unknown:
         """Do nothing: nothing was attached."""
 
     def check(self, p: Any) -> NoReturn:
-        raise Unsupported("this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge, Forge Neo and reForge are")
+        raise Unsupported(
+            "this WebUI is not supported; AUTOMATIC1111's WebUI 1.10, Forge, Forge Neo, reForge and Forge Classic are"
+        )
 
     def typed_prompt(self, prompt: str, steps: int, styles: Sequence[str]) -> NoReturn:
         self.check(None)

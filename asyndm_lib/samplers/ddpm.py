@@ -35,4 +35,4 @@ def ddpm(run: Run, x: Tensor, *, noise_sampler: NoiseSampler | None = None) -> T
     return x
 
 
-ROWS = (Sampler("sample_ddpm", ddpm, {"DDPM": {}}, ("a1111", "forge"), noise="unseeded"),)
+ROWS = (Sampler("sample_ddpm", ddpm, {"DDPM": {}}, ("a1111", "forge", "classic"), noise="unseeded"),)

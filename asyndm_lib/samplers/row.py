@@ -26,7 +26,7 @@ Descents = Callable[[Options, torch.device], tuple[list[Tensor], dict[str, Any]]
 latent's.
 """
 
-WEBUIS = ("a1111", "forge", "reforge")
+WEBUIS = ("a1111", "forge", "reforge", "classic")
 """The WebUIs that have k-diffusion's own samplers."""
 EVERYWHERE = (*WEBUIS, "neo")
 

@@ -295,13 +295,40 @@ REFORGE = Family(
     },
 )
 
+_CLASSICS = (
+    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
+    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "Restart", "DDIM", "PLMS", "UniPC", "LCM"),
+    *(f"{name} Karras" for name in ("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")),
+    *(f"{name} Karras" for name in ("LMS", "DPM2", "DPM2 a", "DPM++ 2S a", "LCM", "DDPM")),
+    *(f"{name} Exponential" for name in ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")),
+    *(f"{name} Turbo" for name in ("Euler A", "DPM++ 2M", "DPM++ 2M SDE")),
+    *(f"{name} SGMUniform" for name in ("Euler", "Euler A", "DPM++ 2M", "DPM++ 2M SDE")),
+    "DDPM",
+)
+"""The schedules stand in the labels."""
+CLASSIC = Family(
+    "Forge Classic",
+    (*_COMMON, "--no-download-sd-model", "--skip-install", "--always-cpu", "--attention-pytorch"),
+    {"live_previews_enable": False},
+    forge=True,
+    samplers=_CLASSICS,
+    schedules=(),
+    models="--model-ref",
+    axes=A1111.axes,
+    lacks={
+        **{name: why.replace("Forge", "Forge Classic") for name, why in FORGE.lacks.items()},
+        **{f"scheduler {name}": "the schedules of Forge Classic stand in its samplers' names" for name in _SCHEDULES[1:]},
+        "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+    },
+)
+
 
 def _family() -> Family:
     folder = Path(FOLDER or "")
     if not (folder / "modules_forge").is_dir():
         return A1111
     if not (folder / "backend").is_dir():
-        return REFORGE
+        return REFORGE if (folder / "k_diff").is_dir() else CLASSIC
     return NEO if (folder / "modules_forge" / "packages").is_dir() else FORGE
 
 

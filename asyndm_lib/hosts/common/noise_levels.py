@@ -6,6 +6,8 @@ With them come the host's own scalars at these levels, to the bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -112,8 +114,7 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
 
     Of the host's only their number counts, and in img2img the last one, at which it begins.
     """
-    from modules.models.diffusion.uni_pc import uni_pc  # not every host has it there
-
+    uni_pc = _uni_pc()
     ours = dict(options)
     timesteps, img2img = ours.pop("timesteps"), ours.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
@@ -149,6 +150,12 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     }
     inputs = _at_knots(schedule, [(row - 1.0 / own.total_N) * 1000.0 for row in rows])
     return Levels([schedule], inputs, to_t, ours)
+
+
+def _uni_pc() -> ModuleType:
+    """The host's UniPC, which not every host has, and not in one place."""
+    places = ("modules.uni_pc", "modules.models.diffusion.uni_pc")
+    return import_module(f"{next(place for place in places if find_spec(place))}.uni_pc")
 
 
 def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:

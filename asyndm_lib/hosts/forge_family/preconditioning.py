@@ -24,8 +24,9 @@ def preconditioned(predictor: Any, run: Run, levels: Levels) -> Iterator[None]:
 
     They do so while ``run`` evaluates. ``levels(sigma [n], shape)`` has those of the pictures that
     it is asked for.
-    They serve the UNet, the built-in ControlNet and the start picture's noise in inpainting. Pixels
-    that do not lag keep, to the bit, what the predictor gives for their row.
+    They serve the UNet, the built-in ControlNet and, where the host asks for it, the start
+    picture's noise in inpainting. Pixels that do not lag keep, to the bit, what the predictor gives
+    for their row.
     """
     with ExitStack() as stack:
         for name, scaled in (
@@ -33,7 +34,8 @@ def preconditioned(predictor: Any, run: Run, levels: Levels) -> Iterator[None]:
             ("calculate_denoised", partial(_scaled, levels)),
             ("noise_scaling", partial(_noised, run)),
         ):
-            stack.enter_context(replaced(predictor, name, partial(scaled, getattr(predictor, name))))
+            if hasattr(predictor, name):  # ComfyUI's of Forge Classic scales no noise
+                stack.enter_context(replaced(predictor, name, partial(scaled, getattr(predictor, name))))
         yield
 
 

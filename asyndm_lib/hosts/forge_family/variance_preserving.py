@@ -28,11 +28,11 @@ def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
         here = run.evaluating
         if here is None:
             return original(x, timestep, **kwargs)
-        own, levels, lagging = of_rows(_sigma(model, timestep), here.sigma), here.sigma, here.lagging
+        own, levels, lagging = of_rows(told_sigma(model, timestep), here.sigma), here.sigma, here.lagging
         scale = ((levels**2 + 1) / (own**2 + 1)).sqrt()
         eps = original(torch.where(lagging, (x * scale).to(x.dtype), x), timestep, **kwargs)
         ratio = (own / levels).to(eps.dtype)
-        if model.need_last_noise_uncond:
+        if getattr(model, "need_last_noise_uncond", False):  # Forge Classic has no CFG++
             uncond = model.last_noise_uncond
             model.last_noise_uncond = torch.where(lagging, uncond * ratio, uncond)
         return torch.where(lagging, eps * ratio, eps)
@@ -41,7 +41,7 @@ def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
         yield
 
 
-def _sigma(model: Any, timestep: Tensor) -> Tensor:
+def told_sigma(model: Any, timestep: Tensor) -> Tensor:
     """The sigma that the denoiser takes for a timestep."""
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5

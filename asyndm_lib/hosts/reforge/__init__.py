@@ -9,8 +9,8 @@ from ...samplers.table import LABELS, SAMPLERS
 from ..common.adapter import Adapter
 from ..common.attaching import check_sampler, refuse_sampler
 from ..forge_family.models import check_unet
+from ..forge_family.text import READER
 from .call import Call
-from .text import READER
 
 OWN_LABELS = [label for label, (sampler, _) in LABELS.items() if "reforge" in sampler.hosts]
 """The labels of the samplers that reForge has as k-diffusion has them."""

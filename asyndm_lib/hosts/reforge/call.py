@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ldm_patched.modules.model_sampling import EPS
 from modules import sd_samplers_common
 from torch import Tensor
 
-from ...errors import Unsupported
 from ...samplers.row import Options, Sampler
 from ..common.noise_levels import Levels
 from ..forge_family import call
+from ..forge_family.comfyui import predictor_of
 
 
 class Call(call.Call):
@@ -27,9 +26,4 @@ class Call(call.Call):
         return super()._levels(sampler, x, options)
 
     def _predictor(self) -> Any:
-        # An extension may have put another in its place for this picture.
-        predictor = self._p.sd_model.forge_objects.unet.model.model_sampling
-        if not isinstance(predictor, EPS):  # of which v-prediction and EDM are kinds
-            kind = " and ".join(base.__name__ for base in type(predictor).__bases__)
-            raise Unsupported(f"models that predict by {kind} are not supported; switch that way of sampling off")
-        return predictor
+        return predictor_of(self._p.sd_model)

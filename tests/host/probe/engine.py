@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 FORGE = find_spec("modules_forge") is not None
 NEO = FORGE and find_spec("modules_forge.packages") is not None
-REFORGE = FORGE and find_spec("backend") is None
+REFORGE = find_spec("k_diff") is not None
 
 if REFORGE:
     from k_diff.k_diffusion import external, sampling

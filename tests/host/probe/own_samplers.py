@@ -2,6 +2,7 @@
 that are given."""
 
 import types
+from importlib.util import find_spec
 
 import engine
 import torch
@@ -20,7 +21,7 @@ else:
 
     FUNCTIONS["sample_lcm"] = sd_samplers_lcm.sample_lcm
 
-if engine.FORGE and not engine.NEO and not engine.REFORGE:
+if find_spec("backend") is not None and not engine.NEO:
     from backend.modules import k_diffusion_extra
 
     FUNCTIONS["sample_ddpm"] = k_diffusion_extra.sample_ddpm

@@ -4,6 +4,7 @@
 import collections
 import functools
 import gc
+import importlib
 import inspect
 import sys
 from importlib.util import find_spec
@@ -160,9 +161,10 @@ def slow_time_steps(self, usual, *args, **kwargs):
     return torch.cat([along_the_clock(times[:-1], k), times[-1:]]) if k else times
 
 
-if find_spec("modules.models") is not None:  # elsewhere UniPC goes by sigmas
-    from modules.models.diffusion.uni_pc import uni_pc
-
+for place, module in (("modules.models", "modules.models.diffusion.uni_pc"), ("modules.uni_pc", "modules.uni_pc")):
+    if find_spec(place) is None:
+        continue  # with neither UniPC goes by sigmas
+    uni_pc = importlib.import_module(f"{module}.uni_pc")
     uni_pc.UniPC.get_time_steps = functools.partialmethod(slow_time_steps, uni_pc.UniPC.get_time_steps)
 
 
