@@ -1,4 +1,4 @@
-"""The samplers of AUTOMATIC1111's WebUI, Forge and reForge on a sigma map.
+"""The samplers of AUTOMATIC1111's WebUI, Forge, reForge and Forge Classic on a sigma map.
 
 A sampler is one file: a function ``(run, x, **options) -> x`` and its row (see :mod:`row`). The
 function walks the steps of a :class:`run.Run` and states k-diffusion's update once, as a formula of

@@ -305,7 +305,8 @@ _CLASSICS = (
     *(f"{name} SGMUniform" for name in ("Euler", "Euler A", "DPM++ 2M", "DPM++ 2M SDE")),
     "DDPM",
 )
-"""The schedules stand in the labels."""
+_IN_LABELS = "the schedules of Forge Classic stand in its samplers' names"
+_NOT_IN_CLASSIC = ("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "s_min_uncond_all")
 CLASSIC = Family(
     "Forge Classic",
     (*_COMMON, "--no-download-sd-model", "--skip-install", "--always-cpu", "--attention-pytorch"),
@@ -317,7 +318,8 @@ CLASSIC = Family(
     axes=A1111.axes,
     lacks={
         **{name: why.replace("Forge", "Forge Classic") for name, why in FORGE.lacks.items()},
-        **{f"scheduler {name}": "the schedules of Forge Classic stand in its samplers' names" for name in _SCHEDULES[1:]},
+        **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
+        **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
     },
 )
