@@ -15,7 +15,7 @@ from asyndm_lib.settings.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-GENERATED = re.compile(r"(<!-- (\w+): begin -->).*?(<!-- \2: end -->)", re.S)
+GENERATED = re.compile(r"(<!-- ([\w-]+): begin -->).*?(<!-- \2: end -->)", re.S)
 FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
 
 
