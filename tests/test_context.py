@@ -42,9 +42,9 @@ def test_every_error_is_in_the_table_the_file_and_the_plot(run, tmp_path, model)
     assert "| 700 | 0 | 1.00 · 1.00 |" in said.out
     content = json.loads((tmp_path / "context.json").read_text())
     errors = {(one["timestep"], one["lead"], one["asked"]): one for one in content["errors"]}
-    assert set(errors) == set(context._places())
+    assert set(errors) == set(context._places(model == "unet"))
     assert all(one["targets"] > 0 and one["rest"] > 0 for one in errors.values())
-    asked = [errors[700, 100, name]["targets"] for name in context.ASKED]
+    asked = [errors[700, 100, name]["targets"] for name in context.ASKED if (700, 100, name) in errors]
     assert len(set(asked)) == len(asked)
     with Image.open(tmp_path / "context.png") as plot:
         assert plot.width == context_plot.WIDTH
