@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from family import A1111, FORGE, HOST
+from family import A1111, FORGE, HOST, NEO
 from requests_table import MASK, START, Row
 from sampler_rows import both
 
@@ -39,6 +39,8 @@ PROMPT = "a red cat, a (dog:1.2) and a basketball"
 _T5S = ([3], [7], [11])
 _CLIPS = ([3], [6], [9])
 _EVEN = ("odd size", "Forge itself fails on Stable Diffusion 3 with an odd number of latent pixels")
+_ALONE = "Forge Neo makes one picture of Wan at a time"
+_SINGLE = (("batch 2, count 2", _ALONE), ("AND", _ALONE))
 _SIXTEENTHS = ("odd size", "A1111 itself cuts the sizes of Stable Diffusion 3 to 16 pixels")
 TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
     A1111.name: (
@@ -53,6 +55,19 @@ TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
         Transformer("flux-dev", _T5S, sampled=True, lost=True),
         Transformer("flux-schnell", _T5S, lost=True),
         Transformer("chroma", _T5S, lost=True),
+    ),
+    NEO.name: (
+        Transformer("flux-dev", _T5S, sampled=True, lost=True),
+        Transformer("flux-schnell", _T5S, lost=True),
+        Transformer("klein", ([5], [21], [36])),
+        Transformer("chroma", _T5S, lost=True),
+        Transformer("lumina", ([33], [37], [40]), lost=True),
+        Transformer("z-image", ([5], [17], [28])),
+        Transformer("qwen", ([2], [45], [87])),
+        Transformer("ernie", ([3], [7], [15])),
+        Transformer("krea", ([2], [45], [87])),
+        Transformer("anima", _T5S),
+        Transformer("wan", ([2], [6], [10]), lost=True, lacks=_SINGLE),
     ),
 }
 HERE = TRANSFORMERS.get(HOST.name, ())
