@@ -6,8 +6,6 @@ With them come the host's own scalars at these levels, to the bit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -154,8 +152,11 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
 
 def _uni_pc() -> ModuleType:
     """The host's UniPC, which not every host has, and not in one place."""
-    places = ("modules.uni_pc", "modules.models.diffusion.uni_pc")
-    return import_module(f"{next(place for place in places if find_spec(place))}.uni_pc")
+    try:
+        from modules.uni_pc import uni_pc  # Forge Classic's
+    except ModuleNotFoundError:
+        from modules.models.diffusion.uni_pc import uni_pc
+    return uni_pc
 
 
 def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:
