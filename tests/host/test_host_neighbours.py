@@ -481,7 +481,8 @@ def test_where_both_cannot_be_a_message_names_the_other(neighbour, variant, host
     four = Four(host, neighbour, variant)
     neither, theirs = four.once(False, False), four.make(True, False)
     both = four.make(True, True, refused=neighbour.refused)
-    assert four.distance(both, theirs) == 0  # the infotext of one holds the message
+    # Pictures: the infotext of one holds the message. Characteristic Guidance's own differ by 0.01.
+    assert four.distance(both, theirs) <= (0.05 if neighbour.real else 0)
     assert four.distance(theirs, neither) > VISIBLE, "nothing is proved without an effect"
     assert four.make(False, True).pictures == four.once(False, True).pictures
     four.make(True, False)  # Characteristic Guidance keeps its last job, and what that was told
