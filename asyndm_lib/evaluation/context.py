@@ -84,7 +84,7 @@ ASKED = {
     "by level, another's caption": Asked("another's", by_level=True),
     "by level, no caption": Asked("none", by_level=True),
 }
-"""What is compared, by name. The first is the method."""
+"""The ways of asking that are compared, by name. The first is the method."""
 
 BEFORE = 50
 """How many timesteps lie between the calls of the run so far, by which the normalisation by level

@@ -88,6 +88,7 @@ RANDOM = controlled("random mask, fresh, k = 0.7", FRESH, mask="random")
 
 TEXT_AT_MEAN = Method("AsynDM fresh, k = 0.7, text at the mean level", FRESH.settings, text_at_mean=True)
 
+
 def by_level(method: Method) -> Method:
     """``method`` with normalisation by level."""
     settings = replace(method.settings, normalisation=BY_LEVEL)

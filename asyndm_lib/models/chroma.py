@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .flux import sinusoids
 from .parts.own_pass import OwnPass
+from .parts.sinusoids import sinusoids
 from .parts.token_modulation import Handed, ModulationSites, Spread
 from .parts.token_transformer import TokenTransformer
 from .parts.token_vectors import changed

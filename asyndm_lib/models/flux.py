@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .parts.own_pass import OwnPass
-from .parts.pixel_timesteps import timestep_embedding
+from .parts.sinusoids import sinusoids
 from .parts.token_modulation import Modulation, ModulationSites
 from .parts.token_transformer import TokenTransformer
-
-TIME = 1000
-"""The factor from the model's timesteps, which are from 0 to 1, to those of its sinusoids."""
 
 
 def sites(model: Any) -> ModulationSites:
@@ -34,11 +31,6 @@ def sites(model: Any) -> ModulationSites:
         modulations += [Modulation(block.modulation, True) for block in model.single_blocks]
     modulations.append(Modulation(model.final_layer.adaLN_modulation))
     return ModulationSites(model.time_in, modulations, OwnPass(model), labels, sinusoids, text=model.txt_in)
-
-
-def sinusoids(timesteps: Tensor, own: Tensor) -> Tensor:
-    """Those of ``timesteps [k]``, which the model makes outside of its modules."""
-    return timestep_embedding(TIME * timesteps, own.shape[-1]).view(-1, *own.shape[1:]).to(own.dtype)
 
 
 FAMILY = TokenTransformer(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .flux import sinusoids
 from .parts.own_pass import OwnPass
+from .parts.sinusoids import sinusoids
 from .parts.token_modulation import Modulation, ModulationSites
 from .parts.token_transformer import TokenTransformer
 

@@ -22,6 +22,8 @@ from .lms import lagging_weights
 from .row import Sampler
 
 ORDER = 4
+
+
 def ipndm(run: Run, x: Tensor) -> Tensor:
     """Improved PNDM of Zhang & Chen (2023), of order 4."""
     return _ipndm(run, x, _even)

@@ -18,7 +18,7 @@ from ...errors import TakenApart
 from ...models.parts.patching import replaced
 from ...run.model_call import Rows
 from ...run.run import Run
-from ..common.per_pixel import at_single_pixels, eps_of_v, scalings
+from ..common.per_pixel import at_own_levels, eps_of_v, scalings
 from ..common.pieces import Method, Piece, Pieces, given, stranger
 from .models import flow_of
 
@@ -131,32 +131,22 @@ def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
 
 
 @contextmanager
-def _flow(flow: Any, here: Rows | None) -> Iterator[None]:
-    """A flow's picture at each pixel's own noise level. ``flow``: see :func:`models.flow_of`."""
-    if here is None or flow is None:
+def _at_own_levels(name: str, owner: Any, here: Rows | None) -> Iterator[None]:
+    """A formula ``name(sigma, output, input)`` of ``owner`` at each pixel's own noise level."""
+    if here is None or not hasattr(owner, name):
         yield
         return
-    original = flow.calculate_denoised
+    original = getattr(owner, name)
 
-    def calculate_denoised(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
-        own = original(sigma, output, input)
-        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
+    def formula(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
+        return at_own_levels(original, original(sigma, output, input), here, output, input)
 
-    with replaced(flow, "calculate_denoised", calculate_denoised):
+    with replaced(owner, name, formula):
         yield
 
 
-@contextmanager
-def _lcm(denoiser: Any, here: Rows | None) -> Iterator[None]:
-    """LCM's boundary condition at each pixel's own noise level."""
-    if here is None or not hasattr(denoiser, "get_scaled_out"):
-        yield
-        return
-    original = denoiser.get_scaled_out
+_lcm = partial(_at_own_levels, "get_scaled_out")
+"""LCM's boundary condition."""
 
-    def get_scaled_out(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
-        own = original(sigma, output, input)
-        return torch.where(here.lagging, at_single_pixels(original, here.sigma, output, input).to(own.dtype), own)
-
-    with replaced(denoiser, "get_scaled_out", get_scaled_out):
-        yield
+_flow = partial(_at_own_levels, "calculate_denoised")
+"""A flow's picture. The owner: see :func:`models.flow_of`."""

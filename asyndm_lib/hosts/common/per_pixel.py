@@ -31,6 +31,14 @@ def at_single_pixels(formula: Callable[..., Tensor], sigma: Tensor, *maps: Tenso
     return formula(sigma.flatten(), *pixels).reshape(n, *size, -1).movedim(-1, 1).contiguous()
 
 
+def at_own_levels(formula: Callable[..., Tensor], own: Tensor, here: Rows, *maps: Tensor) -> Tensor:
+    """``own``, a host's ``formula(sigma [n], *maps)``, with the lagging pixels at their own sigma.
+
+    The other pixels are, to the bit, those of ``own``.
+    """
+    return torch.where(here.lagging, at_single_pixels(formula, here.sigma, *maps).to(own.dtype), own)
+
+
 @contextmanager
 def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
     """Inside the ``with`` a k-diffusion ``denoiser`` scales lagging pixels by their own sigma.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..common import text
-from ..forge_family.models import check_forges
 from ..forge_family.text_engines import chunk, tokenizer
+from .models import check_model
 
 
 def is_loaded(sd_model: Any) -> bool:
@@ -14,4 +14,4 @@ def is_loaded(sd_model: Any) -> bool:
     return getattr(sd_model, "forge_objects", None) is not None
 
 
-READER = text.Reader(tokenizer, check_forges, is_loaded, "make a picture", chunk=chunk)
+READER = text.Reader(tokenizer, check_model, is_loaded, "make a picture", chunk=chunk)

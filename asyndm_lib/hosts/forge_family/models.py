@@ -9,7 +9,7 @@ from torch import nn
 
 from ... import models
 from ...errors import Unsupported
-from ...models import anima, chroma, ernie_image, flux, krea, nextdit, qwen_image, sd3, unet, wan
+from ...models import unet
 from ...models.family import Family
 
 
@@ -30,17 +30,6 @@ def check_model(sd_model: Any, families: Sequence[Family] = models.FAMILIES) -> 
 def check_unet(sd_model: Any) -> None:
     """The same where the host calls its transformers in other ways."""
     check_model(sd_model, (unet.FAMILY,))
-
-
-def check_forges(sd_model: Any) -> None:
-    """The same for the families that Forge has."""
-    check_model(sd_model, [kind.FAMILY for kind in (unet, flux, chroma, sd3)])
-
-
-def check_neos(sd_model: Any) -> None:
-    """The same for the families that Forge Neo has."""
-    kinds = (unet, flux, chroma, nextdit, qwen_image, anima, wan, ernie_image, krea)
-    check_model(sd_model, [kind.FAMILY for kind in kinds])
 
 
 def unet_of(sd_model: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...models.parts.patching import replaced
 from ...run.model_call import Rows
 from ...run.run import Run
-from ..common.per_pixel import at_single_pixels
+from ..common.per_pixel import at_own_levels
 
 Levels = Callable[[Tensor, torch.Size], "Rows | None"]
 
@@ -43,9 +43,7 @@ def _scaled(levels: Levels, original: Callable[..., Tensor], sigma: Tensor, *map
     """``original(sigma [n], *maps [n, C, H, W])``."""
     own = original(sigma, *maps)
     here = levels(sigma, own.shape)
-    if here is None:
-        return own
-    return torch.where(here.lagging, at_single_pixels(original, here.sigma, *maps).to(own.dtype), own)
+    return own if here is None else at_own_levels(original, own, here, *maps)
 
 
 def _noised(
@@ -60,4 +58,4 @@ def _noised(
         return original(sigma.view(-1, 1, 1, 1), noise, picture, *rest, **more)
 
     picture = picture.expand_as(own)
-    return torch.where(here.lagging, at_single_pixels(formula, here.sigma, noise, picture).to(own.dtype), own)
+    return at_own_levels(formula, own, here, noise, picture)

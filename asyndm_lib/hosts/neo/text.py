@@ -12,8 +12,8 @@ from modules.shared import opts
 from ...prompt.vocabulary import byte_text, sentence_text
 from ..forge import text
 from ..forge_family import text_engines
-from ..forge_family.models import check_neos
 from ..forge_family.text_engines import Engine, Read, t5_engine
+from .models import check_model
 
 PROMPT_START = "<Prompt Start>"
 """What a prompt holds that brings Lumina's template with it."""
@@ -90,4 +90,4 @@ def without_comments(prompt: str) -> str:
     return own(prompt)
 
 
-READER = replace(text.READER, tokenizer=tokenizer, check_model=check_neos, without_comments=without_comments)
+READER = replace(text.READER, tokenizer=tokenizer, check_model=check_model, without_comments=without_comments)

@@ -139,8 +139,8 @@ class LevelNorms:
         return torch.stack([mean, variance.clamp(min=LEAST).log()])
 
     def _factors(self, call: _Call, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
-        """Of each layer where its channels begin in a table ``[N, 2·ΣC, L]``, and the table: first
-        each channel's ``a``, then its ``b``."""
+        """The place of each layer's channels in a table ``[N, 2·ΣC, L]``, and the table: first each
+        channel's ``a``, then its ``b``."""
         if dtype not in call.factors:
             assert call.mixture is not None
             shift, scale = call.mixture.factors()
@@ -224,7 +224,7 @@ class Statistics:
         self._last: Tensor | None = None
 
     def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture | None:
-        """What is expected of a call at these levels; None at a single one, or if none was seen."""
+        """The mixture to expect at these levels; None at a single one, or if none was seen."""
         self._shares = shares(index, len(timesteps)) if len(timesteps) > 1 else None
         if self._shares is None or self._timesteps is None or self._values is None:
             return None

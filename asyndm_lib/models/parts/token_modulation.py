@@ -259,8 +259,8 @@ class Call:
         return self.size[0] * self.size[1]
 
     def places(self, n: int, m: int, joint: bool, tokens: int) -> Tensor:
-        """Of ``tokens`` in each row, which in ``joint`` ones begin with the text's, the places in a
-        table of ``n`` rows and then of ``m`` for each lagging level: int64 ``[n·tokens]``.
+        """The places of each row's ``tokens`` in a table of ``n`` rows and then of ``m`` for each
+        lagging level: int64 ``[n·tokens]``. ``joint`` tokens begin with the text's.
         """
         before = self.text if joint else 0
         key = n, m, before, tokens
