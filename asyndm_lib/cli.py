@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .demo import EMBEDDED, MODEL
 from .errors import AsynDMError
@@ -90,7 +90,6 @@ def _command(commands: argparse._SubParsersAction, name: str, **texts: str) -> a
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    from .hosts.standalone.schedules import SCHEDULES
     from .samplers.neo.table import LABELS as FLOW_LABELS
     from .samplers.table import LABELS
     from .settings.settings import EVERYWHERE
@@ -119,17 +118,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
             method.add_argument(flag, default=f.default, choices=choices, metavar=metavar, help=text)
     add = one.add_argument_group("picture").add_argument
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
-    add("--sampler", default="DPM++ 2M", choices=list({**LABELS, **FLOW_LABELS}), help="its name as in the WebUIs")
-    add("--schedule", default="automatic", choices=list(SCHEDULES),
-        help="noise schedule; automatic is the sampler's own in the WebUIs")
-    add("--steps", type=_whole(1, MAX_STEPS), default=30, metavar="N", help="steps of the sampler")
+    _add_sampling(add, {**LABELS, **FLOW_LABELS}, "DPM++ 2M", "automatic", steps=30, cfg=4.5, side=256)
     add("--seed", type=_whole(0, MAX_SEED), default=1, metavar="N", help="seed of the (first) picture")
     add("--batch", type=_whole(1, MAX_BATCH), default=1, metavar="N", help="how many pictures, with seeds counting up")
-    add("--cfg", type=_number(0, 100), default=4.5, metavar="SCALE", help="classifier-free guidance scale")
     add("--eta", type=_number(0, 1), metavar="0-1", default=None,
         help="how much noise the sampler adds back; by default its own (the paper: DDIM with 1)")
-    add("--width", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="width of the picture")
-    add("--height", type=_whole(1, MAX_SIDE), default=256, metavar="PIXELS", help="height of the picture")
     add = one.add_argument_group("model").add_argument
     add("--model", default="unet", choices=list(EMBEDDED), help="which of the embedded models")
     add("--checkpoint", type=Path, metavar="FILE",
@@ -168,7 +161,6 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    from .hosts.standalone.schedules import SCHEDULES
     from .samplers.table import LABELS
 
     one = _command(
@@ -202,18 +194,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add("--count", type=_whole(1, 10**6), default=None, metavar="N", help="only the first N prompts")
     add("--seeds", type=_whole(1, 10**6), default=4, metavar="N", help="pictures of each prompt")
-    add("--sampler", default="DDIM", choices=list(LABELS), help="its name as in the WebUIs")
-    add("--schedule", default="automatic", choices=list(SCHEDULES), help="noise schedule")
-    add("--steps", type=_whole(1, MAX_STEPS), default=50, metavar="N", help="steps of the sampler")
-    add("--cfg", type=_number(0, 100), default=5.0, metavar="SCALE", help="classifier-free guidance scale")
+    _add_sampling(add, LABELS, "DDIM", "automatic", steps=50, cfg=5.0, side=512)
     add("--eta", type=_number(0, 1), metavar="0-1", default=None, help="the sampler's; the paper has DDIM with 1")
-    add("--width", type=_whole(1, MAX_SIDE), default=512, metavar="PIXELS", help="width of the picture")
-    add("--height", type=_whole(1, MAX_SIDE), default=512, metavar="PIXELS", help="height of the picture")
     one.set_defaults(run=_evaluate)
 
 
 def _add_context(commands: argparse._SubParsersAction) -> None:
-    from .hosts.standalone.schedules import SCHEDULES
     from .samplers.neo.table import LABELS as FLOW_LABELS
     from .samplers.table import LABELS
 
@@ -238,13 +224,29 @@ def _add_context(commands: argparse._SubParsersAction) -> None:
     add = one.add_argument_group("its pictures").add_argument
     add("--pictures", type=_whole(2, 10**4), default=32, metavar="N", help="how many")
     add("--prompts", type=Path, metavar="FILE", help="a prompt a line, or JSON as for evaluate; by default our own")
-    add("--sampler", default=None, choices=list({**LABELS, **FLOW_LABELS}), help="its name as in the WebUIs")
-    add("--schedule", default=None, choices=list(SCHEDULES), help="noise schedule")
-    add("--steps", type=_whole(1, MAX_STEPS), default=None, metavar="N", help="steps of the sampler")
-    add("--cfg", type=_number(0, 100), default=None, metavar="SCALE", help="classifier-free guidance scale")
-    add("--width", type=_whole(1, MAX_SIDE), default=None, metavar="PIXELS", help="width of a picture")
-    add("--height", type=_whole(1, MAX_SIDE), default=None, metavar="PIXELS", help="height of a picture")
+    _add_sampling(add, {**LABELS, **FLOW_LABELS})
     one.set_defaults(run=_context)
+
+
+def _add_sampling(
+    add: Callable[..., Any],
+    samplers: Iterable[str],
+    sampler: str | None = None,
+    schedule: str | None = None,
+    steps: int | None = None,
+    cfg: float | None = None,
+    side: int | None = None,
+) -> None:
+    """``add`` the options of how pictures are sampled. None: the command finds its own default."""
+    from .hosts.standalone.schedules import SCHEDULES
+
+    add("--sampler", default=sampler, choices=list(samplers), help="its name as in the WebUIs")
+    add("--schedule", default=schedule, choices=list(SCHEDULES),
+        help="noise schedule; automatic is the sampler's own in the WebUIs")
+    add("--steps", type=_whole(1, MAX_STEPS), default=steps, metavar="N", help="steps of the sampler")
+    add("--cfg", type=_number(0, 100), default=cfg, metavar="SCALE", help="classifier-free guidance scale")
+    add("--width", type=_whole(1, MAX_SIDE), default=side, metavar="PIXELS", help="width of the picture")
+    add("--height", type=_whole(1, MAX_SIDE), default=side, metavar="PIXELS", help="height of the picture")
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
