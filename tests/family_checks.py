@@ -18,10 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from joint_checks import deviation, hooks_on
+from joint_checks import at_levels, cells_of, deviation, failing_at_each, hooks_on, pixels, random_index
 from torch import Tensor, nn
 
-from asyndm_lib.clock.cells import Cells
 from asyndm_lib.models import anima, chroma, ernie_image, flux, krea, nextdit, of, qwen_image, wan
 from asyndm_lib.models.parts.function_maps import function_globals
 
@@ -106,26 +105,6 @@ def side_of(case: Case, model: nn.Module) -> int:
     return case.file.FAMILY.side(model)
 
 
-def cells_of(size: tuple[int, int], side: int) -> tuple[int, int]:
-    return -(-size[0] // side), -(-size[1] // side)
-
-
-def random_index(size: tuple[int, int], side: int, rows: int = ROWS, levels: int = len(TIMES)) -> Tensor:
-    random = torch.Generator().manual_seed(2)
-    return torch.randint(levels, (rows, 1, *cells_of(size, side)), generator=random)
-
-
-@contextmanager
-def at_levels(model: nn.Module, index: Tensor, family: Any, timesteps: Tensor) -> Iterator[None]:
-    levels = family.timesteps(model)
-    levels.attach()
-    try:
-        with levels.use(timesteps, index):
-            yield
-    finally:
-        levels.detach()
-
-
 @contextmanager
 def attending(case: Case, model: nn.Module, attend: Callable[..., Tensor]) -> Iterator[None]:
     """Inside the ``with`` attentions are worked out by ``attend(own, q, k, v, heads, apart)``."""
@@ -157,10 +136,6 @@ def only_itself(plain: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, ap
     if apart:
         v = v.transpose(1, 2).flatten(2)
     return v if v.shape[1] == tokens else v.mean(1, keepdim=True).expand(-1, tokens, -1)
-
-
-def pixels(map: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    return Cells(len(map), *size, side, map.device).pixels(map)
 
 
 def each_token_is_the_plain_run_at_its_level(case: Case, size: tuple[int, int], dtype: torch.dtype) -> None:
@@ -340,32 +315,21 @@ def no_hook_stays(case: Case, size: tuple[int, int]) -> None:
         finally:
             maps.detach()
 
+    def call() -> Tensor:
+        with observed():
+            return given.of(model)
+
     with observed():
         hooked = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)]
         mixed = given.of(model)
     assert hooks_on(model) == 0
     assert not torch.equal(mixed, own)
     assert len(hooked) > 4
-    for module in hooked:
-        for error in (ValueError, KeyboardInterrupt):
-
-            def fail(*args: object, error: type = error) -> None:
-                raise error
-
-            handle = module.register_forward_hook(fail)
-            try:
-                with observed():
-                    given.of(model)
-            except error:
-                pass
-            else:
-                raise AssertionError("the module was not called")
-            handle.remove()
-            assert hooks_on(model) == 0
-            assert functions() == before
+    for _ in failing_at_each(hooked, call):
+        assert hooks_on(model) == 0
+        assert functions() == before
     assert torch.equal(given.of(model), own)
-    with observed():
-        assert torch.equal(given.of(model), mixed)
+    assert torch.equal(call(), mixed)
 
 
 def all_hold(case: Case, sizes: list[tuple[int, int]]) -> None:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from asyndm_lib.clock.cells import Cells
 from asyndm_lib.models import of
-from asyndm_lib.models.sd3 import FAMILY, PLAIN, MMDiT
+from asyndm_lib.models.family import Family
+from asyndm_lib.models.sd3 import FAMILY, PLAIN
 
 TIMESTEPS = torch.tensor([900.0, 812.5, 437.25, 30.0])
 CHANNELS, CONTEXT, POOLED, TOKENS = 16, 8, 12, 7
@@ -58,13 +59,19 @@ def random_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def random_index(size: tuple[int, int], rows: int = 3, levels: int = len(TIMESTEPS)) -> Tensor:
+def cells_of(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return -(-size[0] // side), -(-size[1] // side)
+
+
+def random_index(size: tuple[int, int], side: int = 2, rows: int = 3, levels: int = len(TIMESTEPS)) -> Tensor:
     random = torch.Generator().manual_seed(2)
-    return torch.randint(levels, (rows, 1, -(-size[0] // 2), -(-size[1] // 2)), generator=random)
+    return torch.randint(levels, (rows, 1, *cells_of(size, side)), generator=random)
 
 
 @contextmanager
-def at_levels(model: nn.Module, index: Tensor, family: MMDiT = FAMILY, timesteps: Tensor = TIMESTEPS) -> Iterator[None]:
+def at_levels(
+    model: nn.Module, index: Tensor, family: Family = FAMILY, timesteps: Tensor = TIMESTEPS
+) -> Iterator[None]:
     levels = family.timesteps(model)
     levels.attach()
     try:
@@ -90,9 +97,9 @@ def hooks_on(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m)) for m in model.modules())
 
 
-def pixels(map: Tensor, size: tuple[int, int]) -> Tensor:
+def pixels(map: Tensor, size: tuple[int, int], side: int = 2) -> Tensor:
     """A map of cells at every latent pixel."""
-    return Cells(len(map), *size, 2, map.device).pixels(map)
+    return Cells(len(map), *size, side, map.device).pixels(map)
 
 
 def each_token_is_the_plain_run_at_its_level(model: nn.Module, size: tuple[int, int], dtype: torch.dtype) -> None:
@@ -212,6 +219,26 @@ def token_maps_are_the_slow_softmax(model: nn.Module, size: tuple[int, int]) -> 
     assert hooks_on(model) == 0
 
 
+def failing_at_each(modules: list[nn.Module], call: Callable[[], object]) -> Iterator[None]:
+    """Make ``call`` once for an exception and once for an interrupt at each of ``modules``, and
+    yield after each."""
+    for module in modules:
+        for error in (ValueError, KeyboardInterrupt):
+
+            def fail(*args: object, error: type = error) -> None:
+                raise error
+
+            handle = module.register_forward_hook(fail)
+            try:
+                call()
+            except error:
+                pass
+            else:
+                raise AssertionError("the module was not called")
+            handle.remove()
+            yield
+
+
 def no_hook_stays(model: nn.Module, size: tuple[int, int]) -> None:
     """After success, an exception at any of the hooked modules, an interrupt, a run within a run.
     """
@@ -228,6 +255,10 @@ def no_hook_stays(model: nn.Module, size: tuple[int, int]) -> None:
         finally:
             maps.detach()
 
+    def call() -> Tensor:
+        with observed():
+            return given.of(model)
+
     with observed():
         hooked = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)]
         mixed = given.of(model)
@@ -235,33 +266,17 @@ def no_hook_stays(model: nn.Module, size: tuple[int, int]) -> None:
     outer = FAMILY.timesteps(model)
     outer.attach()
     hooks = hooks_on(model)
-    with observed():
-        assert torch.equal(given.of(model), mixed)
+    assert torch.equal(call(), mixed)
     assert hooks_on(model) == hooks
     with outer.use(TIMESTEPS, index):
         assert torch.equal(given.of(model), mixed)
     outer.detach()
     assert hooks_on(model) == 0
     assert len(hooked) > len(model.joint_blocks) + 4
-    for module in hooked:
-        for error in (ValueError, KeyboardInterrupt):
-
-            def fail(*args: object, error: type = error) -> None:
-                raise error
-
-            handle = module.register_forward_hook(fail)
-            try:
-                with observed():
-                    given.of(model)
-            except error:
-                pass
-            else:
-                raise AssertionError("the module was not called")
-            handle.remove()
-            assert hooks_on(model) == 0
+    for _ in failing_at_each(hooked, call):
+        assert hooks_on(model) == 0
     assert torch.equal(given.of(model), own)
-    with observed():
-        assert torch.equal(given.of(model), mixed)
+    assert torch.equal(call(), mixed)
 
 
 def all_hold(make: Callable[..., nn.Module], sizes: list[tuple[int, int]]) -> None:

@@ -28,7 +28,7 @@ from neighbour_models import CONTROL, DETECTOR, WIDE
 from PIL import Image
 from requests_table import BASE, PROMPT, arguments, drawing, in_base64
 from webui import PROBE, REPOSITORY, Answer, WebUI, python_of
-from webui_page import opened
+from webui_page import SETTINGS, opened
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left", "quiet"),
@@ -286,17 +286,7 @@ UNKNOWN_AT_FIRST = {
 }
 """Options that Dynamic Prompts reads, and tells A1111 v1.10.1 of too late."""
 
-KEPT = {
-    "enabled-checkbox": True,
-    "targets": "cat, dog:0.9",
-    "concavity": 0.35,
-    "curve": "piecewise linear",
-    "mask_timing": "static",
-    "threshold": 1.25,
-    "whole_picture": True,
-    "second_pass": "own concavity",
-    "second_concavity": 0.2,
-}
+KEPT = {"enabled-checkbox": True, **SETTINGS}
 """Settings in a preset of another extension's, by the ends of our controls' ids."""
 
 
@@ -718,7 +708,7 @@ def test_a_preset_of_config_presets_sets_every_setting(host, browser, shots):
         page.page.locator("#config_preset_txt2img_dropdown input").press("Enter")
         page.page.wait_for_function("document.querySelector('#script_txt2img_asyndm_targets textarea').value")
         page.page.wait_for_timeout(700)
-        assert page.values() == {"enabled": True, **{k: v for k, v in KEPT.items() if k != "enabled-checkbox"}}
+        assert page.values() == {"enabled": True, **SETTINGS}
     finally:
         page.page.close()
 

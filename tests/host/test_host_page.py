@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from requests_table import BASE, switched_on
-from webui_page import opened
+from webui_page import SETTINGS, opened
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
@@ -14,16 +14,6 @@ CONTROLS = (
     *("second_pass", "second_concavity"),
 )
 PRESETS = ("preset_paper", "preset_gentle", "preset_strong")
-SETTINGS = {
-    "targets": "cat, dog:0.9",
-    "concavity": 0.35,
-    "curve": "piecewise linear",
-    "mask_timing": "static",
-    "threshold": 1.25,
-    "whole_picture": True,
-    "second_pass": "own concavity",
-    "second_concavity": 0.2,
-}
 OFF = {
     "enabled": False,
     "targets": "",

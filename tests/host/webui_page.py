@@ -18,6 +18,18 @@ FLAGS = [
 ]
 SECONDS = 120
 
+SETTINGS = {
+    "targets": "cat, dog:0.9",
+    "concavity": 0.35,
+    "curve": "piecewise linear",
+    "mask_timing": "static",
+    "threshold": 1.25,
+    "whole_picture": True,
+    "second_pass": "own concavity",
+    "second_concavity": 0.2,
+}
+"""Settings of ours that are none of the defaults, as :meth:`Page.values` has them."""
+
 
 class Page:
     """The WebUI's page with AsynDM's controls by name."""
