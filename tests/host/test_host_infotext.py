@@ -81,6 +81,7 @@ def test_only_what_is_not_the_default_is_written(host):
         "AsynDM mask threshold": "1.25",
         "AsynDM second pass": "own concavity",
         "AsynDM second pass concavity": "0.2",
+        "AsynDM normalisation": "by level",
     }
 
 
