@@ -15,7 +15,7 @@ from .errors import AsynDMError
 
 BENCH_MODELS = (
     *("embedded", "embedded transformer", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL"),
-    *("SD 3.5 medium", "SD 3.5 medium bf16"),
+    *("SD 3.5 medium", "SD 3.5 medium bf16", "Flux.1 dev", "Flux.1 dev fused"),
 )
 
 RESULTS = Path(__file__).parent / "evaluation" / "results.json"

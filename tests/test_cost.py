@@ -14,6 +14,7 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asyndm_lib.bench import models
+from asyndm_lib.bench.flux import Flux
 from asyndm_lib.bench.loops import Loop
 from asyndm_lib.bench.measure import Operations, operations
 from asyndm_lib.bench.report import HEAD, Case, Figures, line, measured, save
@@ -112,6 +113,24 @@ def test_a_step_of_the_transformer_adds_few_operations(sampler, evaluations, dep
     assert 0 < ours - plain <= evaluations * (58 + 6 * depth + 3 * dual) + of_the_sampler
 
 
+def flux(depth: int, single_depth: int, fused: bool, size: int = 16) -> models.Model:
+    """Flux.1's form, small."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "heads": 4, "axes": (4, 6, 6), "context_size": 16, "pooled_size": 12}
+    net = Flux(depth, single_depth, fused=fused, **sizes).eval().requires_grad_(False)
+    given = {"channels": 16, "tokens": 33, "flow": True, "timesteps": 1.0, "guidance": 3.5}
+    return models.Model("tiny", net, size, 16, 12, **given)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_of_flux_adds_few_operations(fused):
+    """Of a double block six gathers, of a single one three; places of the picture alone and of the
+    row with the text, and a label more than the other transformer has."""
+    (plain, _), (ours, _) = a_step(flux(3, 5, fused), targets=8)
+    assert plain > 400
+    assert 0 < ours - plain <= 62 + 6 * 3 + 3 * 5
+
+
 class _Largest(TorchDispatchMode):
     """How many elements the largest tensor has that is made inside the ``with``."""
 
@@ -126,9 +145,10 @@ class _Largest(TorchDispatchMode):
         return out
 
 
-def test_no_tensor_of_the_transformer_is_larger_than_the_models_own():
+@pytest.mark.parametrize("model", [transformer(4, 2, size=32), flux(2, 2, False, size=32)], ids=["SD 3.5", "Flux.1"])
+def test_no_tensor_of_the_transformer_is_larger_than_the_models_own(model):
     """Neither the modulations of all tokens together nor a matrix of tokens by tokens."""
-    model, largest = transformer(4, 2, size=32), []
+    largest = []
     loop = Loop(model, "Euler", 1, 4, CPU, targets=8)
     for way in (loop.plain, loop.asyndm):
         with _Largest() as made:
@@ -191,3 +211,15 @@ def test_the_sdxl_stand_in_takes_labels_and_has_sdxls_depths():
     assert 2.56e9 < sum(p.numel() for p in full.parameters()) < 2.58e9
     unet = models.SdxlUNet(model_channels=32, num_head_channels=16, context_dim=16).eval()
     assert sum(name.endswith("attn2") for name, _ in unet.named_modules()) == 70
+
+
+def test_the_flux_stand_in_has_the_weights_of_flux_1_dev():
+    with torch.device("meta"):
+        full = Flux()
+    assert sum(p.numel() for p in full.parameters()) == 11_901_408_320
+    shapes = {name: tuple(value.shape) for name, value in full.state_dict().items()}
+    assert shapes["single_blocks.37.linear1.weight"] == (21504, 3072)
+    assert shapes["double_blocks.18.img_mod.lin.weight"] == (18432, 3072)
+    assert shapes["final_layer.adaLN_modulation.1.weight"] == (6144, 3072)
+    assert shapes["double_blocks.0.txt_attn.norm.key_norm.scale"] == (128,)
+    assert shapes["img_in.weight"] == (3072, 64)

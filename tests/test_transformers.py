@@ -14,12 +14,16 @@ from family_checks import Case, pooled, referenced
 from toy_transformers import ToyErnie, ToyFlux, ToyWan
 
 from asyndm_lib import models
+from asyndm_lib.bench.flux import Flux
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.models import ernie_image, flux, wan
 
 FLUX = partial(Case, file=flux, make=ToyFlux, context=(7, 16))
+BENCHED = partial(Flux, 2, 2, hidden_size=32, heads=2, axes=(4, 6, 6), context_size=16, pooled_size=12)
 CASES = [
     FLUX("Flux", inputs=partial(pooled, guidance=True)),
+    FLUX("the bench's Flux", make=BENCHED, inputs=partial(pooled, guidance=True)),
+    FLUX("the bench's Flux, fused", make=partial(BENCHED, fused=True), inputs=partial(pooled, guidance=True)),
     Case("Wan", wan, ToyWan, (7, 16), scale=1000, before=lambda words: 0, crossed=True, blocks=lambda m: m.blocks),
     Case("Ernie-Image", ernie_image, ToyErnie, (7, 16), scale=1000, before=lambda words: 0, behind=lambda cells: 7,
          prompt_last=True, blocks=lambda m: m.layers),

@@ -46,7 +46,7 @@ class _Flow:
 
 
 SHIFT = 3.0
-"""The shift of Stable Diffusion 3's way down."""
+"""The shift of Stable Diffusion 3's way down; Flux.1's is hardly another."""
 
 
 class Loop:
@@ -54,7 +54,7 @@ class Loop:
     start.
 
     Everything is on in ``asyndm()``: masks of ``targets`` target words and new clocks in every
-    step, and CFG.
+    step, and CFG, but for models that have a guidance of their own.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Loop:
         self._model = model.model
         self._denoiser: FlowDenoiser | _Denoiser
         if model.flow:
-            self._denoiser = FlowDenoiser(_Flow(model), SHIFT, device)
+            self._denoiser = FlowDenoiser(_Flow(model), SHIFT, device, model.timesteps)
         else:
             self._denoiser = _Denoiser(model.model, alphas_cumprod(), quantize=False).to(device)
         self._sampler, self._options = LABELS[sampler]
@@ -81,10 +81,14 @@ class Loop:
         shape = (batch, model.channels, model.size, model.size)
         self._x = torch.randn(shape, generator=random).to(device) * self.sigmas[0]
         dtype = next(model.model.parameters()).dtype
-        context = torch.randn(2 * batch, model.tokens, model.context, generator=random)
+        self._parts = (0, None) if model.guidance is None else (0,)  # None is the negative prompt
+        rows = len(self._parts) * batch
+        context = torch.randn(rows, model.tokens, model.context, generator=random)
         self._conditioning = {"context": context.to(device, dtype)}
         if model.label is not None:
-            self._conditioning["y"] = torch.randn(2 * batch, model.label, generator=random).to(device, dtype)
+            self._conditioning["y"] = torch.randn(rows, model.label, generator=random).to(device, dtype)
+        if model.guidance is not None:
+            self._conditioning["guidance"] = torch.full((rows,), model.guidance, device=device)
         self._run: Run | None = None
 
     @torch.no_grad()
@@ -126,13 +130,16 @@ class Loop:
         return {**self._options, "noise_sampler": noise}
 
     def _guided(self, x: Tensor, sigma: Tensor) -> Tensor:
-        both, sigmas = torch.cat([x, x]), torch.cat([sigma, sigma])
+        parts = len(self._parts)
+        both, sigmas = (x, sigma) if parts == 1 else (torch.cat([x] * parts), torch.cat([sigma] * parts))
         if self._run is None:
             out = self._denoiser(both, sigmas, **self._conditioning)
         else:
-            rows = [(image, part) for part in (0, None) for image in range(self._batch)]
+            rows = [(image, part) for part in self._parts for image in range(self._batch)]
             with self._run.rows(rows) as here, scalings(self._denoiser, here):
                 out = self._denoiser(both, sigmas, **self._conditioning)
+        if parts == 1:
+            return out
         conditional, unconditional = out.chunk(2)
         return unconditional + (conditional - unconditional) * CFG
 

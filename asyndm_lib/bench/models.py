@@ -1,4 +1,4 @@
-"""The models that are timed: UNets of full size, and a transformer. Their weights are random, since
+"""The models that are timed: UNets of full size, and transformers. Their weights are random, since
 speed does not depend on them."""
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
 from ..demo import MODEL, TRANSFORMER
+from ..hosts.standalone.flow import TIMESTEPS
 from ..hosts.standalone.mmdit import MMDiT
 from ..models.unet import cross_attentions
+from .flux import Flux
 
 SD15 = {
     "image_size": 32,
@@ -66,7 +68,8 @@ class Model:
 
     It is called with ``x [N, channels, size, size]``, timesteps ``[N]``, ``context [N, tokens,
     context]`` and ``y [N, label]``. ``label`` is None where the model takes no ``y``. ``flow``:
-    whether it is a rectified flow.
+    whether it is a rectified flow, which is told ``timesteps · sigma``. ``guidance`` is the
+    distilled one that a model is given in place of CFG.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Model:
     channels: int = 4
     tokens: int = 77
     flow: bool = False
+    timesteps: float = TIMESTEPS
+    guidance: float | None = None
 
 
 class SdxlUNet(UNetModel):
@@ -165,6 +170,12 @@ def _medium(name: str, dtype: torch.dtype = torch.float16) -> Callable:
     return _random(name, lambda: MMDiT(**SD35_MEDIUM).to(dtype), 128, 4096, 2048, dtype, **sizes)
 
 
+def _flux(name: str, fused: bool = False) -> Callable:
+    """Flux.1 dev, told T5's 512 tokens."""
+    sizes = {"channels": 16, "tokens": 512, "flow": True, "timesteps": 1.0, "guidance": 3.5}
+    return _random(name, lambda: Flux(fused=fused), 128, 4096, 768, torch.bfloat16, **sizes)
+
+
 MODELS: dict[str, Callable[[torch.device], Model]] = {
     "embedded": embedded,
     "embedded transformer": embedded_transformer,
@@ -174,6 +185,11 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
     "SDXL": _random("SDXL", SdxlUNet, 128, 2048, SDXL_LABEL),
     "SD 3.5 medium": _medium("SD 3.5 medium"),
     "SD 3.5 medium bf16": _medium("SD 3.5 medium bf16", torch.bfloat16),
+    "Flux.1 dev": _flux("Flux.1 dev"),
+    "Flux.1 dev fused": _flux("Flux.1 dev fused", fused=True),
 }
 """A model's maker by its name: ``MODELS[name](device)``. All but the embedded ones are in half
 precision."""
+
+LARGE = ("Flux.1 dev", "Flux.1 dev fused")
+"""Those whose weights alone take 24 GB: they are timed where somebody asks for them."""

@@ -15,7 +15,7 @@ from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..models.parts.patching import replaced
 from .loops import Loop
 from .measure import interleaved, launches, operations
-from .models import MODELS
+from .models import LARGE, MODELS
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class Figures:
 
 
 def usual_cases(device: torch.device) -> list[Case]:
-    """The usual cases: every model's batch sizes, then samplers and lengths of two models, then
-    many targets."""
+    """The usual cases: batch sizes of every model but the large ones, then samplers and lengths of
+    two models, then many targets."""
     if device.type != "cuda":
         return [Case("embedded", "Euler", batch, 20) for batch in (1, 4)]
     base = Case("SD 1.5", "Euler", 1, 20)
-    sizes = [replace(base, model=model, batch=batch) for model in list(MODELS)[1:] for batch in (1, 4, 8)]
+    usual = [model for model in list(MODELS)[1:] if model not in LARGE]
+    sizes = [replace(base, model=model, batch=batch) for model in usual for batch in (1, 4, 8)]
     ways = product(("SD 1.5", "SDXL"), ("Euler", "DPM++ 2M", "DPM++ SDE"), (20, 50))
     others = [Case(model, sampler, 1, steps) for model, sampler, steps in ways]
     # One by one by model, each of which is made once.

@@ -1,7 +1,6 @@
 """A rectified flow (Liu et al. 2023) as k-diffusion sees a model.
 
-``x = (1 - sigma) · picture + sigma · noise``; the model predicts the velocity ``noise - picture``
-and is told ``1000 · sigma``.
+``x = (1 - sigma) · picture + sigma · noise``; the model predicts the velocity ``noise - picture``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 TIMESTEPS = 1000
+"""What most models are told of the sigma 1."""
 
 
 class FlowDenoiser(nn.Module):
@@ -19,12 +19,12 @@ class FlowDenoiser(nn.Module):
 
     ``model.apply_model(x, t, **conditioning)`` is the velocity. ``shift`` bends the way from all
     noise to none, so that more of the steps are spent at high noise levels (Esser et al. 2024,
-    equation 23).
+    equation 23). The model is told ``timesteps · sigma``.
     """
 
-    def __init__(self, model: Any, shift: float, device: torch.device | str = "cpu"):
+    def __init__(self, model: Any, shift: float, device: torch.device | str = "cpu", timesteps: float = TIMESTEPS):
         super().__init__()
-        self.inner_model, self.shift = model, shift
+        self.inner_model, self.shift, self.timesteps = model, shift, timesteps
         self.sigmas = self.shifted(torch.arange(1, TIMESTEPS + 1, dtype=torch.float64) / TIMESTEPS).float().to(device)
 
     @property
@@ -46,11 +46,11 @@ class FlowDenoiser(nn.Module):
 
     def sigma_to_t(self, sigma: Tensor) -> Tensor:
         """What the model is told of ``sigma`` (any shape)."""
-        return sigma * TIMESTEPS
+        return sigma * self.timesteps
 
     def t_to_sigma(self, t: Tensor) -> Tensor:
         """Its inverse. The shift is no part of it: it belongs to the schedule."""
-        return t / TIMESTEPS
+        return t / self.timesteps
 
     def get_scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """k-diffusion's factors of the output and the input; a sigma may be a map."""
