@@ -86,9 +86,9 @@ ASKED = {
 }
 """The ways of asking that are compared, by name. The first is the method."""
 
-BEFORE = 50
-"""How many timesteps lie between the calls of the run so far, by which the normalisation by level
-knows the levels: those of 20 steps."""
+APART = 50
+"""How many timesteps lie between the calls of the ordinary pass from which the normalisation by
+level knows the levels: those of 20 steps."""
 
 
 @dataclass(frozen=True)
@@ -280,9 +280,10 @@ class Part:
                 stack.callback(norms.detach)
                 norms.attach()
                 rows: list[Row] = [(image, 0) for image in range(len(drawn.latents))]
-                for rest, targets in so_far(timestep - lead, timestep):
-                    here = self._at(rest, targets)
-                    predicted(batches, drawn, told, here, partial(norms.use, rows, here.timesteps, here.index))
+                with norms.learning():
+                    for level in range(TOP, -1, -APART):
+                        here = self._at(level, level)
+                        predicted(batches, drawn, told, here, partial(norms.use, rows, here.timesteps, here.index))
                 around = partial(norms.use, rows, at.timesteps, at.index)
             prediction = predicted(batches, drawn, told, at, around, asked.per_cell)
         error = (prediction - drawn.latents) / at.sigma
@@ -295,15 +296,6 @@ class Part:
         levels = [rest] if rest == targets else [rest, targets]
         timesteps = torch.tensor(levels, dtype=torch.float32, device=self._batches.device)
         return Levels(self._batches, self._cells, timesteps, self._drawn.targets.long() * (len(levels) - 1))
-
-
-def so_far(rest: int, targets: int) -> Iterator[tuple[float, float]]:
-    """The timesteps of the rest and of the targets in the calls of a run before it came to these,
-    with a lead that grows evenly."""
-    calls = (TOP - rest) // BEFORE
-    for call in range(calls, 0, -1):
-        here = rest + call * BEFORE
-        yield here, min(TOP, here + (targets - rest) * (1 - call / max(calls, 1)))
 
 
 def _places(by_level: bool) -> Iterator[tuple[int, int, str]]:

@@ -102,6 +102,11 @@ class FixedMask:
         images = torch.full((cells.images,), concavity, dtype=precision(cells.device), device=cells.device)
         return cls(everywhere(images, *cells.size), [concavity])
 
+    @classmethod
+    def nothing(cls, cells: Cells) -> FixedMask:
+        """No cell related in any step: an ordinary pass."""
+        return cls(everywhere(torch.full((cells.images,), -1.0, device=cells.device), *cells.size), [])
+
     def begin(self, moves: Sequence[bool], step: int) -> None:
         """Nothing changes from pass to pass."""
 

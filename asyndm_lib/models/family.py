@@ -102,6 +102,10 @@ class CellNorms(Protocol):
     def detach(self) -> None:
         """Take the hooks off the model, and forget what was seen."""
 
+    def learning(self) -> AbstractContextManager[None]:
+        """Inside it the calls of the model are those of an ordinary pass, from which it learns how
+        a picture at one level is normalised."""
+
     def use(
         self, rows: Sequence[Row] | None, timesteps: Tensor, index: Tensor
     ) -> AbstractContextManager[None]:

@@ -113,11 +113,27 @@ class ModelCall:
         self._pieces = None
 
     def move(self, model: nn.Module) -> None:
-        """The host goes on with another model, also within an evaluation."""
+        """The host goes on with another model, also within an evaluation.
+
+        The ordinary pass was the first model's, so the other normalises as it does.
+        """
         self.detach()
         self._problems = set(self.problems)
+        if self._norms is not None:
+            self._norms_by_level = False
+            self._problems.add("the refiner's normalisation was its own; by level is for the model that begins")
         self._observe(model)
         self.attach()
+
+    @property
+    def learns(self) -> bool:
+        """Whether an ordinary pass must come first, by which the model's normalisation knows the
+        levels."""
+        return self._norms is not None
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Entered around that pass."""
+        return nullcontext() if self._norms is None else self._norms.learning()
 
     @property
     def problems(self) -> Set[str]:

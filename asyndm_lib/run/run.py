@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -70,11 +70,13 @@ class Run:
         self.cells = Cells(x.shape[0], x.shape[-2], x.shape[-1], side, x.device, x.dim())
         self.dtype = x.dtype
         self.masks = masks(targets, settings, self.cells)
-        self.call = ModelCall(host, self.masks, self.cells, settings.normalisation == BY_LEVEL)
+        mixes = not settings.whole_picture and any(self.masks.concavities)
+        self.call = ModelCall(host, self.masks, self.cells, settings.normalisation == BY_LEVEL and mixes)
         self.moved = False
         self._reported: set[str] = set()
         self._number = 0
         self._reads = False
+        self._rehearsing = False
 
     def __enter__(self) -> Run:
         self.call.attach()
@@ -97,14 +99,27 @@ class Run:
 
     @torch.no_grad()
     def sample(self, sampler: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
-        """Run ``sampler`` (of :mod:`samplers`) on ``x``; with static masks, an ordinary pass
-        first.
+        """Run ``sampler`` (of :mod:`samplers`) on ``x``; with static masks, or normalisation by
+        level, an ordinary pass first.
         """
-        if self.masks.rehearsing:
-            with self.host.rehearsal():
+        if self.masks.rehearsing or self.call.learns:
+            with self.host.rehearsal(), self.call.learning(), self._ordinary():
                 sampler(self, x, **options)
-            self.masks.end_rehearsal()
         return sampler(self, x, **options)
+
+    @contextmanager
+    def _ordinary(self) -> Iterator[None]:
+        """Inside it nothing lags, and only static masks are made."""
+        masks, self._rehearsing = self.masks, True
+        try:
+            if masks.rehearsing:
+                yield
+                masks.end_rehearsal()
+            else:
+                self.masks = FixedMask.nothing(self.cells)
+                yield
+        finally:
+            self.masks, self._rehearsing = masks, False
 
     def __iter__(self) -> Iterator[Step]:
         """The steps of one pass, from a fresh clock."""
@@ -160,8 +175,8 @@ class Run:
 
     @property
     def rehearsing(self) -> bool:
-        """Whether this is the ordinary pass that makes a static mask."""
-        return self.masks.rehearsing
+        """Whether this is the ordinary pass before the one that makes the picture."""
+        return self._rehearsing
 
     @property
     def lagging(self) -> Tensor:

@@ -16,10 +16,10 @@ The model has pooled ``M`` and ``V``. What it pools at level ``l`` alone differs
 so that the layer's own output ``y = n·weight + bias`` becomes ``y·a + b`` with
 ``b = bias·(1 - a) - weight·d·a``, where neither ``M`` nor ``V`` occurs.
 
-The ``m_l`` and ``v_l`` come from the run itself: the level of a lagging pixel was that of most of
-the picture some calls before. Between such calls they are interpolated; at a level that none had
-yet, the last two are gone on from. After a call they are known at the level of most pixels:
-``M + (m_l - m)·√(V/v)`` and ``V·v_l/v``.
+The ``m_l`` and ``v_l`` are those that the same rows had in an ordinary pass before, in whose calls
+all pixels are at one level. Between its levels they are interpolated, and beyond them they are
+those of the nearest. They can't be had from the pass that makes the picture: what it pools comes of
+its own corrections, which grow from step to step (docs/METHOD.md, section 6).
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ from ..family import Row, Size
 from .own_pass import OwnPass
 from .patching import forward_of, replaced
 from .resampling import cells
-
-FURTHER = 2.0
-"""How far beyond the last known level it is gone on, as a multiple of the last two's distance."""
 
 SAME = 1e-5
 """A share of the largest timestep below which two timesteps are one."""
@@ -57,7 +54,9 @@ class LevelNorms:
     def __init__(self, norms: Sequence[nn.GroupNorm], own_pass: OwnPass):
         self._norms, self._own_pass = norms, own_pass
         self._attached = ExitStack()
-        self._known: dict[tuple[Row, ...], Statistics] = {}
+        self._learning = False
+        self._known: dict[Row, Statistics] = {}
+        self._tables: dict[tuple[Row, ...], Table | None] = {}
         self._places: dict[tuple, Tensor] = {}
         self._counts: dict[tuple[int, ...], Tensor] = {}
         self._of_channels: Tensor | None = None
@@ -81,9 +80,21 @@ class LevelNorms:
         """Take the hooks off the model, and forget the statistics."""
         self._attached.close()
         self._known.clear()
+        self._tables.clear()
         self._places.clear()
         self._counts.clear()
         self._of_channels = self._call = None
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Inside it calls are an ordinary pass's, whose pixels are all at the first timestep: their
+        statistics are taken down."""
+        self._learning = True
+        self._tables.clear()
+        try:
+            yield
+        finally:
+            self._learning = False
 
     @contextmanager
     def use(self, rows: Sequence[Row] | None, timesteps: Tensor, index: Tensor) -> Iterator[None]:
@@ -92,18 +103,19 @@ class LevelNorms:
         ``rows`` are the names of the batch's rows, by which their statistics are known in later
         calls; None for pieces of pictures, which are left as the model has them.
         """
-        if rows is None:
-            self._unseen |= len(timesteps) > 1
+        mixed = len(timesteps) > 1 and not self._learning
+        table = self._table(tuple(rows)) if mixed and rows is not None else None
+        if not self._learning and table is None:
+            self._unseen |= mixed
             yield
             return
-        known = self._known.setdefault(tuple(rows), Statistics())
-        self._call = call = _Call(known.mixture(timesteps, index), index)
+        mixture = None if table is None else table.mixture(timesteps, index)
+        self._call = call = _Call(mixture, index, sums={} if self._learning else None)
         try:
             yield
-            pooled = self._pooled(call)
-            self._unseen |= pooled is None and len(timesteps) > 1
-            if pooled is not None:
-                known.add(timesteps, pooled, call.mixture)
+            if rows is not None and call.sums is not None:
+                self._learn(rows, timesteps, call.sums)
+            self._unseen |= mixture is not None and len(call.seen) < len(self._norms)
         finally:
             self._call = None
 
@@ -112,7 +124,8 @@ class LevelNorms:
         if call is None or x.dim() != 4 or len(x) != len(call.index) or not self._own_pass.here:
             return forward(x)
         norm = self._norms[number]
-        if number not in call.sums:
+        call.seen.add(number)
+        if call.sums is not None and number not in call.sums:
             groups = x.reshape(len(x), norm.num_groups, -1)
             # In single precision: a variance in half precision may be beyond its numbers.
             length = torch.linalg.vector_norm(groups, dim=2, dtype=torch.float32)
@@ -126,11 +139,25 @@ class LevelNorms:
         scale, shift = factors.narrow(1, first, 2 * norm.num_channels).gather(2, at).unflatten(2, size).chunk(2, dim=1)
         return torch.addcmul(shift, y, scale)
 
-    def _pooled(self, call: _Call) -> Tensor | None:
-        """Means and log variances of all groups, ``[2, N, G]``; None if a layer was not called."""
-        if len(call.sums) < len(self._norms):
-            return None
-        means, lengths, counts = zip(*(call.sums[number] for number in range(len(self._norms))), strict=True)
+    def _table(self, rows: tuple[Row, ...]) -> Table | None:
+        """What an ordinary pass told of ``rows``; None unless it told of all."""
+        if rows not in self._tables:
+            known = [self._known[row] for row in rows if row in self._known]
+            self._tables[rows] = Table(known) if len(known) == len(rows) else None
+        return self._tables[rows]
+
+    def _learn(self, rows: Sequence[Row], timesteps: Tensor, sums: _Sums) -> None:
+        """Take down what each row pooled. One that several of a pass's calls hold (an extension's
+        guidance) counts once at the same ``timesteps``, and a call that left out layers never."""
+        if len(sums) < len(self._norms):
+            return
+        pooled = self._pooled(sums)
+        for number, row in enumerate(rows):
+            self._known.setdefault(row, Statistics()).add(timesteps, pooled[:, number])
+
+    def _pooled(self, sums: _Sums) -> Tensor:
+        """Means and log variances of all groups, ``[2, N, G]``."""
+        means, lengths, counts = zip(*(sums[number] for number in range(len(self._norms))), strict=True)
         if counts not in self._counts:
             groups = torch.tensor([norm.num_groups for norm in self._norms])
             self._counts[counts] = torch.tensor(counts).repeat_interleave(groups).to(means[0])
@@ -172,13 +199,17 @@ class LevelNorms:
         return call.at[size]
 
 
-class _Call:
-    """One call of the model. ``mixture`` is None where the layers are left as they are."""
+_Sums = dict[int, tuple[Tensor, Tensor, int]]
+"""By layer: every group's mean, the root of its sum of squares, and how many numbers it has."""
 
-    def __init__(self, mixture: Mixture | None, index: Tensor):
-        self.mixture, self.index = mixture, index
-        # By layer: every group's mean, the root of its sum of squares, and how many numbers it has.
-        self.sums: dict[int, tuple[Tensor, Tensor, int]] = {}
+
+class _Call:
+    """One call of the model. ``mixture`` is None where the layers are left as they are, ``sums``
+    where they are not asked."""
+
+    def __init__(self, mixture: Mixture | None, index: Tensor, sums: _Sums | None):
+        self.mixture, self.index, self.sums = mixture, index, sums
+        self.seen: set[int] = set()
         self.factors: dict[torch.dtype, list[tuple[int, Tensor]]] = {}
         self.at: dict[Size, Tensor] = {}
 
@@ -205,56 +236,47 @@ class Mixture:
         a = (0.5 * (self._log - self._logs)).exp()
         return torch.where(self._mixed, d, 0.0), torch.where(self._mixed, a, 1.0)
 
-    def at(self, level: Tensor, pooled: Tensor) -> Tensor:
-        """The statistics at one ``level [N]`` of each row alone, ``[2, N, G]``, where the model
-        ``pooled`` these."""
-        rows = torch.arange(len(level), device=level.device)
-        ratio = pooled[1] - self._log[:, 0]
-        difference = self._means[rows, level] - self._mean[:, 0]
-        return torch.stack([pooled[0] + difference * (0.5 * ratio).exp(), self._logs[rows, level] + ratio])
-
 
 class Statistics:
-    """Means and log variances of some rows at the levels that the run has had."""
+    """Means and log variances of one row in the calls of an ordinary pass."""
 
     def __init__(self) -> None:
-        self._timesteps: Tensor | None = None  # [N, S]
-        self._values: Tensor | None = None  # [N, S, 2·G]
-        self._shares: Tensor | None = None  # [N, L]
+        self.timesteps: list[Tensor] = []  # [1]
+        self.values: list[Tensor] = []  # [2, G]
         self._last: Tensor | None = None
 
-    def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture | None:
-        """The mixture to expect at these levels; None at a single one, or if none was seen."""
-        self._shares = shares(index, len(timesteps)) if len(timesteps) > 1 else None
-        if self._shares is None or self._timesteps is None or self._values is None:
-            return None
+    def add(self, timesteps: Tensor, values: Tensor) -> None:
+        """``values`` ``[2, G]`` are those at the first of ``timesteps``; only the first at the same
+        count."""
+        if timesteps is not self._last:
+            self.timesteps.append(timesteps[:1])
+            self.values.append(values)
+        self._last = timesteps
+
+
+class Table:
+    """The statistics of a batch's rows by timestep."""
+
+    def __init__(self, rows: Sequence[Statistics]):
+        longest = max(len(row.timesteps) for row in rows)
+        # A row that was in fewer calls is filled up with its last.
+        filled = [[*range(len(row.timesteps)), *[-1] * (longest - len(row.timesteps))] for row in rows]
+        self._timesteps = torch.stack(
+            [torch.cat([row.timesteps[at] for at in own]) for row, own in zip(rows, filled, strict=True)]
+        ).float()
+        self._values = torch.stack(
+            [torch.stack([row.values[at] for at in own]) for row, own in zip(rows, filled, strict=True)]
+        ).flatten(2)
+
+    def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture:
+        """The mixture to expect at these levels."""
         *around, share = interpolation(self._timesteps, timesteps.float())
         # No product of matrices, which the hosts' autocast would have in half precision.
         below, above = (
             self._values.gather(1, place[..., None].expand(-1, -1, self._values.shape[2])) for place in around
         )
-        return Mixture(torch.lerp(below, above, share[..., None]).unflatten(2, (2, -1)), self._shares)
-
-    def add(self, timesteps: Tensor, pooled: Tensor, mixture: Mixture | None) -> None:
-        """Take down what a call ``pooled``, ``[2, N, G]``, at the level of most of each row.
-
-        Of several calls at the same ``timesteps`` (an extension's guidance) only the first counts.
-        """
-        if timesteps is self._last:
-            return
-        self._last = timesteps
-        if self._shares is None:
-            level = timesteps[:1].expand(pooled.shape[1])
-        else:
-            most = self._shares.argmax(dim=1)
-            level = timesteps.index_select(0, most)
-            pooled = pooled if mixture is None else mixture.at(most, pooled)
-        level, values = level.float()[:, None], pooled.transpose(0, 1).flatten(1)[:, None]
-        if self._timesteps is None or self._values is None:
-            self._timesteps, self._values = level, values
-        else:
-            self._timesteps = torch.cat([self._timesteps, level], dim=1)
-            self._values = torch.cat([self._values, values], dim=1)
+        levels = torch.lerp(below, above, share[..., None]).unflatten(2, (2, -1))
+        return Mixture(levels, shares(index, len(timesteps)))
 
 
 def shares(index: Tensor, levels: int) -> Tensor:
@@ -268,7 +290,7 @@ def interpolation(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor
     """Which two of a row's ``known [N, S]`` timesteps lie around each ``wanted [L]``, and how far
     the way is from the first to the second, each ``[N, L]``.
 
-    Above the highest it is 1, and below the lowest down to minus :data:`FURTHER`.
+    Above the highest it is 1, and below the lowest 0.
     """
     n, count = known.shape
     wanted = wanted.expand(n, -1).contiguous()
@@ -279,5 +301,5 @@ def interpolation(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor
     upper = torch.searchsorted(ordered, wanted).clamp(1, count - 1)
     below, above = ordered.gather(1, upper - 1), ordered.gather(1, upper)
     gap = above - below
-    share = torch.where(gap > SAME * ordered[:, -1:], (wanted - below) / gap, 0.0).clamp(-FURTHER, 1.0)
+    share = torch.where(gap > SAME * ordered[:, -1:], (wanted - below) / gap, 0.0).clamp(0.0, 1.0)
     return order.gather(1, upper - 1), order.gather(1, upper), share
