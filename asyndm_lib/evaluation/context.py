@@ -281,7 +281,7 @@ class Part:
                 norms.attach()
                 rows: list[Row] = [(image, 0) for image in range(len(drawn.latents))]
                 with norms.learning():
-                    for level in range(TOP, -1, -APART):
+                    for level in calls_around(timestep - lead, timestep):
                         here = self._at(level, level)
                         predicted(batches, drawn, told, here, partial(norms.use, rows, here.timesteps, here.index))
                 around = partial(norms.use, rows, at.timesteps, at.index)
@@ -296,6 +296,14 @@ class Part:
         levels = [rest] if rest == targets else [rest, targets]
         timesteps = torch.tensor(levels, dtype=torch.float32, device=self._batches.device)
         return Levels(self._batches, self._cells, timesteps, self._drawn.targets.long() * (len(levels) - 1))
+
+
+def calls_around(*timesteps: int) -> list[int]:
+    """The calls of an ordinary pass on either side of each of ``timesteps``, between which the
+    statistics are interpolated, the noisiest first."""
+    calls = range(TOP, -1, -APART)
+    near = {max((c for c in calls if c <= t), default=calls[-1]) for t in timesteps}
+    return sorted(near | {min((c for c in calls if c >= t), default=calls[0]) for t in timesteps}, reverse=True)
 
 
 def _places(by_level: bool) -> Iterator[tuple[int, int, str]]:

@@ -100,7 +100,7 @@ class Settings:
         NORMALISATIONS[0],
         "Normalisation",
         "How a UNet normalises a picture whose pixels are at several noise levels: all alike (as the model), "
-        "or each as in a picture of its level alone (by level)",
+        "or each as in a picture of its level alone (by level; makes an ordinary picture first, so takes twice as long)",
         choices=NORMALISATIONS,
     )
 
