@@ -88,10 +88,7 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
     :class:`Unsupported` that names the file and what is wrong with it.
     """
     config = config or path.with_suffix(".yaml")
-    if not path.is_file():
-        raise Unsupported(f"there is no checkpoint {path}")
-    if not config.is_file():
-        raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
+    _refuse_absent(path, config)
     model = _Section(config, _read_yaml(config)).section("model", (*MODEL, FLOW))
     if model.target == FLOW:
         return _load_flow(path, config, model, device)
@@ -131,6 +128,26 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
         multiple=shrink * 2**halvings,
         device=device,
     )
+
+
+def files_of(path: Path, config: Path | None) -> list[Path]:
+    """The files of which :func:`load` makes the model: the checkpoint, its YAML, and those that it
+    shares.
+
+    Raises :class:`Unsupported` as :func:`load` does for a file that is not there.
+    """
+    config = config or path.with_suffix(".yaml")
+    _refuse_absent(path, config)
+    content = _read_yaml(config).get("model")
+    shares = content.get("params", {}).get("shares") if isinstance(content, Mapping) else None
+    return [path, config, *(files_of(path.parent / str(shares), None) if shares else ())]
+
+
+def _refuse_absent(path: Path, config: Path) -> None:
+    if not path.is_file():
+        raise Unsupported(f"there is no checkpoint {path}")
+    if not config.is_file():
+        raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
 
 
 def _load_flow(path: Path, config: Path, model: _Section, device: torch.device) -> Checkpoint:
