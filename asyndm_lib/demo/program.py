@@ -29,10 +29,23 @@ SET_UP = frozenset(
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that knows no short forms, and whose errors are ours."""
+    """A parser that knows no short forms, and whose errors are ours.
+
+    ``given`` of the options that it reads has those that stood in the arguments: the flag of each,
+    by its name. A parser of several commands finds the command's own in its option ``parser``.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(**{"allow_abbrev": False, "formatter_class": Formatter, **options})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """The options. Raises :class:`AsynDMError` that names what is wrong."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        options = super().parse_args(arguments, namespace)
+        words = {word.partition("=")[0] for word in arguments}
+        actions = getattr(options, "parser", self)._actions
+        options.given = {one.dest: flag for one in actions for flag in one.option_strings if flag in words}
+        return options
 
     def error(self, message: str) -> NoReturn:
         raise AsynDMError(message)
@@ -84,14 +97,6 @@ def run(work: Callable[[], object], name: str = "asyndm") -> int:
 def _fail(name: str, message: str) -> int:
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return WRONG
-
-
-def given(parser: argparse.ArgumentParser, arguments: Iterable[str]) -> dict[str, str]:
-    """The options of ``parser`` that stand in ``arguments``, by their names in the namespace."""
-    words = {word.partition("=")[0] for word in arguments}
-    return {
-        action.dest: flag for action in parser._actions for flag in action.option_strings if flag in words
-    }
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
 
+from ...errors import AsynDMError
 from . import scenery, scenes, sprites
 from .captions import MAX_TOKENS
 from .networks import Autoencoder, read_config
@@ -46,8 +48,11 @@ class Data:
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Data:
-        """Read a file that :func:`run` wrote."""
-        return cls(**{key: value.to(device) for key, value in torch.load(path, weights_only=True).items()})
+        """Read a file that :func:`run` wrote. Raises :class:`AsynDMError` for any other."""
+        try:
+            return cls(**{key: value.to(device) for key, value in torch.load(path, weights_only=True).items()})
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
+            raise AsynDMError(f"--data {path} is no file of the stage latents: {str(error).splitlines()[0]}") from error
 
 
 @torch.no_grad()
