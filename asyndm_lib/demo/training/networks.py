@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
+from ...errors import AsynDMError
 from .vocabulary import CONTEXT_LENGTH
 
 TIMESTEPS = 1000
