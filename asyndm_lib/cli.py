@@ -10,7 +10,7 @@ from typing import Any
 
 from . import __version__
 from .demo import EMBEDDED, MODEL, program
-from .demo.program import Parser, known, meant, number, whole
+from .demo.program import Parser, choice, known, meant, number, whole
 from .errors import AsynDMError
 from .hosts.standalone.schedules import SCHEDULES
 from .samplers.labels import NEO, WEBUIS
@@ -107,10 +107,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
             method.add_argument(flag, action="store_true", default=f.default, help=text)
         elif isinstance(f.default, float):
             limits = f"{meta['minimum']:g}-{meta['maximum']:g}"
-            method.add_argument(flag, type=float, default=f.default, metavar=limits, help=text)
+            read = number(meta["minimum"], meta["maximum"])
+            method.add_argument(flag, type=read, default=f.default, metavar=limits, help=text)
         else:
-            choices, metavar = meta.get("choices"), None if "choices" in meta else "WORDS"
-            method.add_argument(flag, default=f.default, choices=choices, metavar=metavar, help=text)
+            choices = meta.get("choices")
+            read, metavar = (choice(choices, meta["label"].lower()), "NAME") if choices else (str, "WORDS")
+            named = f" ({', '.join(choices)})" if choices else ""
+            method.add_argument(flag, default=f.default, type=read, metavar=metavar, help=text + named)
     add = one.add_argument_group("picture").add_argument
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
     _add_sampling(add, "DPM++ 2M", "automatic", steps=30, cfg=4.5, side=256)
@@ -118,12 +121,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     add("--batch", type=whole(1, MAX_BATCH), default=1, metavar="N", help="how many pictures, with seeds counting up")
     add("--eta", type=number(0, 1), metavar="0-1", default=None,
         help="how much noise the sampler adds back; by default its own (the paper: DDIM with 1)")
-    group = one.add_argument_group("model")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--model", default="unet", choices=list(EMBEDDED), help="which of the embedded models")
+    add = one.add_argument_group("model").add_argument
+    add("--model", default="unet", type=choice(tuple(EMBEDDED), "embedded model"), metavar="NAME",
+        help=f"which of the embedded models: {', '.join(EMBEDDED)}")
     add("--checkpoint", type=Path, metavar="FILE",
         help="instead of it a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
-    add = group.add_argument
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     add = one.add_argument_group("files").add_argument
@@ -143,9 +145,9 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         "and --targets replaces the usual choice of cases.",
     )
     add = one.add_argument
-    add("--models", nargs="+", type=_name(BENCH_MODELS, "model to measure"), metavar="NAME",
+    add("--models", nargs="+", type=choice(BENCH_MODELS, "model to measure"), metavar="NAME",
         help=", ".join(BENCH_MODELS))
-    add("--samplers", nargs="+", type=_name(BENCH_SAMPLERS, "sampler to measure"), metavar="NAME",
+    add("--samplers", nargs="+", type=choice(BENCH_SAMPLERS, "sampler to measure"), metavar="NAME",
         help=", ".join(BENCH_SAMPLERS))
     add("--batch", nargs="+", type=whole(1, MAX_BATCH), metavar="N", help="pictures at once")
     add("--length", nargs="+", type=whole(3, MAX_STEPS), metavar="N", help="steps")
@@ -169,8 +171,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--folder", type=Path, default=Path("out/evaluation"), metavar="DIR", help="where everything is kept")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     group = one.add_argument_group("an embedded model")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--model", default="unet", choices=list(EMBEDDED), help="which of them")
+    add = group.add_argument
+    add("--model", default="unet", type=choice(tuple(EMBEDDED), "embedded model"), metavar="NAME",
+        help=f"which of them: {', '.join(EMBEDDED)}")
     add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
     add = group.add_mutually_exclusive_group().add_argument
     add("--deciding", action="store_true",
@@ -209,13 +212,12 @@ def _add_context(commands: argparse._SubParsersAction) -> None:
     add("--folder", type=Path, default=Path("out/context"), metavar="DIR", help="where everything is kept")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     add("--batch", type=whole(1, 4096), default=None, metavar="N", help="pictures at once; by default by the device")
-    group = one.add_argument_group("model")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--model", default="unet", choices=list(EMBEDDED), help="which of the embedded models")
+    add = one.add_argument_group("model").add_argument
+    add("--model", default="unet", type=choice(tuple(EMBEDDED), "embedded model"), metavar="NAME",
+        help=f"which of the embedded models: {', '.join(EMBEDDED)}")
     add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
     add("--checkpoint", type=Path, metavar="FILE",
         help="instead of it a Stable Diffusion 1 or 2 checkpoint, .safetensors or .ckpt")
-    add = group.add_argument
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add = one.add_argument_group("its pictures").add_argument
     add("--pictures", type=whole(2, 10**4), default=32, metavar="N", help="how many")
@@ -235,7 +237,7 @@ def _add_sampling(
     names = ", ".join(SCHEDULES)
     add("--sampler", action=_Sampler, default=sampler, metavar="NAME",
         help=f"its name as in the WebUIs, the schedule may follow it: {', '.join(SAMPLERS)}")
-    add("--schedule", type=_name(tuple(SCHEDULES), "schedule"), default=schedule, metavar="NAME",
+    add("--schedule", type=choice(tuple(SCHEDULES), "schedule"), default=schedule, metavar="NAME",
         help=f"noise schedule: {names}; automatic is the sampler's own in the WebUIs")
     add("--steps", type=whole(1, MAX_STEPS), default=steps, metavar="N", help="steps of the sampler")
     add("--cfg", type=number(0, 100), default=cfg, metavar="SCALE", help="classifier-free guidance scale")
@@ -256,20 +258,8 @@ class _Sampler(argparse.Action):
         options.sampler, options.schedule_behind = sampler, behind
 
 
-def _name(names: Sequence[str], what: str) -> Callable[[str], str]:
-    """Reads one of ``names`` as people type it."""
-
-    def read(text: str) -> str:
-        name = known(text, names)
-        if name is None:
-            raise argparse.ArgumentTypeError(meant(text, names, what))
-        return name
-
-    return read
-
-
 def _generate(options: argparse.Namespace) -> None:
-    _check_config(options)
+    _check_model(options)
     _join_schedule(options)
     try:
         from .demo.generate import generate
@@ -286,9 +276,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     what = table if options.table else webui if options.webui is not None else prompts
     if what is prompts and options.prompts is None:
         what = embedded
-        for name in ("into", "results"):
-            if name in options.given:
-                raise AsynDMError(f"{options.given[name]} needs --table")
+        for option in ("into", "results"):
+            if option in options.given:
+                raise AsynDMError(f"{options.given[option]} needs --table")
         for name in ("checkpoint", "config"):
             if name in options.given:
                 raise AsynDMError(f"{options.given[name]} needs --prompts: our own can only be counted in pictures of "
@@ -296,9 +286,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for name, flag in options.given.items():
         if name not in EVALUATIONS[what] and flag not in what.split():
             raise AsynDMError(f"{flag} does not apply to {what}")
-    _check_config(options)
-    if "model" in options.given and "checkpoint" in options.given:
-        raise AsynDMError("--model does not apply to --checkpoint")
+    _check_model(options)
     _join_schedule(options)
     from .evaluation.command import evaluate
 
@@ -306,7 +294,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _context(options: argparse.Namespace) -> None:
-    _check_config(options)
+    _check_model(options)
     _join_schedule(options)
     from .evaluation.context import context
 
@@ -325,7 +313,10 @@ def _install_model(options: argparse.Namespace) -> None:
     print(install(MODEL, options.webui))
 
 
-def _check_config(options: argparse.Namespace) -> None:
+def _check_model(options: argparse.Namespace) -> None:
+    named = [options.given[one] for one in ("checkpoint", "scenery", "model") if one in options.given]
+    if len(named) > 1:
+        raise AsynDMError(f"{named[0]} and {named[1]} name two models: give one of them")
     if options.config is not None and options.checkpoint is None:
         raise AsynDMError("--config needs --checkpoint: it is that file's configuration")
 

@@ -22,7 +22,7 @@ def bench(options: argparse.Namespace) -> None:
     large = [name for name in options.models or () if not name.startswith("embedded")]
     if large and device.type == "cpu":
         raise AsynDMError(
-            f"--models {large[0]!r} is timed in half precision on a GPU, and there is none here; "
+            f"--models {large[0]!r} is timed in half precision, on a GPU; "
             "on a CPU there are 'embedded' and 'embedded transformer'"
         )
     chosen = (options.models, options.samplers, options.batch, options.length, options.targets)

@@ -26,7 +26,7 @@ from ..prompt.word_lists import things
 from ..settings.settings import Settings
 from . import MODEL, program
 from .device import device_of
-from .program import whole
+from .program import choice, whole
 from .training.captions import Group, compose
 from .training.concepts import BACKGROUNDS, CONCEPTS
 
@@ -131,7 +131,7 @@ def _measure(arguments: Sequence[str] | None) -> None:
     add = parser.add_argument
     add("--prompts", type=whole(1, 10**6), default=200, metavar="N", help="how many")
     add("--unknown", type=whole(0, 20), default=0, metavar="N", help="at most so many unknown words are put into each")
-    add("--timing", choices=tuple(TIMINGS), default="lagged", help="mask timing")
+    add("--timing", type=choice(tuple(TIMINGS), "mask timing"), default="lagged", help=", ".join(TIMINGS))
     add("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
     checkpoint = load(MODEL, None, device_of(options.device))

@@ -41,10 +41,15 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """The options. Raises :class:`AsynDMError` that names what is wrong."""
         arguments = sys.argv[1:] if args is None else list(args)
-        options = super().parse_args(arguments, namespace)
+        options, rest = self.parse_known_args(arguments, namespace)
+        flags = {flag: one.dest for one in getattr(options, "parser", self)._actions for flag in one.option_strings}
+        if rest:
+            if not rest[0].startswith("-"):
+                self.error(f"{rest[0]!r:.60} is one word too many; a text of several words stands in quotes")
+            near = difflib.get_close_matches(rest[0].partition("=")[0], flags, 1, 0.7)
+            self.error(f"there is no option {rest[0]!r:.60}" + (f"; did you mean {near[0]}?" if near else ""))
         words = {word.partition("=")[0] for word in arguments}
-        actions = getattr(options, "parser", self)._actions
-        options.given = {one.dest: flag for one in actions for flag in one.option_strings if flag in words}
+        options.given = {dest: flag for flag, dest in flags.items() if flag in words}
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -107,6 +112,18 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 def number(low: float, high: float) -> Callable[[str], float]:
     """Reads a number of that range."""
     return _checked(float, low, high, "a number")
+
+
+def choice(names: Sequence[str], what: str) -> Callable[[str], str]:
+    """Reads one of ``names`` as people type it. ``what``: what they are names of."""
+
+    def read(text: str) -> str:
+        found = known(text, names)
+        if found is None:
+            raise argparse.ArgumentTypeError(meant(text, names, what))
+        return found
+
+    return read
 
 
 def _checked(kind: type, low: float, high: float, words: str) -> Callable:

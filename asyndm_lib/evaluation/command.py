@@ -123,8 +123,8 @@ def _foreign(options: argparse.Namespace) -> None:
     outputs.check_folder(options.folder, "--folder")
     prompts = _prompts(options.prompts)[: options.count]
     way = Way(options.sampler, options.sampler, options.schedule, options.steps, options.cfg, options.eta)
-    known = _scorers(device, exact=options.prompts is None)
     maker, model = _maker(options, way, device)
+    known = _scorers(device, exact=options.prompts is None)
     pictures = gallery.Gallery(options.folder, prompts, gallery.METHODS, range(options.seeds))
     pictures.hold({**model, "sampling": {**_of(way), "width": options.width, "height": options.height}})
     print(f"{len(prompts)} prompts, {options.seeds} seeds, pictures in {options.folder}", flush=True)

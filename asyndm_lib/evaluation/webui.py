@@ -172,7 +172,7 @@ def _address(url: str) -> tuple[str, str]:
     except ValueError:
         sound = False
     if not sound:
-        raise AsynDMError(f"--webui {place!r:.80} is no address: it must be as http://127.0.0.1:7860")
+        raise AsynDMError(f"--webui {scheme + given + place!r:.80} is no address: it must be as http://127.0.0.1:7860")
     return parts.geturl(), login
 
 

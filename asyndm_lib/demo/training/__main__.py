@@ -67,10 +67,10 @@ def check(stage: str, options: dict[str, Any]) -> None:
         option = f"--{name.replace('_', '-')}"
         if path is None:
             continue
-        if name in written:
-            (outputs.check_folder if stage == "tokenizer" else outputs.check_file)(path, option)
-        elif name == "sheet" or (stage, name) == ("sample", "output"):
+        if name == "sheet" or (stage, name) == ("sample", "output"):
             outputs.check_picture(path, option)
+        elif name in written:
+            (outputs.check_folder if stage == "tokenizer" else outputs.check_file)(path, option)
         elif name in READ and not path.exists() and not (name == "data" and options["wait"]):
             raise AsynDMError(f"{option}: there is no {path}")
 
