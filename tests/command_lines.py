@@ -65,6 +65,7 @@ def alike(line: str, places: dict[str, str]) -> str:
         line = line.replace(place, f"{{{name}}}").replace(f"}}{os.sep}", "}/")
     line = re.sub(r"^(usage: .*? \[-h\]).*", r"\1 …", line.replace(__version__, "{version}"))
     line = re.sub(r"\(choose from .*\)", "(choose from …)", line)
+    line = re.sub(r"(there are|it has|has no eta;) [^:]*, .*", r"\1 …", line)  # lists grow
     # What a system says of its files and connections is its own.
     said = r"(cannot write|cannot be read|cannot be written to|is not a results file|is no file of|no WebUI)\b.*?: "
     return re.sub(f"({said}).*", r"\1…", line)

@@ -14,7 +14,7 @@ from .concepts import CONCEPTS
 from .denoiser import read_text_config
 from .networks import Autoencoder, TextEncoder, build_unet, read_config
 from .sampling import Model
-from .training import fill, read_weights
+from .training import encoder_digest, fill, read_weights
 from .vocabulary import WordEncoder
 
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.",
@@ -35,7 +35,13 @@ def run(settings: Settings) -> None:
     ``names.txt``."""
     from safetensors.torch import save_file
 
-    parts = {**read_weights(settings.autoencoder), **read_weights(settings.denoiser)}
+    autoencoder, denoiser = read_weights(settings.autoencoder), read_weights(settings.denoiser)
+    made_of = denoiser.pop("encoder", None)
+    if made_of is not None and not torch.equal(made_of, encoder_digest(autoencoder)):
+        raise AsynDMError(
+            f"{settings.denoiser} was trained on latents of another encoder than that of {settings.autoencoder}"
+        )
+    parts = {**autoencoder, **denoiser}
     for path, own in ((settings.autoencoder, ("scale_factor", "vae.")), (settings.denoiser, ("unet.", "text."))):
         for prefix in own:
             if not any(key.startswith(prefix) for key in parts):

@@ -3,6 +3,7 @@ on disk."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -130,6 +131,17 @@ def fill(module: nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path:
     except RuntimeError as error:
         text = str(error).splitlines()[-1].strip()
         raise AsynDMError(f"the weights {prefix}… of {path} do not fit: {text}") from error
+
+
+def encoder_digest(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which encoder the autoencoder in a file of the stage vae has, uint8 ``[32]``.
+
+    Training the decoder alone leaves it as it is.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(key for key in tensors if key.startswith(("vae.encoder.", "vae.quant_conv."))):
+        digest.update(key.encode() + tensors[key].half().contiguous().numpy().tobytes())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def contact_sheet(pictures: torch.Tensor, columns: int, path: Path) -> None:

@@ -18,9 +18,9 @@ from torch import nn
 from ...errors import AsynDMError
 from ...hosts.standalone.mmdit import MMDiT
 from . import dataset, denoiser
-from .export import load_model
+from .export import PREFIXES, load_model
 from .networks import TextEncoder, read_config
-from .training import Average, StageTimer, fill, learning_rate, read_weights
+from .training import Average, StageTimer, encoder_digest, fill, learning_rate, read_weights
 
 PREFIX = "model.diffusion_model."
 """Where a checkpoint of Stable Diffusion 3 keeps the transformer's weights."""
@@ -132,6 +132,7 @@ def train(settings: Settings) -> None:
     while settings.wait and not settings.data.exists():
         time.sleep(0.5)
     data = dataset.Data.load(settings.data, device)
+    refuse_others_latents(data, settings)
     average, timer = Average(model, settings.average), StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
     while timer.progress < 1:
@@ -146,6 +147,16 @@ def train(settings: Settings) -> None:
     average.swap()
     save(model, settings.output)
     print(f"transformer done: {timer.count} iterations, {timer.elapsed:.0f} s", flush=True)
+
+
+def refuse_others_latents(data: dataset.Data, settings: Settings) -> None:
+    """Raise :class:`AsynDMError` if the data is of another encoder than that of the model."""
+    if data.encoder is None:
+        return
+    checkpoint = read_weights(settings.model / "emoji.safetensors")
+    own = {f"vae.{key.removeprefix(PREFIXES['vae'])}": value for key, value in checkpoint.items()}
+    if not torch.equal(data.encoder.cpu(), encoder_digest(own)):
+        raise AsynDMError(f"--data {settings.data} is of another encoder than that of the model in {settings.model}")
 
 
 def save(model: MMDiT, path: Path) -> None:
