@@ -16,9 +16,13 @@ from asyndm_lib import __version__, cli
 from asyndm_lib.demo import outputs, program
 from asyndm_lib.errors import AsynDMError
 from asyndm_lib.evaluation import manifest, scorers
+from asyndm_lib.evaluation.methods import Method
+from asyndm_lib.evaluation.prompts import Prompt
+from asyndm_lib.evaluation.regions import Control
 from asyndm_lib.samplers.labels import NEO, WEBUIS
 from asyndm_lib.samplers.neo.table import LABELS as NEO_LABELS
 from asyndm_lib.samplers.table import LABELS
+from asyndm_lib.settings.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 ROWS = command_lines.read()
@@ -245,6 +249,14 @@ def test_a_manifest_holds_work_to_its_question(tmp_path):
     ]:
         with pytest.raises(AsynDMError, match=said):
             manifest.hold(path, question, growing)
+
+
+def test_a_setting_that_comes_later_makes_no_other_question_of_a_method():
+    method = Method("x", Settings(concavity=0.7), Control(stop=0.5))
+    assert manifest.stated(method) == {"name": "x", "settings": {"concavity": 0.7}, "control": {"stop": 0.5}}
+    assert manifest.stated((Prompt("a cat", "cat", (("cat", 1),)),)) == [
+        {"text": "a cat", "targets": "cat", "things": [["cat", 1]]}
+    ]
 
 
 def test_a_later_count_of_results_is_another_question(tmp_path, monkeypatch):

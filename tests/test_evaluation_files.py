@@ -150,7 +150,8 @@ def server():
 
 def test_what_a_webui_is_asked(server):
     webui = WebUI(server.url + "/", 512, 384)
-    assert webui.check(WAY) == {"sd_model_checkpoint": "model.safetensors", "sd_vae": "None"}
+    for server.model in ("model.safetensors", "model.safetensors [0123456789]"):  # before and after it has its hash
+        assert webui.check(WAY) == {"sd_model_checkpoint": "model.safetensors", "sd_vae": "None"}
     picture = webui.picture(PROMPT, WAY, FRESH, 77)
     assert picture.getpixel((0, 0)) == (77, 0, 0)
     webui.picture(PROMPT, WAY, Method("all", Settings(whole_picture=True, concavity=0.7)), 5)

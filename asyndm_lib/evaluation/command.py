@@ -99,11 +99,11 @@ def _record(
             f"{path.with_name(former)} was begun by an earlier version: rename it to {path.name} "
             "if it is of this model and these prompts, to go on from it, or move it away"
         )
-    every = {f"{one.name}, {half}": [asdict(p) for p in getattr(one, half)] for one in prompts for half in HALVES}
+    every = {f"{one.name}, {half}": manifest.stated(getattr(one, half)) for one in prompts for half in HALVES}
     growing = {
         "prompts": every,
-        "samplers": {way.name: asdict(way) for round_ in rounds for way in round_.ways},
-        "methods": {method.name: asdict(method) for round_ in rounds for method in round_.methods},
+        "samplers": {way.name: manifest.stated(way) for round_ in rounds for way in round_.ways},
+        "methods": {method.name: manifest.stated(method) for round_ in rounds for method in round_.methods},
     }
     question = {**manifest.model(subject.model), "counter": manifest.digest(subject.counter)}
     manifest.hold(path.with_name(f"{path.stem}.manifest.json"), question, growing, path.exists())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +93,7 @@ class Gallery:
         """
         growing = {
             "prompts": {str(n): {"text": one.text, "targets": one.targets} for n, one in enumerate(self.prompts, 1)},
-            "methods": {method.name: asdict(method) for method in self.methods},
+            "methods": {method.name: manifest.stated(method) for method in self.methods},
         }
         begun = any(self.folder.glob("*/*-*.png"))
         manifest.hold(self.folder / "manifest.json", question, growing, begun)

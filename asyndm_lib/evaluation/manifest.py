@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def _short(value: Any) -> str:
         return f"{len(value)} entries"
     text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
     return text[:8] if re.fullmatch("[0-9a-f]{64}", text) else text[:40] or '""'
+
+
+def stated(thing: Any) -> Any:
+    """What a dataclass says beyond its defaults, for a question: a field that comes later, with the
+    default that was meant before, makes no other question of it."""
+    if isinstance(thing, (list, tuple)):
+        return [stated(one) for one in thing]
+    if not is_dataclass(thing):
+        return thing
+    values = {f.name: (getattr(thing, f.name), f.default) for f in fields(thing)}
+    return {name: stated(value) for name, (value, default) in values.items() if value != default}
 
 
 def model(path: Path, config: Path | None = None) -> dict[str, Any]:

@@ -92,7 +92,9 @@ class WebUI:
                 said = meant(wanted, there, path.removesuffix("s"))
                 raise AsynDMError(f"the WebUI at {self._url}: {said}")
         options = self._call("/sdapi/v1/options")
-        return {name: options[name] for name in OPTIONS if name in options}
+        found = {name: options[name] for name in OPTIONS if name in options}
+        # A hash is added to the name once the WebUI has worked it out.
+        return {**found, OPTIONS[0]: re.sub(r" \[[0-9a-f]+\]$", "", str(options.get(OPTIONS[0])))}
 
     def _names(self, path: str, keys: tuple[str, ...]) -> list[str]:
         """Names of what the WebUI has; none where it does not tell."""
