@@ -4,8 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 SHEET := out/sheet.png
+
+.DEFAULT_GOAL := help
 
 # The models are small: on an idle machine more threads gain little, beside other work they cost several times the time.
 export OMP_NUM_THREADS ?= 1
@@ -18,6 +20,11 @@ help: ## show this list
 demo: $(VENV)/demo.stamp ## make pictures of one prompt with and without AsynDM, on a sheet in out/
 	$(BIN)/python -m asyndm_lib generate "a cat and a basketball" --targets cat,basketball \
 		--sampler "DPM++ 2M" --steps 30 --seed 1 --out $(SHEET)
+	@echo
+	@echo "Now open $(SHEET). Three pictures of the same prompt and seed: the ordinary one, one with every pixel"
+	@echo "slowed, and AsynDM. Below them, step by step, the mask: in colour is what lags, which should be the cat and"
+	@echo "the basketball. Under it: how far each pixel is; what lags is behind the rest, and catches up at the end."
+	@echo 'Other words: $(BIN)/python -m asyndm_lib generate "a fox and a guitar" --out out/mine.png'
 
 bench: $(VENV)/demo.stamp ## measure what AsynDM costs in time and memory
 	$(BIN)/python -m asyndm_lib bench
@@ -40,6 +47,8 @@ clean: ## remove .venv and out/
 # The stamps are older than a requirements file that has changed.
 $(VENV)/demo.stamp: requirements-demo.txt requirements-demo-nodeps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11")'
+	@echo "This sets up $(VENV) with about 5 GB of packages from PyPI: PyTorch, of which the CUDA libraries are most,"
+	@echo "transformers, k-diffusion and what they need. The models that are drawn with are in this repository."
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements-demo.txt
 	$(INSTALL) --no-deps -r requirements-demo-nodeps.txt

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 _OURS = Path(__file__).parent
-_TOOLS = (Path(torch.__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
+_STANDARD = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
@@ -75,8 +74,13 @@ def is_ours(error: Exception) -> bool:
 
 def _is_tool(file: str) -> bool:
     if _within(file, _PACKAGES):
-        return _within(file, _TOOLS[0])
-    return file.startswith("<") or any(_within(file, folder) for folder in _TOOLS)
+        return _within_torch(file)
+    return file.startswith("<") or _within_torch(file) or any(_within(file, folder) for folder in _STANDARD)
+
+
+def _within_torch(file: str) -> bool:
+    torch = find_spec("torch")  # not imported here: an error's text needs no torch
+    return torch is not None and torch.origin is not None and _within(file, Path(torch.origin).parent)
 
 
 def _within(file: str, folder: Path) -> bool:

@@ -65,21 +65,44 @@ def test_a_second_start_goes_on_and_makes_nothing_again(run, tmp_path, monkeypat
     assert run()[1].out == first
 
 
-@pytest.mark.parametrize("other", [["--cfg", "3"], ["--model", "transformer"], ["--pictures", "2"]])
-def test_the_work_of_another_question_is_not_used(run, other):
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (["--cfg", "3"], "sampling cfg: 7.0 there, 3.0 here"),
+        (["--model", "transformer"], "model: emoji.safetensors there, transformer.safetensors here"),
+        (["--pictures", "2"], "prompts: 3 entries there, 2 entries here"),
+    ],
+)
+def test_the_work_of_another_question_is_not_used(run, other, named):
     assert run()[0] == 0
     code, said = run(*other)
     assert code == 2
     assert "holds the work of another question" in said.err
+    assert named in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_prompt_that_names_nothing_is_skipped(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("beautiful\na cat\na dog\tzebra\n")
+    code, said = run("--prompts", str(tmp_path / "prompts.txt"))
+    assert code == 0
+    assert said.out.splitlines()[:3] == [
+        "skipped, 'beautiful': no word of it names a thing",
+        "skipped, 'a dog': not in it: 'zebra'",
+        "2 of 3 prompts were skipped",
+    ]
+    assert json.loads((tmp_path / "question.json").read_text())["prompts"] == [["a cat", ""]] * 3
+    (tmp_path / "prompts.txt").write_text("beautiful\n")
+    code, said = run("--prompts", str(tmp_path / "prompts.txt"))
+    assert code == 2
+    assert "no prompt has targets" in said.err
 
 
 def test_the_pictures_are_the_ordinary_ones(run, tmp_path):
     run()
     question = json.loads((tmp_path / "question.json").read_text())
     batches = Batches(context.load(context.EMBEDDED["unet"], None, torch.device("cpu")))
-    sampler, schedule, steps, cfg = question["sampler"]
-    way = Way("", sampler, schedule, steps, cfg)
+    way = Way("", **question["sampling"])
     ordinary = batches.make([Prompt(*question["prompts"][2])], batches.noise([2], 64, 64), way, DM)
     kept = context.load_file(tmp_path / "picture-0002.safetensors")
     torch.testing.assert_close(kept["latents"], ordinary[0])

@@ -20,7 +20,7 @@ import tiny_checkpoints
 import torch
 from k_diffusion.external import CompVisDenoiser, CompVisVDenoiser
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asyndm_lib import cli
@@ -554,3 +554,70 @@ def test_the_command_itself():
     assert help.returncode == 0
     for option in ("--targets", "--concavity", "--mask-timing", "--whole-picture", "--checkpoint", "--images"):
         assert option in help.stdout
+
+
+OTHER_FILES = {
+    "LoRA": (["lora_unet_down_blocks_0_attentions_0.lora_down.weight", "lora_te_text_model.alpha"], "is a LoRA"),
+    "LoRA of PEFT": (["unet.down_blocks.0.attentions.0.to_q.lora_A.weight"], "is a LoRA"),
+    "LyCORIS": (["lycoris_blocks_0.lokr_w1"], "is a LoRA"),
+    "SDXL": (["conditioner.embedders.0.x", "model.diffusion_model.x"], "is a Stable Diffusion XL checkpoint"),
+    "SD3": (["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"], "is a Stable Diffusion 3 checkpoint"),
+    "Flux": (["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"], "is a Flux checkpoint"),
+    "ControlNet": (["control_model.time_embed.0.weight"], "is a ControlNet"),
+    "diffusers": (["down_blocks.0.resnets.0.conv1.weight"], "is a part of a model in the form of diffusers"),
+    "VAE": (["first_stage_model.encoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight"], "is a VAE alone"),
+    "text encoder": (["text_model.encoder.layers.0.mlp.fc1.weight"], "is a text encoder alone"),
+    "textual inversion": (["emb_params"], "is a textual inversion"),
+    "something": (["layers.0.weight"], "is no checkpoint of a model that draws"),
+}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "ckpt"])
+@pytest.mark.parametrize("case", OTHER_FILES)
+def test_another_kind_of_file_is_named(case, ending, folder, tmp_path):
+    names, said = OTHER_FILES[case]
+    path = tmp_path / f"other.{ending}"
+    weights = {name: torch.zeros(2) for name in names}
+    save_file(weights, path) if ending == "safetensors" else torch.save({"state_dict": weights}, path)
+    with pytest.raises(Unsupported, match=rf"other\.{ending} {said}"):
+        load(path, folder / "tiny-sd1.yaml", CPU)
+    if ending == "safetensors":  # whose names are known before its YAML is asked for
+        with pytest.raises(Unsupported, match=said):
+            load(path, None, CPU)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html></html>", "is a web page"),
+        (b"PK\x03\x04", "cannot be read"),
+        (b"\xff" * 64, "cannot be read"),
+        (b"\x10" + bytes(7) + b"{]" + bytes(14), "cannot be read as a checkpoint: its head is damaged"),
+        (b"\x10" + bytes(7) + b'{"a": [1, 2, 3]}', "cannot be read as a checkpoint: its head is damaged"),
+        (b"\x08" + bytes(7), "is cut short: 8 of at least 16 bytes"),
+    ],
+)
+def test_what_a_damaged_file_is_stands_in_the_message(content, said, folder, tmp_path):
+    for name in ("bad.safetensors", "bad.ckpt"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unsupported, match=rf"bad\.safetensors {said}"):
+        load(tmp_path / "bad.safetensors", folder / "tiny-sd1.yaml", CPU)
+    with pytest.raises(Unsupported, match=r"bad\.ckpt "):
+        load(tmp_path / "bad.ckpt", folder / "tiny-sd1.yaml", CPU)
+
+
+def test_a_file_that_is_cut_short_says_how_much_is_there(folder, tmp_path):
+    whole = (folder / "tiny-sd1.safetensors").read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Unsupported, match=rf"is cut short: {len(whole) // 2:,} of at least {len(whole):,} bytes"):
+        load(path, folder / "tiny-sd1.yaml", CPU)
+    torch.save(load_file(folder / "tiny-sd1.safetensors"), tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Unsupported, match=r"cut\.ckpt cannot be read as a checkpoint \(it may be cut short"):
+        load(tmp_path / "cut.ckpt", folder / "tiny-sd1.yaml", CPU)
+    with pytest.raises(Unsupported, match="is a folder"):
+        load(folder, folder / "tiny-sd1.yaml", CPU)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import sys
 import threading
 import types
@@ -18,10 +19,12 @@ from PIL import Image
 
 from asyndm_lib import cli
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.evaluation import gallery, prompt_files, runner, scorers
+from asyndm_lib.evaluation import command, gallery, prompt_files, runner, scorers
+from asyndm_lib.evaluation import webui as webui_module
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
 from asyndm_lib.evaluation.prompts import Prompt
+from asyndm_lib.evaluation.scorers import Scorer
 from asyndm_lib.evaluation.webui import WebUI
 from asyndm_lib.settings.settings import Settings
 
@@ -94,19 +97,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         answers = {
             "/sdapi/v1/scripts": {"txt2img": self.server.scripts, "img2img": []},
-            "/sdapi/v1/options": {"sd_model_checkpoint": "model.safetensors"},
+            "/sdapi/v1/samplers": [{"name": "DDIM"}, {"name": "Euler a"}],
+            "/sdapi/v1/schedulers": [{"name": "automatic", "label": "Automatic"}],
+            "/sdapi/v1/options": {"sd_model_checkpoint": self.server.model, "sd_vae": "None", "samples_format": "png"},
         }
         self._answer(200, answers[self.path])
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/asyndm/v1/tokens":
+            words = [word for word in request["targets"].split(",") if word]
+            targets = [{"text": word, "found": word in request["prompt"]} for word in words]
+            self._answer(200, {"targets": targets, "error": None})
+            return
         self.server.asked.append((self.headers.get("Authorization"), request))
         if request["prompt"] == "refused":
             self._answer(422, {"detail": "no such sampler"})
             return
         file = io.BytesIO()
         Image.new("RGB", (8, 8), (request["seed"], 0, 0)).save(file, "PNG")
-        extra = {"AsynDM messages": self.server.messages} if self.server.messages else {}
+        messages = self.server.messages
+        if request["prompt"] == "beautiful" and request["alwayson_scripts"]["AsynDM"]["args"][0]["enabled"]:
+            messages = ["No word of the prompt names a thing"]
+        extra = {"AsynDM messages": messages} if messages else {}
         picture = base64.b64encode(file.getvalue()).decode()
         self._answer(200, {"images": [picture], "info": json.dumps({"extra_generation_params": extra})})
 
@@ -125,6 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
+    server.model = "model.safetensors"
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -136,7 +150,8 @@ def server():
 
 def test_what_a_webui_is_asked(server):
     webui = WebUI(server.url + "/", 512, 384)
-    assert webui.check() == "model.safetensors"
+    for server.model in ("model.safetensors", "model.safetensors [0123456789]"):  # before and after it has its hash
+        assert webui.check(WAY) == {"sd_model_checkpoint": "model.safetensors", "sd_vae": "None"}
     picture = webui.picture(PROMPT, WAY, FRESH, 77)
     assert picture.getpixel((0, 0)) == (77, 0, 0)
     webui.picture(PROMPT, WAY, Method("all", Settings(whole_picture=True, concavity=0.7)), 5)
@@ -170,13 +185,57 @@ def test_what_is_wrong_with_a_webui_is_said(server):
         webui.picture(PROMPT, WAY, FRESH, 1)
     server.scripts = ["x/y/z plot"]
     with pytest.raises(AsynDMError, match="has no AsynDM"):
-        webui.check()
+        webui.check(WAY)
     with pytest.raises(AsynDMError, match="no WebUI with --api answers"):
-        WebUI("http://127.0.0.1:9", 64, 64).check()
+        WebUI("http://127.0.0.1:9", 64, 64).check(WAY)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["my webui", "ftp://127.0.0.1:7860", "http://", "http://a b:1", "http://127.0.0.1:0", "http://127.0.0.1:99999", "",
+     "file:///etc/passwd", "http://[::1", "http://127.0.0.1:port"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_webui_is_refused_at_once(url):
+    with pytest.raises(AsynDMError, match="no address: it must be as http://127"):
+        WebUI(url, 64, 64)
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/?__theme=dark", "/#tab"])
+def test_an_address_may_be_as_a_browser_shows_it(server, tail):
+    for url in (server.url, server.url.removeprefix("http://"), f" {server.url}"):
+        assert WebUI(url + tail, 64, 64).check(WAY)["sd_model_checkpoint"] == "model.safetensors"
+
+
+def test_a_machine_that_is_not_there_is_not_waited_for(monkeypatch):
+    waited = []
+
+    def connect(address, timeout, *rest):
+        waited.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(AsynDMError, match=r"no WebUI with --api answers at https?://10\.0\.0\.1"):
+        WebUI("http://10.0.0.1", 64, 64).picture(PROMPT, WAY, DM, 1)
+    with pytest.raises(AsynDMError, match="timed out"):
+        WebUI("https://10.0.0.1", 64, 64).check(WAY)
+    assert waited == [webui_module.CONNECT] * 2
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (Way("x", "Eulr a", "automatic", 5, 5.0), "'Eulr a' is no sampler; did you mean 'Euler a'"),
+        (Way("x", "DDIM", "karras", 5, 5.0), "'karras' is no scheduler"),
+    ],
+)
+def test_a_sampler_that_the_webui_lacks_is_said_before_the_pictures(server, way, said):
+    with pytest.raises(AsynDMError, match=said):
+        WebUI(server.url, 64, 64).check(way)
+    assert server.asked == []
 
 
 def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": _red}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {"CLIPScore": "no weights"}))
     prompts = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\n")
     folder = tmp_path / "made"
     arguments = ["evaluate", "--webui", server.url, "--prompts", str(prompts), "--folder", str(folder), "--seeds", "2"]
@@ -190,8 +249,138 @@ def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, c
     assert len(server.asked) == 2 * 2 * len(gallery.METHODS) + 1
 
 
-def _red(prompt, picture):
-    return picture.getpixel((0, 0))[0] / 255
+RED = Scorer(lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, "red")
+
+
+@pytest.fixture
+def evaluate(server, tmp_path, capsys, monkeypatch):
+    """Runs the command over the WebUI on prompts, and returns its code and what it said."""
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+
+    def run(prompts, *more):
+        file = write(tmp_path, "p.txt", prompts)
+        folder = tmp_path / "made"
+        code = cli.main(["evaluate", "--webui", server.url, "--prompts", str(file), "--folder", str(folder), *more])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_a_prompt_that_names_nothing_is_skipped_and_the_rest_is_made(server, evaluate):
+    code, said = evaluate("a cat\tcat\nbeautiful\na dog\tdog\nrefused\tref\nan owl\tzebra\n", "--seeds", "1")
+    assert code == 0
+    assert "skipped, 'beautiful': No word of the prompt names a thing" in said.out
+    assert "skipped, 'refused'" in said.out
+    assert "skipped, 'an owl': not in it: 'zebra'" in said.out
+    assert "3 of 5 prompts were skipped" in said.out
+    assert "AsynDM fresh" in said.out
+    made = [request["prompt"] for _, request in server.asked]
+    assert [made.count(text) for text in ("a cat", "a dog", "beautiful", "refused", "an owl")] == [4, 4, 1, 1, 0]
+    server.asked.clear()
+    code, again = evaluate("a cat\tcat\nbeautiful\na dog\tdog\nrefused\tref\nan owl\tzebra\n", "--seeds", "1")
+    assert (code, again.out) == (0, said.out)
+    assert [request["prompt"] for _, request in server.asked] == ["beautiful", "refused"]
+
+
+def test_no_prompt_with_pictures_is_said(evaluate):
+    code, said = evaluate("beautiful\n")
+    assert code == 2
+    assert "no prompt has pictures to compare" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--steps", "20"], "sampling steps: 50 there, 20 here"),
+        (["--sampler", "Euler a"], "sampling sampler: DDIM there, Euler a here"),
+        (["--cfg", "7"], "sampling cfg: 5.0 there, 7.0 here"),
+        (["--eta", "1"], "sampling eta: nothing there, 1.0 here"),
+        (["--width", "64"], "sampling width: 512 there, 64 here"),
+        ("other.safetensors", "sd_model_checkpoint: model.safetensors there, other.safetensors here"),
+        ("a bird\tbird\n", "prompts 1 text: a cat there, a bird here"),
+        ("a cat\t\n", 'prompts 1 targets: cat there, "" here'),
+    ],
+)
+def test_pictures_of_another_question_are_not_used(server, evaluate, change, named):
+    assert evaluate("a cat\tcat\n", "--seeds", "1")[0] == 0
+    server.asked.clear()
+    prompts = "a cat\tcat\n"
+    if isinstance(change, str):
+        server.model, prompts = (change, prompts) if "\n" not in change else (server.model, change)
+    code, said = evaluate(prompts, "--seeds", "1", *(change if isinstance(change, list) else ()))
+    assert code == 2
+    assert said.err.count("\n") == 1
+    assert "holds the work of another question" in said.err
+    assert named in said.err
+    assert server.asked == []
+
+
+def test_more_prompts_and_seeds_of_the_same_question_go_on(server, evaluate):
+    assert evaluate("a cat\tcat\na dog\tdog\n", "--seeds", "1", "--count", "1")[0] == 0
+    server.asked.clear()
+    assert evaluate("a cat\tcat\na dog\tdog\nan owl\towl\n", "--seeds", "2", "--count", "2")[0] == 0
+    assert len(server.asked) == (1 + 2) * len(gallery.METHODS)
+
+
+def test_pictures_without_a_manifest_are_nobodys(tmp_path, evaluate):
+    assert evaluate("a cat\tcat\n")[0] == 0
+    manifest = tmp_path / "made" / "manifest.json"
+    kept = manifest.read_text()
+    manifest.unlink()
+    code, said = evaluate("a dog\tdog\n")
+    assert code == 2
+    assert "manifest.json is missing" in said.err
+    manifest.write_text("{}")  # a person says that they are of this question
+    assert evaluate("a cat\tcat\n")[0] == 0
+    assert json.loads(manifest.read_text()) == json.loads(kept)
+
+
+def test_scores_of_another_scorer_are_not_used(monkeypatch, evaluate):
+    assert evaluate("a cat\tcat\n")[0] == 0
+    other = Scorer(lambda prompt, picture: 1.0, "redder")
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": other}, {}))
+    code, said = evaluate("a cat\tcat\n")
+    assert code == 2
+    assert "scorers red: red there, redder here" in said.err
+
+
+def test_scores_that_cannot_be_read_are_named(tmp_path, evaluate):
+    assert evaluate("a cat\tcat\n")[0] == 0
+    for content in ("{", "[1]", '{"a": 1}'):
+        (tmp_path / "made" / "scores.json").write_text(content)
+        code, said = evaluate("a cat\tcat\n")
+        assert code == 2
+        assert "scores.json" in said.err
+        assert "delete it" in said.err
+
+
+def test_on_this_machine_a_prompt_that_names_nothing_is_skipped_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    text = f"beautiful\na cat\na cat and a dog\tcat, zebra\na dog\n{'cat ' * 80}\n"
+    prompts, folder = write(tmp_path, "p.txt", text), tmp_path / "made"
+    arguments = ["evaluate", "--prompts", str(prompts), "--folder", str(folder), "--seeds", "1", "--device", "cpu"]
+    size = ["--sampler", "Euler", "--steps", "4", "--width", "64", "--height", "64"]
+    assert cli.main([*arguments, *size]) == 0
+    out = capsys.readouterr().out
+    assert "skipped, 'beautiful': no word of it names a thing" in out
+    assert "skipped, 'a cat and a dog': not in it: 'zebra'" in out
+    assert "more than 75 tokens" in out
+    assert "3 of 5 prompts were skipped" in out
+    assert sorted(path.name for path in folder.glob("*/*.png")) == ["0001-0.png"] * 4 + ["0003-0.png"] * 4
+    scores = json.loads((folder / "scores.json").read_text())
+    assert len(scores) == 8
+    assert cli.main([*arguments, *size, "--steps", "5"]) == 2
+    assert "sampling steps: 4 there, 5 here" in capsys.readouterr().err
+    assert cli.main([*arguments, *size, "--model", "transformer"]) == 2
+    assert "model: emoji.safetensors there, transformer.safetensors here" in capsys.readouterr().err
+
+
+def test_without_a_scorer_no_picture_is_made(server, monkeypatch, evaluate):
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({}, {"CLIPScore": "no weights"}))
+    code, said = evaluate("a cat\tcat\n")
+    assert code == 2
+    assert "install what is missing first, for CLIPScore: python -c" in said.err
+    assert server.asked == []
 
 
 # Scores
@@ -203,6 +392,9 @@ def test_scores_are_paired_by_prompt_and_seed(tmp_path):
     scored = []
 
     class Maker:
+        def problem(self, prompt):
+            return None
+
         def picture(self, prompt, way, method, seed):
             return Image.new("RGB", (4, 4), (method is not DM, seed, 0))
 
@@ -210,12 +402,12 @@ def test_scores_are_paired_by_prompt_and_seed(tmp_path):
         scored.append(picture.getpixel((0, 0)))
         return 2.0 + picture.getpixel((0, 0))[0] + 10 * picture.getpixel((0, 0))[1]
 
-    pictures.fill(Maker(), WAY)
-    scores = pictures.scores({"s": score})
+    assert pictures.fill(Maker(), WAY) == {}
+    scores = pictures.scores({"s": Scorer(score, "")}, {})
     assert scores["s"]["DM"].tolist() == [[2, 12]] * 3
     assert scores["s"]["AsynDM"].tolist() == [[3, 13]] * 3
     assert len(scored) == 12
-    pictures.scores({"s": score})
+    pictures.scores({"s": Scorer(score, "")}, {})
     assert len(scored) == 12  # on file
     lines = gallery.table(scores)
     assert lines[1].split() == ["DM", "7.0000"]
@@ -295,6 +487,8 @@ def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, t
         raise AsynDMError("stop here")
 
     monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(command, "load", lambda *model: None)
+    monkeypatch.setattr(command, "Batches", lambda model: None)
     arguments = ["evaluate", "--folder", str(tmp_path), *options]
     assert cli.main(arguments) == 2
     told = capsys.readouterr().err
@@ -304,4 +498,12 @@ def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, t
     (tmp_path / former).rename(tmp_path / present)
     write(tmp_path, former, "")  # another one beside it hinders nothing
     assert cli.main(arguments) == 2
+    manifest = tmp_path / present.replace(".jsonl", ".manifest.json")
+    assert f"{manifest.name} is missing" in capsys.readouterr().err
+    write(tmp_path, manifest.name, {})
+    assert cli.main(arguments) == 2
     assert list(gone_on[0]) == [3]
+    content = json.loads(manifest.read_text())
+    write(tmp_path, manifest.name, {**content, "counter": "another"})
+    assert cli.main(arguments) == 2
+    assert "holds the work of another question (counter: another there" in capsys.readouterr().err

@@ -5,14 +5,26 @@ from __future__ import annotations
 import argparse
 from itertools import product
 
+from ..demo import outputs
 from ..demo.device import device_of
+from ..errors import AsynDMError
 from .report import HEAD, Case, line, machine, measured, save, usual_cases
 
 
 def bench(options: argparse.Namespace) -> None:
     """Measure the cases that ``options`` name. A table line is printed as soon as a case is known,
-    and the JSON file is written after each."""
+    and the JSON file is written after each.
+
+    Raises :class:`AsynDMError` for anything that is wrong with them.
+    """
     device = device_of(options.device)
+    outputs.check_file(options.out, "--out")
+    large = [name for name in options.models or () if not name.startswith("embedded")]
+    if large and device.type == "cpu":
+        raise AsynDMError(
+            f"--models {large[0]!r} is timed in half precision, on a GPU; "
+            "on a CPU there are 'embedded' and 'embedded transformer'"
+        )
     chosen = (options.models, options.samplers, options.batch, options.length, options.targets)
     first = Case("SD 1.5" if device.type == "cuda" else "embedded", "Euler", 1, 20)
     usual = ([first.model], [first.sampler], [first.batch], [first.steps], [first.targets])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the names of the curves are asked for where torch is not
+    from torch import Tensor
 
-Rule = Callable[[Tensor, Tensor, int, int], Tensor]
+Rule = Callable[["Tensor", "Tensor", int, int], "Tensor"]
 
 
 def linear(u: Tensor, r: int, m: int) -> Tensor:
@@ -28,7 +29,7 @@ def quadratic(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
 
 def piecewise_linear(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:
     """``1 - k`` a step until the faster line of slope ``1 + k`` that ends at ``m`` is met."""
-    return torch.maximum(u + 1 - k, m - (1 + k) * (r - 1))
+    return (u + 1 - k).maximum(m - (1 + k) * (r - 1))
 
 
 def exponential(u: Tensor, k: Tensor, r: int, m: int) -> Tensor:

@@ -7,15 +7,13 @@ settled on 80 other prompts of the same kind.
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
-
-import torch
 
 from ..hosts.standalone.embedded import Embedded, Request
 from ..hosts.standalone.ldm_checkpoint import load
@@ -26,7 +24,9 @@ from ..prompt.prompt_targets import PromptTargets
 from ..prompt.target_list import Target
 from ..prompt.word_lists import things
 from ..settings.settings import Settings
-from . import MODEL
+from . import MODEL, program
+from .device import device_of
+from .program import choice, whole
 from .training.captions import Group, compose
 from .training.concepts import BACKGROUNDS, CONCEPTS
 
@@ -119,16 +119,22 @@ class EveryWord(Embedded):
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and return the exit code."""
+    return program.run(lambda: _measure(arguments))
+
+
+def _measure(arguments: Sequence[str] | None) -> None:
     """Print the shares: as the extension chooses, by its word lists alone, and by the token maps
     alone."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--prompts", type=int, default=200, help="how many")
-    parser.add_argument("--unknown", type=int, default=0, help="at most so many unknown words are put into each")
-    parser.add_argument("--timing", choices=TIMINGS, default="lagged", help="mask timing")
-    parser.add_argument("--device", default="cpu")
+    parser = program.Parser(prog="python -m asyndm_lib.demo.choosing", description=_measure.__doc__)
+    add = parser.add_argument
+    add("--prompts", type=whole(1, 10**6), default=200, metavar="N", help="how many")
+    add("--unknown", type=whole(0, 20), default=0, metavar="N", help="at most so many unknown words are put into each")
+    add("--timing", type=choice(tuple(TIMINGS), "mask timing"), default="lagged", help=", ".join(TIMINGS))
+    add("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
-    checkpoint = load(MODEL, None, torch.device(options.device))
+    checkpoint = load(MODEL, None, device_of(options.device))
     host, every_word = Embedded(checkpoint), EveryWord(checkpoint)
     method = Settings(mask_timing=options.timing)
     tallies: defaultdict[str, Tally] = defaultdict(Tally)
@@ -153,4 +159,4 @@ def _chosen(host: Embedded, request: Request, method: Settings) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

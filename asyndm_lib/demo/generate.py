@@ -11,13 +11,13 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import AsynDMError, TargetError
+from ..errors import TargetError
 from ..hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.standalone.ldm_checkpoint import load
 from ..pictures.film import Film
 from ..prompt.target_list import parse_targets
 from ..settings.settings import EVERYWHERE, Settings
-from . import EMBEDDED
+from . import EMBEDDED, outputs
 from .device import device_of
 from .sheet import Picture, SeedSection, draw
 
@@ -35,7 +35,9 @@ def generate(options: argparse.Namespace) -> None:
     seeds = range(options.seed, options.seed + options.batch)
     request = Request(seeds=seeds, **{f.name: getattr(options, f.name) for f in fields(Request) if f.name != "seeds"})
     device = device_of(options.device)
-    _check_writable(options.out, options.images)
+    outputs.check_picture(options.out, "--out")
+    if options.images is not None:
+        outputs.check_folder(options.images, "--images")
     checkpoint = load(options.checkpoint or EMBEDDED[options.model], options.config, device)
     host = Embedded(checkpoint)
     host.check(request)
@@ -57,15 +59,26 @@ def generate(options: argparse.Namespace) -> None:
     for n, seed in enumerate(seeds):
         sections.append(SeedSection(f"seed {seed}", [pictures[n] for pictures in made], film.reel(n).frames))
     picture = draw(options.prompt, _lines(request, settings, checkpoint.name), sections)
+    for section in sections:
+        for one in section.pictures if options.images else ():
+            name = f"{section.label} {one.name}.png".replace(" ", "-").lower()
+            Image.fromarray(one.pixels).save(options.images / name)
+    print(_saved(picture, options.out))
+
+
+def _saved(picture: Image.Image, path: Path) -> Path:
+    """Write the sheet, and return where it is. One that is too long for the format is written as
+    PNG."""
     try:
-        picture.save(options.out)
-        for section in sections:
-            for one in section.pictures if options.images else ():
-                name = f"{section.label} {one.name}.png".replace(" ", "-").lower()
-                Image.fromarray(one.pixels).save(options.images / name)
+        picture.save(path)
     except (OSError, ValueError) as error:
-        raise AsynDMError(f"the pictures cannot be written: {error}") from error
-    print(options.out)
+        instead = path.with_suffix(".png")
+        if instead == path:
+            raise
+        picture.save(instead)
+        print(f"asyndm: warning: {path} could not be written ({error}); the sheet is {instead}", file=sys.stderr)
+        return instead
+    return path
 
 
 @dataclass(frozen=True)
@@ -94,23 +107,6 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
             print(f"seed {seed}: chose {', '.join(words)}")
             pictures.append(Picture(variant.name, f"lagging, chosen by itself: {', '.join(words)}", own))
     return pictures
-
-
-def _check_writable(out: Path, images: Path | None) -> None:
-    """Make the folders and see that the sheet can be written, before any work is done."""
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise AsynDMError(f"--out {out}: {out.suffix or 'no ending'} is no picture format; use .png")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if images is not None:
-            images.mkdir(parents=True, exist_ok=True)
-        new = not out.exists()
-        with out.open("ab"):
-            pass
-        if new:
-            out.unlink()
-    except OSError as error:
-        raise AsynDMError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
 
 
 def _check_targets(host: Embedded, request: Request, settings: Settings) -> None:

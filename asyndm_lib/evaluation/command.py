@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from ..demo import outputs
 from ..demo.device import device_of
 from ..errors import AsynDMError
 from ..hosts.standalone.embedded import Request
 from ..hosts.standalone.ldm_checkpoint import load
-from . import contact_sheet, counter, gallery, plan, prompt_files, results, runner, scorers, subjects, table
+from . import contact_sheet, counter, gallery, manifest, plan, prompt_files, results, runner, scorers, subjects, table
 from .engine import Batches
 from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, Way
-from .prompt_sets import PLAIN, sets
+from .prompt_sets import PLAIN, PromptSet, sets
+from .prompts import Prompt
 from .webui import WebUI
 
 ON_GPU, ON_CPU = 512, 8
 """How many pictures are made at once."""
+
+HALVES = ("tuning", "report")
+"""The halves of a prompt set."""
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -45,12 +54,21 @@ def _trained(options: argparse.Namespace) -> None:
             raise AsynDMError("--deciding is for the UNets: a transformer has no normalisation by level")
         subject = replace(subject, rounds=plan.DECIDING_ROUNDS, results=f"deciding-{subject.results}")
     name = Path(f"{'small-' * options.small}{subject.results}")
-    record = _record(options.folder / name.with_suffix(".jsonl"), "small.jsonl" if options.small else "record.jsonl")
     device = device_of(options.device)
+    if options.sheet is not None:
+        outputs.check_picture(options.sheet, "--sheet")
+    outputs.check_folder(options.folder, "--folder")
     rounds = subject.small if options.small else subject.rounds
     prompts = sets(subject.kinds, plan.SMALL_PROMPTS) if options.small else sets(subject.kinds)
+    former = "small.jsonl" if options.small else "record.jsonl"
+    record = _record(options.folder / name.with_suffix(".jsonl"), former, subject, rounds, prompts)
     batches, network = Batches(load(subject.model, None, device)), counter.load(device, subject.counter)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.small:
+        print(
+            f"{sum(len(one.report) for one in prompts)} pictures a method: "
+            "they show that the evaluation works, and decide nothing",
+            flush=True,
+        )
     end = time.monotonic() + 60 * options.minutes
     batch = options.batch or (ON_GPU if device.type == "cuda" else ON_CPU)
     runner.run(rounds, prompts, batches, network, record, batch, lambda: time.monotonic() > end)
@@ -68,17 +86,27 @@ def _trained(options: argparse.Namespace) -> None:
         print(options.sheet)
 
 
-def _record(path: Path, former: str) -> runner.Record:
-    """The record at ``path``.
+def _record(
+    path: Path, former: str, subject: subjects.Subject, rounds: Sequence[runner.Round], prompts: Sequence[PromptSet]
+) -> runner.Record:
+    """The record at ``path``, which is about the ``subject`` and these rounds and prompts.
 
-    Raises :class:`AsynDMError` where there is none but one under its ``former`` name, which did not
-    tell of which model it is.
+    Raises :class:`AsynDMError` where it is about others, or where there is none but one under its
+    ``former`` name, which did not tell of which model it is.
     """
     if not path.exists() and path.with_name(former).exists():
         raise AsynDMError(
             f"{path.with_name(former)} was begun by an earlier version: rename it to {path.name} "
             "if it is of this model and these prompts, to go on from it, or move it away"
         )
+    every = {f"{one.name}, {half}": manifest.stated(getattr(one, half)) for one in prompts for half in HALVES}
+    growing = {
+        "prompts": every,
+        "samplers": {way.name: manifest.stated(way) for round_ in rounds for way in round_.ways},
+        "methods": {method.name: manifest.stated(method) for round_ in rounds for method in round_.methods},
+    }
+    question = {**manifest.model(subject.model), "counter": manifest.digest(subject.counter)}
+    manifest.hold(path.with_name(f"{path.stem}.manifest.json"), question, growing, path.exists())
     return runner.Record(path)
 
 
@@ -92,36 +120,68 @@ def _print_table(path: Path, into: Path | None) -> None:
 def _foreign(options: argparse.Namespace) -> None:
     """Evaluate another model in a WebUI or on this machine, or the embedded one in a WebUI."""
     device = device_of(options.device)
-    own = options.prompts is None
-    prompts = (
-        [prompt for row in zip(*(one.report for one in sets(PLAIN)), strict=True) for prompt in row]
-        if own
-        else (prompt_files.read(options.prompts))
-    )
-    prompts = prompts[: options.count] if options.count else prompts
+    outputs.check_folder(options.folder, "--folder")
+    prompts = _prompts(options.prompts)[: options.count]
     way = Way(options.sampler, options.sampler, options.schedule, options.steps, options.cfg, options.eta)
-    width, height = options.width, options.height
-    maker: gallery.PictureMaker
-    if options.webui is not None:
-        maker = WebUI(options.webui, width, height)
-        print(f"model: {maker.check()}")
-    else:
-        checkpoint = options.checkpoint or subjects.EMBEDDED_MODELS[options.model].model
-        batches = Batches(load(checkpoint, options.config, device))
-        batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
-        maker = gallery.LocalModel(batches, width, height)
-    known, missing = scorers.available(device, exact=own)
+    maker, model = _maker(options, way, device)
+    known = _scorers(device, exact=options.prompts is None)
+    pictures = gallery.Gallery(options.folder, prompts, gallery.METHODS, range(options.seeds))
+    pictures.hold({**model, "sampling": {**_of(way), "width": options.width, "height": options.height}})
+    print(f"{len(prompts)} prompts, {options.seeds} seeds, pictures in {options.folder}", flush=True)
+    skipped = pictures.fill(maker, way, _say)
+    if skipped:
+        print(f"{len(skipped)} of {len(prompts)} prompts were skipped")
+    if len(skipped) == len(prompts):
+        raise AsynDMError(f"no prompt has pictures to compare; the last one: {skipped[max(skipped)]}")
+    _print_lines(gallery.table(pictures.scores(known, skipped)))
+
+
+def _prompts(file: Path | None) -> list[Prompt]:
+    """The prompts of a person's file, or our own; of these any first part holds all sets alike."""
+    if file is not None:
+        return prompt_files.read(file)
+    return [prompt for row in zip(*(one.report for one in sets(PLAIN)), strict=True) for prompt in row]
+
+
+def _scorers(device: torch.device, exact: bool) -> dict[str, scorers.Scorer]:
+    """The scorers that work here; what the others lack is printed.
+
+    Raises :class:`AsynDMError` if there is none.
+    """
+    known, missing = scorers.available(device, exact)
     for name, why in missing.items():
         print(f"no {name}: {why}")
-    pictures = gallery.Gallery(options.folder, prompts, gallery.METHODS, range(options.seeds))
-    pictures.fill(maker, way)
-    print(f"{len(prompts)} prompts, {options.seeds} seeds, pictures in {options.folder}")
     if not known:
-        raise AsynDMError(
-            "nothing can score them: install ImageReward, or transformers with the weights of "
-            f"{scorers.CLIP}, and start this command again; the pictures are kept"
-        )
-    _print_lines(gallery.table(pictures.scores(known)))
+        ways = ", or ".join(f"for {name}: {scorers.GET[name]}" for name in missing)
+        raise AsynDMError(f"nothing here can score pictures; install what is missing first, {ways}")
+    return known
+
+
+def _maker(options: argparse.Namespace, way: Way, device: torch.device) -> tuple[gallery.PictureMaker, dict[str, Any]]:
+    """What makes the pictures, and what says which model it is.
+
+    Raises :class:`AsynDMError` if it cannot make any.
+    """
+    width, height = options.width, options.height
+    if options.webui is not None:
+        webui = WebUI(options.webui, width, height)
+        model = webui.check(way)
+        print(f"model: {model.get('sd_model_checkpoint')}")
+        return webui, model
+    checkpoint = options.checkpoint or subjects.EMBEDDED_MODELS[options.model].model
+    batches = Batches(load(checkpoint, options.config, device))
+    batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
+    return gallery.LocalModel(batches, width, height), manifest.model(checkpoint, options.config)
+
+
+def _of(way: Way) -> dict[str, Any]:
+    """A sampler's settings, without the name that we give them."""
+    return {name: value for name, value in asdict(way).items() if name != "name"}
+
+
+def _say(line: str) -> None:
+    """Print a line beside a progress bar."""
+    tqdm.write(line)
 
 
 def _print_lines(lines: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ and in the rest, is compared with that where the picture is at one level.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from .. import models
 from ..clock.cells import Cells
-from ..demo import EMBEDDED
+from ..demo import EMBEDDED, outputs
 from ..demo.device import device_of
 from ..errors import AsynDMError
 from ..hosts.standalone.embedded import Request
@@ -35,7 +34,7 @@ from ..models.family import Row
 from ..models.parts.resampling import Resize
 from ..run.step import Seen
 from ..settings.settings import Settings
-from . import context_plot, prompt_files, subjects, table
+from . import context_plot, manifest, prompt_files, subjects, table
 from .engine import Batches
 from .lead import Levels, Scenes, predicted
 from .methods import FLOW_USERS, USERS, Method, Way
@@ -122,20 +121,20 @@ def context(options: argparse.Namespace) -> None:
         path, kinds = subject.model, subject.kinds
     elif options.checkpoint is not None:
         side = SIDE_OF_OTHERS
+    outputs.check_folder(options.folder, "--folder")
     batches = Batches(load(path, options.config, device))
     usual = FLOW_USERS[1] if batches.checkpoint.flow else USERS[0]
     asked = {name: getattr(options, name) for name in ("sampler", "schedule", "steps", "cfg")}
     way = replace(usual, **{name: value for name, value in asked.items() if value is not None})
     width, height = options.width or side, options.height or side
     batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height))
-    prompts = prompt_files.read(options.prompts) if options.prompts is not None else [
+    prompts = _usable(batches, prompt_files.read(options.prompts)) if options.prompts is not None else [
         prompt for row in zip(*(one.tuning for one in sets(kinds)), strict=True) for prompt in row
     ]
     prompts = [prompts[number % len(prompts)] for number in range(options.pictures)]
     work = Work(options.folder, {
-        "model": path.name,
-        "weights": _digest(path),
-        "sampler": [way.sampler, way.schedule, way.steps, way.cfg],
+        **manifest.model(path, options.config),
+        "sampling": {name: getattr(way, name) for name in asked},
         "size": [width, height],
         "prompts": [[prompt.text, prompt.targets] for prompt in prompts],
     })
@@ -149,26 +148,30 @@ def context(options: argparse.Namespace) -> None:
     print(plot)
 
 
+def _usable(batches: Batches, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that have targets; of the others is said why they are skipped.
+
+    Raises :class:`AsynDMError` if there is none.
+    """
+    problems = {prompt: why for prompt in prompts if (why := batches.problem(prompt))}
+    for prompt, why in problems.items():
+        print(f"skipped, {prompt.text!r:.80}: {why}", flush=True)
+    if problems:
+        print(f"{len(problems)} of {len(prompts)} prompts were skipped", flush=True)
+    usable = [prompt for prompt in prompts if prompt not in problems]
+    if not usable:
+        raise AsynDMError("no prompt has targets in it")
+    return usable
+
+
 class Work:
     """A folder with the pictures and errors of one question; what is there is not made again."""
 
     def __init__(self, folder: Path, question: dict[str, Any]):
         """Raises :class:`AsynDMError` if the folder holds the work of another question."""
         self.folder, self.question = folder, question
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = folder / "question.json"
-        if not manifest.exists():
-            manifest.write_text(json.dumps(question, indent=1) + "\n", encoding="utf-8")
-        try:
-            known = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AsynDMError(f"{manifest} cannot be read ({error}); give another --folder") from error
-        if known != question:
-            other = [key for key in question if not isinstance(known, dict) or known.get(key) != question[key]]
-            raise AsynDMError(
-                f"{folder} holds the work of another question (other {', '.join(other) or 'keys'}); "
-                "give another --folder"
-            )
+        begun = any(folder.glob("picture-*.safetensors")) or (folder / "errors.jsonl").exists()
+        manifest.hold(folder / "question.json", question, begun=begun)
         self._errors = folder / "errors.jsonl"
 
     def _picture(self, number: int) -> Path:
@@ -372,10 +375,3 @@ def _cells(model: nn.Module, latents: Tensor) -> Cells:
     n, _, height, width = latents.shape
     return Cells(n, height, width, models.of(model).side(model), latents.device)
 
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**24):
-            digest.update(block)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..demo import MODEL
+from ..demo import MODEL, outputs, program
+from ..demo.device import device_of
+from ..demo.program import number, whole
 from ..demo.training import scenery, sprites
 from ..demo.training.concepts import BACKGROUNDS, UNNAMED_BACKGROUNDS
 from ..demo.training.export import PREFIXES
 from ..demo.training.networks import Autoencoder, read_config
 from ..demo.training.scenes import GRID, SIZE_RANGE, Layout, Painter, draw_backdrops, overlaps
 from ..demo.training.sprites import SIZES
-from ..demo.training.training import learning_rate
+from ..demo.training.training import fill, learning_rate, read_weights
+from ..errors import AsynDMError
 from .counter import CELL, NAMES, WEIGHTS, CounterNetwork, find, tally
 
 MOST = 6
@@ -127,15 +131,13 @@ class Scenes:
     scenery."""
 
     def __init__(self, atlas: np.ndarray, model: Path, share: float, device: torch.device):
-        from safetensors.torch import load_file
-
+        if len(atlas) < len(NAMES):
+            raise AsynDMError(f"--sprites has {len(atlas)} things of {len(NAMES)}: draw them with --unseen")
         self._painter, self._device = Painter(atlas, device, scenery.backdrops() if share else None), device
         self._share = share
         config = read_config(model.with_suffix(".yaml"))
         self._vae, self._scale = Autoencoder(config["first_stage_config"]["params"]), config["scale_factor"]
-        prefix = PREFIXES["vae"]
-        weights = {name.removeprefix(prefix): value.float() for name, value in load_file(model).items()}
-        self._vae.load_state_dict({name: weights[name] for name in self._vae.state_dict()})
+        fill(self._vae, read_weights(model), PREFIXES["vae"], model)
         self._vae.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -187,7 +189,8 @@ def train(options: argparse.Namespace) -> None:
     """Train on a pool of scenes for the given time, measure on new ones, and write the weights."""
     from safetensors.torch import save_file
 
-    device = torch.device(options.device)
+    device = device_of(options.device)
+    outputs.check_file(options.output, "--output")
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     scenes = Scenes(sprites.load(options.sprites), options.model, options.scenery, device)
@@ -229,22 +232,26 @@ def train(options: argparse.Namespace) -> None:
     options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the options and train."""
-    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the options, train, and return the exit code."""
+    return program.run(lambda: train(_parser().parse_args(arguments)))
+
+
+def _parser() -> program.Parser:
+    parser = program.Parser(prog="python -m asyndm_lib.evaluation.counter_training", description=train.__doc__)
     add = parser.add_argument
     add("--sprites", type=Path, required=True, help="the sprites' file")
     add("--output", type=Path, default=WEIGHTS, help="where the weights go; the accuracy goes beside them, as JSON")
     add("--model", type=Path, default=MODEL, help="the model whose autoencoder the scenes go through")
-    add("--scenery", type=float, default=0.0, metavar="SHARE", help="share of the scenes that are in a scenery")
-    add("--scenes", type=int, default=16_000, help="training scenes")
-    add("--held-out", type=int, default=3_000, help="new scenes that it is measured on")
-    add("--seconds", type=float, default=45, help="training time")
-    add("--batch", type=int, default=256, help="pictures a step")
-    add("--seed", type=int, default=7, help="of the scenes; the held-out ones have the next")
+    add("--scenery", type=number(0, 1), default=0.0, metavar="SHARE", help="share of the scenes that are in a scenery")
+    add("--scenes", type=whole(1, 10**7), default=16_000, metavar="N", help="training scenes")
+    add("--held-out", type=whole(1, 10**7), default=3_000, metavar="N", help="new scenes that it is measured on")
+    add("--seconds", type=number(1, 10**6), default=45, metavar="N", help="training time")
+    add("--batch", type=whole(1, 10**5), default=256, metavar="N", help="pictures a step")
+    add("--seed", type=whole(0, 2**32 - 2), default=7, metavar="N", help="of the scenes; the next one: of new scenes")
     add("--device", default="cuda", help="cpu or cuda")
-    train(parser.parse_args(arguments))
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -181,6 +181,19 @@ class Batches(Embedded):
             with torch.autocast("cuda", torch.float16) if self._fast else nullcontext():
                 yield self._model.autoencoder(part / self._model.scale).float().clamp(-1, 1)
 
+    def problem(self, prompt: Prompt) -> str | None:
+        """Why there can be no picture of the prompt with AsynDM: nothing to target, a target that
+        is not in it, or too many words."""
+        try:
+            self._conditioning([prompt.text])
+        except Unsupported as error:
+            return str(error)
+        targets = self._targets([prompt], Settings())
+        if not targets.targets:
+            return "no word of it names a thing"
+        missing = ", ".join(f"{str(target)!r:.40}" for target in targets.missing())
+        return f"not in it: {missing}" if missing else None
+
     def _conditioning(self, texts: Sequence[str]) -> dict[str, Tensor]:
         distinct = list(dict.fromkeys(texts))
         encoded = self.conditioning(distinct)

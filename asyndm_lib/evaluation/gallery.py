@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..errors import AsynDMError
 from ..settings.settings import Settings
+from . import manifest
 from .engine import Batches
 from .methods import DM, Method, Way
-from .prompts import Prompt
+from .prompts import NoPicture, Prompt
 from .scorers import Scorer
 from .statistics import mean
 from .table import signed_value
@@ -36,7 +39,15 @@ it."""
 class PictureMaker(Protocol):
     """Something that makes pictures: :class:`webui.WebUI` or :class:`LocalModel`."""
 
-    def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image: ...
+    def problem(self, prompt: Prompt) -> str | None:
+        """Why there can be no picture of the prompt with AsynDM, as far as it is known before."""
+
+    def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image:
+        """The picture.
+
+        Raises :class:`NoPicture` where others may succeed, and another :class:`AsynDMError` where
+        none would.
+        """
 
 
 class LocalModel:
@@ -45,11 +56,20 @@ class LocalModel:
     def __init__(self, batches: Batches, width: int, height: int):
         self._batches, self._size = batches, (width, height)
 
+    def problem(self, prompt: Prompt) -> str | None:
+        """Why there can be no picture of the prompt with AsynDM."""
+        return self._batches.problem(prompt)
+
     def picture(self, prompt: Prompt, way: Way, method: Method, seed: int) -> Image.Image:
+        """The picture."""
         noise = self._batches.noise([seed], *self._size)
         latents = self._batches.make([prompt], noise, way, method)
         pixels = (torch.cat(list(self._batches.pictures(latents)))[0] + 1) * 127.5
         return Image.fromarray(pixels.round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+Skipped = dict[int, str]
+"""Why prompts have no pictures, by their numbers."""
 
 
 @dataclass(frozen=True)
@@ -65,43 +85,98 @@ class Gallery:
         name = re.sub(r"[^a-z0-9]+", "-", method.name.lower())
         return self.folder / name / f"{number:04d}-{seed}.png"
 
-    def fill(self, maker: PictureMaker, way: Way) -> None:
-        """Make the pictures that are not there yet."""
-        for number, prompt, method, seed in tqdm(self._all(), unit="picture", disable=None):
-            path = self.path(method, number, seed)
-            if path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part")
-            maker.picture(prompt, way, method, seed).save(partial, format="PNG")
-            partial.replace(path)
+    def hold(self, question: Mapping[str, Any]) -> None:
+        """See that the folder's pictures are of these prompts and methods, and of ``question``:
+        all else that decides a picture.
 
-    def scores(self, scorers: dict[str, Scorer]) -> dict[str, dict[str, np.ndarray]]:
-        """The scores ``[prompts, seeds]``, by scorer and method. Known scores are on file beside
-        the pictures."""
-        known_at = self.folder / "scores.json"
-        known = json.loads(known_at.read_text(encoding="utf-8")) if known_at.exists() else {}
-        scores = {
-            name: {m.name: np.zeros((len(self.prompts), len(self.seeds))) for m in self.methods} for name in scorers
+        Raises :class:`AsynDMError` if they are not.
+        """
+        growing = {
+            "prompts": {str(n): {"text": one.text, "targets": one.targets} for n, one in enumerate(self.prompts, 1)},
+            "methods": {method.name: manifest.stated(method) for method in self.methods},
         }
-        for number, prompt, method, seed in self._all():
-            path = self.path(method, number, seed)
-            own = known.setdefault(str(path.relative_to(self.folder)), {})
-            for name, score in scorers.items():
-                if name not in own:
-                    with Image.open(path) as picture:
-                        own[name] = score(prompt, picture.convert("RGB"))
-                scores[name][method.name][number, self.seeds.index(seed)] = own[name]
-        known_at.write_text(json.dumps(known), encoding="utf-8")
+        begun = any(self.folder.glob("*/*-*.png"))
+        manifest.hold(self.folder / "manifest.json", question, growing, begun)
+
+    def fill(self, maker: PictureMaker, way: Way, say: Callable[[str], None] = print) -> Skipped:
+        """Make the pictures that are not there yet. ``say`` is told of every prompt that is
+        skipped, and why."""
+        skipped: Skipped = {}
+
+        def skip(number: int, why: str) -> None:
+            skipped[number] = why
+            say(f"skipped, {self.prompts[number].text!r:.80}: {why}")
+
+        todo = [number for number in range(len(self.prompts)) if self._lacking(number)]
+        for number in todo:
+            if why := maker.problem(self.prompts[number]):
+                skip(number, why)
+        todo = [number for number in todo if number not in skipped]
+        total = sum(len(self._lacking(number)) for number in todo)
+        with tqdm(total=total, unit="picture", disable=None) as bar:
+            for number in todo:
+                try:
+                    for method, seed in self._lacking(number):
+                        self._keep(maker.picture(self.prompts[number], way, method, seed), method, number, seed)
+                        bar.update()
+                except NoPicture as error:
+                    bar.clear()
+                    skip(number, str(error))
+                    bar.update(len(self._lacking(number)))
+        return skipped
+
+    def scores(self, scorers: Mapping[str, Scorer], skipped: Skipped) -> dict[str, dict[str, np.ndarray]]:
+        """The scores ``[prompts, seeds]`` of all prompts but the skipped ones, by scorer and
+        method. Known scores are on file beside the pictures."""
+        known_at = self.folder / "scores.json"
+        made_of = {name: scorer.made_of for name, scorer in scorers.items()}
+        manifest.hold(self.folder / "scorers.json", {}, {"scorers": made_of}, known_at.exists())
+        known = _read(known_at)
+        numbers = [number for number in range(len(self.prompts)) if number not in skipped]
+        scores = {name: {m.name: np.zeros((len(numbers), len(self.seeds))) for m in self.methods} for name in scorers}
+        for row, number in enumerate(tqdm(numbers, desc="scores", unit="prompt", disable=None)):
+            new = False
+            for method, seed in product(self.methods, self.seeds):
+                path = self.path(method, number, seed)
+                own = known.setdefault(path.relative_to(self.folder).as_posix(), {})
+                for name, scorer in scorers.items():
+                    if name not in own:
+                        with Image.open(path) as picture:
+                            own[name] = scorer(self.prompts[number], picture.convert("RGB"))
+                        new = True
+                    scores[name][method.name][row, self.seeds.index(seed)] = own[name]
+            if new:
+                partial = known_at.with_suffix(".part")
+                partial.write_text(json.dumps(known), encoding="utf-8")
+                partial.replace(known_at)
         return scores
 
-    def _all(self) -> list[tuple[int, Prompt, Method, int]]:
-        return [
-            (number, prompt, method, seed)
-            for number, prompt in enumerate(self.prompts)
-            for method in self.methods
-            for seed in self.seeds
-        ]
+    def _lacking(self, number: int) -> list[tuple[Method, int]]:
+        """The methods and seeds of a prompt without a picture.
+
+        Those that need targets come first: a prompt that has none costs no more than one picture.
+        """
+        methods = sorted(self.methods, key=lambda method: method.settings.whole_picture)
+        pairs = product(methods, self.seeds)
+        return [(method, seed) for method, seed in pairs if not self.path(method, number, seed).exists()]
+
+    def _keep(self, picture: Image.Image, method: Method, number: int, seed: int) -> None:
+        path = self.path(method, number, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """The scores on file."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise AsynDMError(f"{path} cannot be read ({error}); delete it to have all pictures scored again") from error
+    if not isinstance(known, dict) or not all(isinstance(own, dict) for own in known.values()):
+        raise AsynDMError(f"{path} holds no scores; delete it to have all pictures scored again")
+    return known
 
 
 def table(scores: dict[str, dict[str, np.ndarray]]) -> list[str]:

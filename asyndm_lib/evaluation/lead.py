@@ -8,9 +8,9 @@ scene's caption, and the error inside the objects is compared with that where al
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
@@ -22,10 +22,12 @@ from torch import Tensor
 
 from .. import models
 from ..clock.cells import Cells
-from ..demo import EMBEDDED, MODEL
+from ..demo import EMBEDDED, MODEL, outputs, program
 from ..demo.device import device_of
+from ..demo.program import whole
 from ..demo.training import scenes, sprites
 from ..demo.training.export import load_model
+from ..errors import AsynDMError
 from ..hosts.standalone.ldm_checkpoint import load
 from ..run.model_call import Rows
 from . import table
@@ -202,26 +204,40 @@ def save(path: Path, found: Sequence[Lead], count: int) -> None:
 
 
 def load_results(path: Path) -> list[Lead]:
-    """What :func:`save` wrote."""
-    return [Lead(**one) for one in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    """What :func:`save` wrote. Raises :class:`AsynDMError` for any other file."""
+    try:
+        return [Lead(**one) for one in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AsynDMError(f"{path} is not a results file: {error}") from error
 
 
 FILE = Path(__file__).parent / "lead.json"
 """The committed results."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or read what was measured, and return the exit code."""
+    return program.run(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     """Print the error, the guidance and the gain of the right caption, as multiples of what they
     are without a lead."""
-    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--sprites", type=Path, metavar="FILE", help="of the stage sprites; without it only the table")
-    parser.add_argument("--results", type=Path, default=FILE, metavar="FILE", help="where the results are")
-    parser.add_argument("--into", type=Path, metavar="README", help="also put the table into this file")
-    parser.add_argument("--scenes", type=int, default=512, help="how many")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
+    parser = program.Parser(prog="python -m asyndm_lib.evaluation.lead", description=_run.__doc__)
+    add = parser.add_argument
+    add("--sprites", type=Path, metavar="FILE", help="of the stage sprites; without it only the table")
+    add("--results", type=Path, default=FILE, metavar="FILE", help="where the results are")
+    add("--into", type=Path, metavar="README", help="also put the table into this file")
+    add("--scenes", type=whole(1, 10**6), default=512, metavar="N", help="how many")
+    add("--batch", type=whole(1, 4096), default=128, metavar="N", help="scenes at once")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
+    if options.sprites is None and (idle := options.given.keys() - {"results", "into"}):
+        raise AsynDMError(f"{options.given[min(idle)]} needs --sprites: without it only the table is printed")
+    if options.into is not None:
+        table.marked(options.into, options.results.stem)
     if options.sprites is not None:
+        outputs.check_file(options.results, "--results")
         device, atlas, found = device_of(options.device), sprites.load(options.sprites), []
         for name, path in EMBEDDED.items():
             batches = Batches(load(path, None, device))
@@ -236,4 +252,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

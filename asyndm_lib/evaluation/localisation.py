@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import combinations, pairwise
@@ -21,14 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..demo import TRANSFORMER
+from ..demo import TRANSFORMER, outputs, program
 from ..demo.device import device_of
+from ..demo.program import number, whole
 from ..demo.training import sprites
 from ..demo.training.concepts import CONCEPTS
 from ..demo.training.evaluate import Finder, two_object_prompts
 from ..demo.training.sampling import word_positions
 from ..demo.training.training import contact_sheet
 from ..demo.training.vocabulary import CONTEXT_LENGTH, WordEncoder
+from ..errors import AsynDMError
 from ..hosts.standalone.flow import FlowDenoiser
 from ..hosts.standalone.ldm_checkpoint import load
 from ..models import sd3
@@ -161,23 +164,36 @@ def made(
     return torch.cat(list(batches.pictures(x))), kept
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or read what was measured, and return the exit code."""
+    return program.run(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     """Print how many pictures are right, and a row for every rule and run of blocks."""
-    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--sprites", type=Path, metavar="FILE", help="of the stage sprites; without it only the table")
-    parser.add_argument("--results", type=Path, default=FILE, metavar="FILE", help="where the results are")
-    parser.add_argument("--into", type=Path, metavar="README", help="also put the table into this file")
-    parser.add_argument("--checkpoint", type=Path, default=TRANSFORMER, metavar="FILE", help="the transformer")
-    parser.add_argument("--prompts", type=int, default=100, help="how many")
-    parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--cfg", type=float, default=4.5)
-    parser.add_argument("--batch", type=int, default=25)
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write the pictures here, ten in a row")
-    parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
+    parser = program.Parser(prog="python -m asyndm_lib.evaluation.localisation", description=_run.__doc__)
+    add = parser.add_argument
+    add("--sprites", type=Path, metavar="FILE", help="of the stage sprites; without it only the table")
+    add("--results", type=Path, default=FILE, metavar="FILE", help="where the results are")
+    add("--into", type=Path, metavar="README", help="also put the table into this file")
+    add("--checkpoint", type=Path, default=TRANSFORMER, metavar="FILE", help="the transformer")
+    add("--prompts", type=whole(1, 10**6), default=100, metavar="N", help="how many")
+    add("--steps", type=whole(3, 1000), default=28, metavar="N", help="of Euler")
+    add("--cfg", type=number(0, 100), default=4.5, metavar="SCALE", help="classifier-free guidance scale")
+    add("--batch", type=whole(1, 4096), default=25, metavar="N", help="pictures at once")
+    add("--sheet", type=Path, metavar="FILE", help="also write the pictures here, ten in a row")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
+    if options.sprites is None and (idle := options.given.keys() - {"results", "into"}):
+        raise AsynDMError(f"{options.given[min(idle)]} needs --sprites: without it only the table is printed")
+    if options.into is not None:
+        table.marked(options.into, options.results.stem)
     if options.sprites is not None:
         _measure(options)
-    text = markdown(json.loads(options.results.read_text(encoding="utf-8")))
+    try:
+        text = markdown(json.loads(options.results.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise AsynDMError(f"{options.results} is not a results file: {error}") from error
     if options.into is not None:
         table.insert(options.into, text, options.results.stem)
     print(text)
@@ -207,8 +223,13 @@ def markdown(results: dict[str, dict]) -> str:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    outputs.check_file(options.results, "--results")
+    if options.sheet is not None:
+        outputs.check_picture(options.sheet, "--sheet")
     device = device_of(options.device)
     batches, network = Batches(load(options.checkpoint, None, device)), counting.load(device)
+    if not batches.checkpoint.flow:
+        raise AsynDMError(f"--checkpoint {options.checkpoint} is no transformer")
     finder, encode = Finder(sprites.load(options.sprites)), WordEncoder(TRANSFORMER.parent / "tokenizer")
     prompts = two_object_prompts(options.prompts, 0)
     fits: dict[Source, list[Fit]] = {}
@@ -252,4 +273,4 @@ def _summary(fits: Sequence[Fit]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

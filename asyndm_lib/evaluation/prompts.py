@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import AsynDMError
 from .counter import Found, tally
 
 PLACES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -13,6 +14,10 @@ PLACES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0,
 
 CLEAR = 16.0
 """The least distance in pixels between two centres for which a place holds."""
+
+
+class NoPicture(AsynDMError):
+    """There is no picture of a prompt by a method; there may be of others."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ never done again."""
 from __future__ import annotations
 
 import json
+import math
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,9 @@ from .engine import Batches, Noise
 from .methods import Method, Way
 from .prompt_sets import PromptSet
 from .prompts import Prompt, Shown
+
+QUIET = 30
+"""How many seconds pass at least between two lines of progress in a file."""
 
 SIDE = 256
 """The edge of a picture in pixels, the embedded model's."""
@@ -142,9 +148,12 @@ def run(
     total = sum(len(part) for part, _, _ in work)
     noise: tuple[tuple, Noise] | None = None
     with tqdm(total=total, unit="picture", smoothing=0.05, disable=None) as bar:
+        done, said = 0, -math.inf
+        steps = [] if bar.disable else [lambda seen: bar.set_postfix_str(f"step {seen.i + 1} of {seen.total}")]
         for part, way, method in work:
             todo = [job for job in part if not record.has(way, method, job)]
             bar.update(len(part) - len(todo))
+            done += len(part)
             if not todo:
                 continue
             if enough():
@@ -153,11 +162,14 @@ def run(
             key = tuple(job.noise for job in todo)
             if noise is None or noise[0] != key:
                 noise = key, batches.noise(key, SIDE, SIDE)
-            latents = batches.make([job.prompt for job in todo], noise[1], way, method)
+            latents = batches.make([job.prompt for job in todo], noise[1], way, method, steps)
             found = (things for pictures in batches.pictures(latents) for things in counting.find(counter, pictures))
             shown = [job.prompt.shown(things) for job, things in zip(todo, found, strict=True)]
             record.add(way, method, todo, shown, machine)
             bar.update(len(todo))
+            if bar.disable and time.monotonic() > said + QUIET:  # no terminal: a line now and then
+                said = time.monotonic()
+                print(f"{done} of {total} pictures", file=sys.stderr, flush=True)
 
 
 def _machine(device: torch.device) -> str:

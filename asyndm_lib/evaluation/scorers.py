@@ -4,6 +4,7 @@ user may have."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,32 @@ import torch
 from PIL import Image
 
 from . import counter as counting
+from .manifest import digest
 from .prompts import Prompt
 
-Scorer = Callable[[Prompt, Image.Image], float]
+
+@dataclass(frozen=True)
+class Scorer:
+    """A score of how well a picture shows its prompt. ``made_of``: what decides it, as its
+    weights."""
+
+    score: Callable[[Prompt, Image.Image], float]
+    made_of: str
+
+    def __call__(self, prompt: Prompt, picture: Image.Image) -> float:
+        """The score of one picture."""
+        return self.score(prompt, picture)
+
 
 CLIP = "openai/clip-vit-large-patch14"
+IMAGE_REWARD = "ImageReward-v1.0"
+
+GET = {
+    "CLIPScore": f"python -c \"import transformers as t; t.CLIPModel.from_pretrained('{CLIP}'); "
+    f"t.CLIPProcessor.from_pretrained('{CLIP}')\" (1.7 GB)",
+    "ImageReward": "pip install image-reward (and its weights, 1.8 GB, at its first use)",
+}
+"""How one gets what a scorer needs."""
 
 
 def available(device: torch.device, exact: bool) -> tuple[dict[str, Scorer], dict[str, str]]:
@@ -41,7 +63,7 @@ def _exact(device: torch.device) -> Scorer:
         (found,) = counting.find(network, pixels / 127.5 - 1)
         return float(prompt.shown(found).exact)
 
-    return score
+    return Scorer(score, digest(counting.WEIGHTS))
 
 
 def _clip(device: torch.device) -> Scorer:
@@ -58,12 +80,12 @@ def _clip(device: torch.device) -> Scorer:
         answer = model(**inputs)
         return float(torch.cosine_similarity(answer.image_embeds, answer.text_embeds))
 
-    return score
+    return Scorer(score, CLIP)
 
 
 def _image_reward(device: torch.device) -> Scorer:
     """ImageReward-v1.0 (Xu et al. 2023), by its package."""
     import ImageReward
 
-    model = ImageReward.load("ImageReward-v1.0", device=str(device))
-    return lambda prompt, picture: float(model.score(prompt.text, picture))
+    model = ImageReward.load(IMAGE_REWARD, device=str(device))
+    return Scorer(lambda prompt, picture: float(model.score(prompt.text, picture)), IMAGE_REWARD)

@@ -22,16 +22,25 @@ def markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
 
 
 def insert(readme: Path, tables: str, name: str) -> None:
-    """Put the tables into a file between the marks of that name.
+    """Put the tables into a file between the marks of that name. Raises as :func:`marked`."""
+    before, after = marked(readme, name)
+    begin, end = marks(name)
+    readme.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
 
-    Raises :class:`AsynDMError` if the file has no such marks.
+
+def marked(readme: Path, name: str) -> tuple[str, str]:
+    """What stands in a file before and after the marks of that name.
+
+    Raises :class:`AsynDMError` if the file cannot be read or has no such marks.
     """
     begin, end = marks(name)
-    text = readme.read_text(encoding="utf-8")
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise AsynDMError(f"--into {readme} cannot be read: {error}") from error
     if begin not in text or end not in text:
         raise AsynDMError(f"{readme} has no lines {begin} and {end}")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
+    return text.split(begin)[0], text.split(end)[1]
 
 
 def marks(name: str) -> tuple[str, str]:

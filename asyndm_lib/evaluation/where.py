@@ -6,14 +6,16 @@ finished picture.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ..demo import program
 from ..demo.device import device_of
+from ..demo.program import whole
 from ..hosts.standalone.ldm_checkpoint import load
 from ..run.step import Seen
 from . import counter as counting
@@ -27,14 +29,20 @@ PARTS = 4
 """How many parts of the run are reported, or as many as the run has steps."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and return the exit code."""
+    return program.run(lambda: _measure(arguments))
+
+
+def _measure(arguments: Sequence[str] | None) -> None:
     """Print for every part of the run: how much of the picture is related, how many of the objects'
     centres are, and by how many timesteps pixels lag, in the mean and at most."""
-    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=4, help="of every set")
-    parser.add_argument("--steps", type=int, default=PAPER.steps, help="of the paper's sampler")
-    parser.add_argument("--scenery", type=Path, metavar="DIR", help="the model of scenes in sceneries, in this folder")
-    parser.add_argument("--device", help="cpu or cuda; by default cuda where there is one")
+    parser = program.Parser(prog="python -m asyndm_lib.evaluation.where", description=_measure.__doc__)
+    add = parser.add_argument
+    add("--prompts", type=whole(1, 50), default=4, metavar="N", help="of every set")
+    add("--steps", type=whole(3, 1000), default=PAPER.steps, metavar="N", help="of the paper's sampler")
+    add("--scenery", type=Path, metavar="DIR", help="the model of scenes in sceneries, in this folder")
+    add("--device", help="cpu or cuda; by default cuda where there is one")
     options = parser.parse_args(arguments)
     device = device_of(options.device)
     subject = EMBEDDED if options.scenery is None else in_sceneries(options.scenery)
@@ -67,4 +75,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

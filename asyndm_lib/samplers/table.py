@@ -11,19 +11,13 @@ To add a sampler, put its file into this folder. The tables find its ``ROWS``.
 from __future__ import annotations
 
 from .. import samplers
+from .labels import WEBUIS
 from .row import Labels, Sampler, labelled, rows_in
-
-_ORDER = (
-    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler"),
-    *("LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"),
-    *("HeunPP2", "IPNDM", "IPNDM_V", "DEIS", "DDPM"),
-)
-"""The WebUIs' order; from HeunPP2 on they are Forge's."""
 
 SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if {"a1111", "forge"} & set(row.hosts)}
 """Our samplers by the ``__name__`` of the host's function."""
 
-LABELS: Labels = labelled(SAMPLERS.values(), _ORDER)
+LABELS: Labels = labelled(SAMPLERS.values(), WEBUIS)
 """The samplers by the names under which the WebUIs show them."""
 
 UNFIT = {"DPM adaptive": "chooses its own steps"}

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..clock.curves import CURVES
 from ..errors import SettingsError
-from ..masks.target_masks import TIMINGS
 from ..prompt.target_list import MAX_LENGTH, parse_targets
 
 BY_LEVEL = "by level"
 NORMALISATIONS = ("as the model", BY_LEVEL)
+MASK_TIMINGS = ("lagged", "fresh", "static")
 SECOND_PASSES = ("same", "off", "own concavity")
 
 
@@ -59,7 +59,7 @@ class Settings:
         "Mask timing",
         "Where a step's mask comes from: the step before (lagged, as in the paper), the step itself (fresh), "
         "or an ordinary picture made first (static; takes twice as long)",
-        choices=tuple(TIMINGS),
+        choices=MASK_TIMINGS,
     )
     threshold: float = _setting(
         1.0,

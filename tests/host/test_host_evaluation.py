@@ -8,6 +8,8 @@ import pytest
 from requests_table import SMALL, switched_on
 
 from asyndm_lib import cli
+from asyndm_lib.errors import AsynDMError
+from asyndm_lib.evaluation import scorers
 from asyndm_lib.evaluation.gallery import METHODS
 from asyndm_lib.evaluation.methods import DM, Method, Way
 from asyndm_lib.evaluation.prompts import Prompt
@@ -28,7 +30,9 @@ FRESH = Method("fresh", Settings(concavity=0.5, mask_timing="fresh"))
 )
 def test_its_pictures_are_the_hosts(host, method, settings):
     webui = WebUI(host.url, SMALL["width"], SMALL["height"])
-    assert "tiny-sd1" in webui.check()
+    assert "tiny-sd1" in webui.check(WAY)["sd_model_checkpoint"]
+    assert webui.problem(PROMPT) is None
+    assert webui.problem(Prompt("a cat", "cat, zebra")) == "not in it: 'zebra'"
     made = webui.picture(PROMPT, WAY, method, 5)
     request = {
         **SMALL,
@@ -43,12 +47,31 @@ def test_its_pictures_are_the_hosts(host, method, settings):
     assert np.array_equal(pictures.pixels(asked.pictures[0]), np.asarray(made))
 
 
-def test_the_command_makes_every_picture_and_keeps_it(host, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (Way("x", "Eulr a", "automatic", 6, 5.0), "'Eulr a' is no sampler; did you mean 'Euler a'"),
+        (Way("x", "Euler", "karas", 6, 5.0), "'karas' is no scheduler; did you mean 'karras'"),
+    ],
+)
+def test_a_sampler_that_it_lacks_is_said_before_the_pictures(host, way, said):
+    with pytest.raises(AsynDMError, match=said):
+        WebUI(host.url, 64, 64).check(way)
+
+
+def test_the_command_makes_every_picture_and_keeps_it(host, tmp_path, capsys, monkeypatch):
+    mean = scorers.Scorer(lambda prompt, picture: float(np.asarray(picture).mean()), "mean")
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"mean": mean}, {}))
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a cat and a dog\tcat, dog:0.3\na red heart\n")
+    prompts.write_text("beautiful\na cat and a dog\tcat, dog:0.3\na cat\tzebra\na red heart\n")
     size = [part for side in ("width", "height") for part in (f"--{side}", str(SMALL[side]))]
     arguments = ["evaluate", "--webui", host.url, "--prompts", str(prompts), "--seeds", "2", "--steps", "5", *size]
-    # Whether they can be scored depends on the machine.
-    cli.main([*arguments, "--folder", str(tmp_path / "made")])
+    assert cli.main([*arguments, "--folder", str(tmp_path / "made")]) == 0
     assert len(list((tmp_path / "made").glob("*/*.png"))) == 2 * 2 * len(METHODS)
-    assert "model: tiny-sd1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "model: tiny-sd1" in said
+    assert "skipped, 'a cat': not in it: 'zebra'" in said
+    assert "skipped, 'beautiful': " in said
+    assert "2 of 4 prompts were skipped" in said
+    assert cli.main([*arguments, "--folder", str(tmp_path / "made"), "--steps", "6"]) == 2
+    assert "sampling steps: 5 there, 6 here" in capsys.readouterr().err

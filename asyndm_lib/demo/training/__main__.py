@@ -7,9 +7,33 @@ import dataclasses
 import sys
 import types
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from ...errors import AsynDMError
+from .. import outputs, program
+from ..device import device_of
+from ..program import number, whole
 
 MODEL = Path(__file__).resolve().parent.parent / "model"
+DEFAULTS = {"config": MODEL / "emoji.yaml", "tokenizer": MODEL / "tokenizer", "model": MODEL}
+
+_SHARE, _COUNT, _SIZE = number(0, 1), whole(1, 10**8), number(0, 10**6)
+LIMITS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("batch", "count", "iterations", "prompts", "scenes", "steps"), _COUNT),
+    **dict.fromkeys(("depth", "head_size", "hidden_size"), whole(1, 10**5)),
+    **dict.fromkeys(("average", "caption_dropout", "decay_from", "detail", "one_level", "pooled_dropout"), _SHARE),
+    **dict.fromkeys(("rate", "scenery"), _SHARE),
+    **dict.fromkeys(("guidance", "keep_every", "kl", "latent_noise", "lead", "map_ratio", "map_weight"), _SIZE),
+    "seconds": number(0.01, 10**7),
+    "noisy": number(-10, 10),
+    "seed": whole(0, 2**32 - 1),
+}
+"""How the number of an option is read."""
+
+READ = ("autoencoder", "config", "data", "denoiser", "icons", "merges", "model", "resume", "sprites", "tokenizer")
+"""Options that name what a stage reads, but for ``split``, which writes two of them."""
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -19,22 +43,47 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
         kind = hints[field.name]
         if isinstance(kind, types.UnionType):
             kind = next(part for part in kind.__args__ if part is not type(None))
-        default = field.default
-        if default is dataclasses.MISSING:
-            default = {"config": MODEL / "emoji.yaml", "tokenizer": MODEL / "tokenizer", "model": MODEL}.get(field.name)
+        must = field.default is dataclasses.MISSING
+        default = DEFAULTS.get(field.name) if must else field.default
         option = "--" + field.name.replace("_", "-")
         if kind is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=default)
         else:
-            parser.add_argument(option, type=kind, default=default, required=default is dataclasses.MISSING or (
-                default is None and field.default is dataclasses.MISSING))
+            read = LIMITS[field.name] if kind in (int, float) else kind
+            parser.add_argument(option, type=read, default=default, required=must and default is None)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse and run one stage."""
+def check(stage: str, options: dict[str, Any]) -> None:
+    """See that a stage can begin and its results can be written.
+
+    Raises :class:`AsynDMError` that names the option that hinders it.
+    """
+    if "device" in options:
+        device_of(options["device"])
+    if options.get("seconds", 1) is None and options.get("iterations") is None:
+        raise AsynDMError("give --seconds or --iterations")
+    written = {"output", "report"} | ({"autoencoder", "denoiser"} if stage == "split" else set())
+    for name, path in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if path is None:
+            continue
+        if name == "sheet" or (stage, name) == ("sample", "output"):
+            outputs.check_picture(path, option)
+        elif name in written:
+            (outputs.check_folder if stage == "tokenizer" else outputs.check_file)(path, option)
+        elif name in READ and not path.exists() and not (name == "data" and options["wait"]):
+            raise AsynDMError(f"{option}: there is no {path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage and return the exit code."""
+    return program.run(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     from . import autoencoder, concepts, dataset, denoiser, evaluate, export, sprites, transformer, vocabulary
 
-    parser = argparse.ArgumentParser(prog="python -m asyndm_lib.demo.training", description=__doc__)
+    parser = program.Parser(prog="python -m asyndm_lib.demo.training", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     one = stages.add_parser("sprites", help="rasterise the emoji of icons.json into one array file")
     one.add_argument("icons", type=Path, help="icons.json of the npm package @iconify-json/fluent-emoji-flat")
@@ -43,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     one = stages.add_parser("tokenizer", help="write the tokenizer folder with CLIP's first merges")
     one.add_argument("merges", type=Path, help="merges.txt of a CLIP tokenizer")
     one.add_argument("--output", type=Path, default=MODEL / "tokenizer")
-    one.add_argument("--count", type=int, default=6000)
+    one.add_argument("--count", type=whole(1, 10**6), default=6000)
     runs = {"vae": (autoencoder.Settings, autoencoder.train, "train the autoencoder, or its decoder alone"),
             "latents": (dataset.Settings, dataset.run, "draw the denoiser's training data"),
             "unet": (denoiser.Settings, denoiser.train, "train UNet and text encoder"),
@@ -56,6 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
         add_settings(stages.add_parser(name, help=text), settings)
     options = vars(parser.parse_args(arguments))
     stage = options.pop("stage")
+    del options["given"]
+    check(stage, options)
     if stage == "sprites":
         known = concepts.CONCEPTS + (concepts.UNSEEN if options["unseen"] else ())
         sprites.build(options["icons"], options["output"], known)

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...errors import AsynDMError
 from . import scenery, scenes, sprites
 from .captions import MAX_TOKENS
 from .networks import Autoencoder, read_config
-from .training import load_weights
+from .training import encoder_digest, load_weights
 from .vocabulary import WordEncoder
 
 CHUNK = 256  # pictures encoded at a time
@@ -43,11 +44,15 @@ class Data:
     ids: torch.Tensor  # [n, MAX_TOKENS], padded with the end token
     groups: torch.Tensor  # [n, MAX_TOKENS], -1: names nothing
     lengths: torch.Tensor  # [n]
+    encoder: torch.Tensor | None = None  # [32], which encoder made the latents
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Data:
-        """Read a file that :func:`run` wrote."""
-        return cls(**{key: value.to(device) for key, value in torch.load(path, weights_only=True).items()})
+        """Read a file that :func:`run` wrote. Raises :class:`AsynDMError` for any other."""
+        try:
+            return cls(**{key: value.to(device) for key, value in torch.load(path, weights_only=True).items()})
+        except Exception as error:  # whatever unpickling somebody's file ends in
+            raise AsynDMError(f"--data {path} is no file of the stage latents ({type(error).__name__})") from error
 
 
 @torch.no_grad()
@@ -56,7 +61,8 @@ def run(settings: Settings) -> None:
     device = torch.device(settings.device)
     encode = WordEncoder(settings.tokenizer)
     vae = Autoencoder(read_config(settings.config)["first_stage_config"]["params"])
-    scale = float(load_weights({"vae": vae}, settings.autoencoder)["scale_factor"])
+    weights = load_weights({"vae": vae}, settings.autoencoder)
+    scale = float(weights["scale_factor"])
     vae.to(device, memory_format=torch.channels_last)
     rng, words = np.random.default_rng(settings.seed), random.Random(settings.seed)
     painter = scenes.Painter(sprites.load(settings.sprites), device, scenery.backdrops() if settings.scenery else None)
@@ -79,7 +85,7 @@ def run(settings: Settings) -> None:
         ids[row, : len(caption.ids)] = torch.tensor(caption.ids)
         groups[row, : len(caption.ids)] = torch.tensor(caption.groups)
     data = Data(torch.cat(latents).contiguous(), torch.cat(masks).contiguous(), ids, groups,
-                torch.tensor([len(caption.ids) for caption in found]))
+                torch.tensor([len(caption.ids) for caption in found]), encoder_digest(weights))
     partial = settings.output.with_suffix(".part")
     torch.save({key: value.cpu() for key, value in vars(data).items()}, partial)
     partial.replace(settings.output)

@@ -178,6 +178,7 @@ def train(settings: Settings) -> None:
     while settings.wait and not settings.data.exists():
         time.sleep(0.5)
     data = Data.load(settings.data, device)
+    made_of = {} if data.encoder is None else {"encoder": data.encoder}
     average = Average(both, 0.999)
     timer = StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
@@ -191,7 +192,7 @@ def train(settings: Settings) -> None:
         if timer.elapsed - kept > settings.keep_every:  # a stop loses no more; --resume goes on from it
             kept = timer.elapsed
             average.swap()
-            save_weights({"unet": unet, "text": text}, settings.output)
+            save_weights({"unet": unet, "text": text}, settings.output, **made_of)
             average.swap()
         if timer.count % 250 == 0:
             mse, pull, log_ratio = torch.stack(seen).mean(0).tolist()
@@ -199,7 +200,7 @@ def train(settings: Settings) -> None:
                   f"inside/outside {math.exp(log_ratio):.2f}", flush=True)
             seen.clear()
     average.swap()
-    save_weights({"unet": unet, "text": text}, settings.output)
+    save_weights({"unet": unet, "text": text}, settings.output, **made_of)
     print(f"unet done: {timer.count} iterations, {timer.elapsed:.0f} s", flush=True)
     if settings.sheet and settings.autoencoder:
         vae = Autoencoder(config["first_stage_config"]["params"])

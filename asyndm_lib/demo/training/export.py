@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from ...errors import AsynDMError
 from .concepts import CONCEPTS
 from .denoiser import read_text_config
 from .networks import Autoencoder, TextEncoder, build_unet, read_config
 from .sampling import Model
+from .training import encoder_digest, fill, read_weights
 from .vocabulary import WordEncoder
 
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.",
@@ -31,15 +33,27 @@ class Settings:
 def run(settings: Settings) -> None:
     """Write ``emoji.safetensors`` (half precision), the scale factor in ``emoji.yaml``, and
     ``names.txt``."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    parts = {**load_file(settings.autoencoder), **load_file(settings.denoiser)}
+    autoencoder, denoiser = read_weights(settings.autoencoder), read_weights(settings.denoiser)
+    made_of = denoiser.pop("encoder", None)
+    if made_of is not None and not torch.equal(made_of, encoder_digest(autoencoder)):
+        raise AsynDMError(
+            f"{settings.denoiser} was trained on latents of another encoder than that of {settings.autoencoder}"
+        )
+    parts = {**autoencoder, **denoiser}
+    for path, own in ((settings.autoencoder, ("scale_factor", "vae.")), (settings.denoiser, ("unet.", "text."))):
+        for prefix in own:
+            if not any(key.startswith(prefix) for key in parts):
+                raise AsynDMError(f"{path} holds no {prefix}: it is of another stage")
     scale = float(parts.pop("scale_factor"))
     tensors = {}
     for key, value in parts.items():
         part, name = key.split(".", 1)
+        if f"{part}." not in ("vae.", "unet.", "text."):
+            raise AsynDMError(f"{key} is of no stage: {settings.autoencoder} or {settings.denoiser} is another file")
         if not torch.isfinite(value).all():
-            raise ValueError(f"{key} is not finite")
+            raise AsynDMError(f"{key} is not finite: train that part again, at a lower --rate")
         tensors[PREFIXES[part] + name] = value.half().contiguous()
     save_file(tensors, settings.model / "emoji.safetensors", metadata={"format": "pt"})
     yaml_file = settings.model / "emoji.yaml"
@@ -61,9 +75,9 @@ class SplitSettings:
 
 def split(settings: SplitSettings) -> None:
     """Write the checkpoint's parts as the training stages take them with ``--resume``."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    tensors = load_file(settings.model / "emoji.safetensors")
+    tensors = read_weights(settings.model / "emoji.safetensors")
     parts = {f"{part}.{key[len(prefix):]}": value for part, prefix in PREFIXES.items()
              for key, value in tensors.items() if key.startswith(prefix)}
     scale = torch.tensor(read_config(settings.model / "emoji.yaml")["scale_factor"])
@@ -74,17 +88,13 @@ def split(settings: SplitSettings) -> None:
 
 def load_model(folder: Path, device: torch.device | str) -> Model:
     """The exported checkpoint, in single precision, for sampling."""
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     config = read_config(folder / "emoji.yaml")
-    tensors = load_file(folder / "emoji.safetensors")
+    tensors = read_weights(folder / "emoji.safetensors")
     parts = {"unet": build_unet(config["unet_config"]["params"]),
              "vae": Autoencoder(config["first_stage_config"]["params"]),
              "text": TextEncoder(read_text_config(folder / "tokenizer"))}
     for name, module in parts.items():
-        prefix = PREFIXES[name]
-        module.load_state_dict({key[len(prefix):]: value.float() for key, value in tensors.items()
-                                if key.startswith(prefix)})
+        fill(module, tensors, PREFIXES[name], folder / "emoji.safetensors")
         module.to(device).eval().requires_grad_(False)
     return Model(parts["unet"], parts["text"], parts["vae"], config["scale_factor"], WordEncoder(folder / "tokenizer"))

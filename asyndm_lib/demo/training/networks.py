@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
+from ...errors import AsynDMError
 from .vocabulary import CONTEXT_LENGTH
 
 TIMESTEPS = 1000
@@ -27,8 +28,11 @@ def alphas_cumprod(linear_start: float = 0.00085, linear_end: float = 0.0120) ->
 
 
 def read_config(path: Path) -> dict:
-    """The part ``model.params`` of an ldm YAML file."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["params"]
+    """The part ``model.params`` of an ldm YAML file. Raises :class:`AsynDMError` for any other."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["params"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise AsynDMError(f"{path} is no configuration of a model: it holds no model.params") from error
 
 
 class Autoencoder(nn.Module):

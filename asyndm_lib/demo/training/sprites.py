@@ -11,10 +11,12 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
+from ...errors import AsynDMError
 from .concepts import CONCEPTS, Concept
 
 SIZES: tuple[int, ...] = tuple(range(64, 145, 16))
@@ -35,8 +37,17 @@ def rasterise(icons: dict, icon: str, size: int) -> np.ndarray:
 
 def build(icons_json: Path, target: Path, concepts: Sequence[Concept] = CONCEPTS) -> None:
     """Write ``target`` (npz), which has an array ``[concepts, size, size, 4]`` with premultiplied
-    alpha per size."""
-    icons = json.loads(icons_json.read_text(encoding="utf-8"))
+    alpha per size.
+
+    Raises :class:`AsynDMError` for an ``icons_json`` of another package.
+    """
+    try:
+        icons = json.loads(icons_json.read_text(encoding="utf-8"))
+        lost = [one.icon for one in concepts if one.icon not in {*icons["icons"], *icons["aliases"]}]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AsynDMError(f"{icons_json} is no icons.json of @iconify-json/fluent-emoji-flat") from error
+    if lost:
+        raise AsynDMError(f"{icons_json} lacks {lost[0]!r}: take version 1.2.6 of the package")
     arrays = {}
     for size in SIZES:
         stack = np.stack([rasterise(icons, concept.icon, size) for concept in concepts]).astype(np.float32)
@@ -48,10 +59,16 @@ def build(icons_json: Path, target: Path, concepts: Sequence[Concept] = CONCEPTS
 
 def load(path: Path) -> np.ndarray:
     """All sprites, ``uint8 [concepts, sizes, edge, edge, 4]``, aligned at the top left, with
-    premultiplied alpha."""
+    premultiplied alpha.
+
+    Raises :class:`AsynDMError` for a file that :func:`build` did not write.
+    """
     edge = SIZES[-1]
-    with np.load(path) as data:
-        atlas = np.zeros((len(data[f"s{edge}"]), len(SIZES), edge, edge, 4), np.uint8)
-        for index, size in enumerate(SIZES):
-            atlas[:, index, :size, :size] = data[f"s{size}"]
+    try:
+        with np.load(path) as data:
+            atlas = np.zeros((len(data[f"s{edge}"]), len(SIZES), edge, edge, 4), np.uint8)
+            for index, size in enumerate(SIZES):
+                atlas[:, index, :size, :size] = data[f"s{size}"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile) as error:
+        raise AsynDMError(f"--sprites {path} is no file of the stage sprites: {error}") from error
     return atlas

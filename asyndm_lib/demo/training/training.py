@@ -3,6 +3,7 @@ on disk."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ...errors import AsynDMError
+
 
 class StageTimer:
     """The progress of a stage that ends after some seconds or some iterations, whichever is
@@ -19,7 +22,7 @@ class StageTimer:
 
     def __init__(self, seconds: float | None, iterations: int | None):
         if not seconds and not iterations:
-            raise ValueError("give seconds or iterations")
+            raise AsynDMError("give --seconds or --iterations")
         self.seconds, self.iterations = seconds, iterations
         self.count = 0
         self.start = time.monotonic()
@@ -92,15 +95,53 @@ def save_weights(modules: dict[str, nn.Module], path: Path, **extra: torch.Tenso
 
 
 def load_weights(modules: dict[str, nn.Module], path: Path) -> dict[str, torch.Tensor]:
-    """Fill modules from a file of :func:`save_weights`, and return all tensors of the file."""
+    """Fill modules from a file of :func:`save_weights`, and return all tensors of the file.
+
+    Raises :class:`AsynDMError` for a file that is none of these modules.
+    """
+    tensors = read_weights(path)
+    for name, module in modules.items():
+        fill(module, tensors, f"{name}.", path)
+    if "vae" in modules and "scale_factor" not in tensors:
+        raise AsynDMError(f"{path} holds no scale_factor: it must be of the stage vae")
+    return tensors
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file. Raises :class:`AsynDMError` that names any other file."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    for name, module in modules.items():
-        prefix = name + "."
-        module.load_state_dict({key[len(prefix):]: value.float() for key, value in tensors.items()
-                                if key.startswith(prefix)})
-    return tensors
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AsynDMError(f"{path} cannot be read as weights: {error}") from error
+
+
+def fill(module: nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
+    """Give a module the tensors under ``prefix``.
+
+    Raises :class:`AsynDMError` that names ``path`` if they do not fit it.
+    """
+    own = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
+    if not own:
+        raise AsynDMError(f"{path} holds no weights {prefix}…: it is of another stage, or of another model")
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        text = str(error).splitlines()[-1].strip()
+        raise AsynDMError(f"the weights {prefix}… of {path} do not fit: {text}") from error
+
+
+def encoder_digest(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which encoder the autoencoder in a file of the stage vae has, uint8 ``[32]``.
+
+    Training the decoder alone leaves it as it is.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(key for key in tensors if key.startswith(("vae.encoder.", "vae.quant_conv."))):
+        digest.update(key.encode() + tensors[key].half().contiguous().numpy().tobytes())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def contact_sheet(pictures: torch.Tensor, columns: int, path: Path) -> None:

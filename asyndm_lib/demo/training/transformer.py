@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...errors import AsynDMError
 from ...hosts.standalone.mmdit import MMDiT
 from . import dataset, denoiser
-from .export import load_model
+from .export import PREFIXES, load_model
 from .networks import TextEncoder, read_config
-from .training import Average, StageTimer, learning_rate
+from .training import Average, StageTimer, encoder_digest, fill, learning_rate, read_weights
 
 PREFIX = "model.diffusion_model."
 """Where a checkpoint of Stable Diffusion 3 keeps the transformer's weights."""
@@ -131,6 +132,7 @@ def train(settings: Settings) -> None:
     while settings.wait and not settings.data.exists():
         time.sleep(0.5)
     data = dataset.Data.load(settings.data, device)
+    refuse_others_latents(data, settings)
     average, timer = Average(model, settings.average), StageTimer(settings.seconds, settings.iterations)
     seen: list[torch.Tensor] = []
     while timer.progress < 1:
@@ -147,21 +149,29 @@ def train(settings: Settings) -> None:
     print(f"transformer done: {timer.count} iterations, {timer.elapsed:.0f} s", flush=True)
 
 
+def refuse_others_latents(data: dataset.Data, settings: Settings) -> None:
+    """Raise :class:`AsynDMError` if the data is of another encoder than that of the model."""
+    if data.encoder is None:
+        return
+    checkpoint = read_weights(settings.model / "emoji.safetensors")
+    own = {f"vae.{key.removeprefix(PREFIXES['vae'])}": value for key, value in checkpoint.items()}
+    if not torch.equal(data.encoder.cpu(), encoder_digest(own)):
+        raise AsynDMError(f"--data {settings.data} is of another encoder than that of the model in {settings.model}")
+
+
 def save(model: MMDiT, path: Path) -> None:
-    """Write the weights in half precision. Raises :class:`ValueError` if one is not finite."""
+    """Write the weights in half precision. Raises :class:`AsynDMError` if one is not finite."""
     from safetensors.torch import save_file
 
     weights = {PREFIX + name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
     wrong = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if wrong:
-        raise ValueError(f"{wrong[0]} is not finite")
+        raise AsynDMError(f"{wrong[0]} is not finite: train again, at a lower --rate")
     partial = path.with_suffix(".part")
     save_file(weights, partial, metadata={"format": "pt"})
     partial.replace(path)
 
 
 def load(model: MMDiT, path: Path) -> None:
-    """Fill ``model`` from a file of :func:`save`."""
-    from safetensors.torch import load_file
-
-    model.load_state_dict({name.removeprefix(PREFIX): value.float() for name, value in load_file(path).items()})
+    """Fill ``model`` from a file of :func:`save`. Raises :class:`AsynDMError` for any other."""
+    fill(model, read_weights(path), PREFIX, path)

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import Unsupported
+from . import weights_file
 from .mmdit import MMDiT
 from .text_encoders import Clip, OpenClip, TextEncoder
 
@@ -88,13 +87,11 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
     :class:`Unsupported` that names the file and what is wrong with it.
     """
     config = config or path.with_suffix(".yaml")
-    if not path.is_file():
-        raise Unsupported(f"there is no checkpoint {path}")
-    if not config.is_file():
-        raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
+    _refuse_absent(path, config)
     model = _Section(config, _read_yaml(config)).section("model", (*MODEL, FLOW))
     if model.target == FLOW:
         return _load_flow(path, config, model, device)
+    _refuse_kind(path, weights_file.names_in(path))
     parameterization = model.get("parameterization", "eps")
     if parameterization not in ("eps", "v"):
         raise model.wrong("parameterization", parameterization, "it must be eps or v")
@@ -107,7 +104,8 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
         raise unet_section.wrong("in_channels", unet.in_channels, "only plain text-to-image models can be used")
     text = _text_encoder(model, config)
 
-    weights = _read_weights(path)
+    weights = weights_file.read(path)
+    _refuse_kind(path, weights)
     missing = [
         *_fill(_loader(unet), weights, "model.diffusion_model."),
         *_fill(_loader(autoencoder), weights, "first_stage_model."),
@@ -133,11 +131,42 @@ def load(path: Path, config: Path | None, device: torch.device) -> Checkpoint:
     )
 
 
+def files_of(path: Path, config: Path | None) -> list[Path]:
+    """The files of which :func:`load` makes the model: the checkpoint, its YAML, and those that it
+    shares.
+
+    Raises :class:`Unsupported` as :func:`load` does for a file that is not there.
+    """
+    config = config or path.with_suffix(".yaml")
+    _refuse_absent(path, config)
+    content = _read_yaml(config).get("model")
+    shares = content.get("params", {}).get("shares") if isinstance(content, Mapping) else None
+    return [path, config, *(files_of(path.parent / str(shares), None) if shares else ())]
+
+
+def _refuse_absent(path: Path, config: Path) -> None:
+    if path.is_dir():
+        raise Unsupported(f"{path} is a folder: a checkpoint in one file is needed, .safetensors or .ckpt")
+    if not path.is_file():
+        raise Unsupported(f"there is no checkpoint {path}")
+    if not config.is_file():
+        _refuse_kind(path, weights_file.names_in(path))
+        raise Unsupported(f"there is no configuration {config} of the checkpoint; name its YAML with --config")
+
+
+def _refuse_kind(path: Path, names: Iterable[str]) -> None:
+    """Raise :class:`Unsupported` that says what else than a Stable Diffusion 1 or 2 checkpoint the
+    file is, if one can tell."""
+    kind = weights_file.other_kind(names)
+    if kind is not None:
+        raise Unsupported(f"{path} is {kind}; a Stable Diffusion 1 or 2 checkpoint in ldm's format is needed")
+
+
 def _load_flow(path: Path, config: Path, model: _Section, device: torch.device) -> Checkpoint:
     """A transformer, with autoencoder and text encoder of the checkpoint that its YAML names."""
     section = model.section("transformer_config", TRANSFORMER)
     transformer = section.build(MMDiT)
-    missing = _fill(_loader(transformer), _read_weights(path), "model.diffusion_model.")
+    missing = _fill(_loader(transformer), weights_file.read(path), "model.diffusion_model.")
     _refuse_missing(missing, path, config)
     others = load(path.parent / str(model.get("shares")), None, device)
     return replace(
@@ -230,22 +259,6 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise Unsupported(f"{file} is not a model's configuration: it holds no part named model")
     return content
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise Unsupported(f"{file} cannot be read as a checkpoint: {_line(error)}") from error
-    except Exception as error:  # pickle's own; its text is long and advises to load the file all the same
-        raise Unsupported(f"{file} holds more than weights and is not loaded; use a .safetensors of it") from error
-    if isinstance(weights, Mapping):
-        weights = weights.get("state_dict", weights)
-    if not isinstance(weights, Mapping):
-        raise Unsupported(f"{file} cannot be read as a checkpoint: it holds a {type(weights).__name__}")
-    return dict(weights)
 
 
 def _loader(part: nn.Module) -> Callable[[dict[str, Tensor]], list[str]]:

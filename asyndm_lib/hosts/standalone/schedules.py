@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the names of the schedules are asked for where torch is not
+    from torch import Tensor
 
-from ...samplers.row import Sampler
+    from ...samplers.row import Sampler
 
 SCHEDULES: dict[str, str | None] = {
     "automatic": None,
@@ -27,6 +27,8 @@ def make_sigmas(denoiser: Any, name: str, sampler: Sampler, steps: int) -> Tenso
     They lie within the range of ``denoiser``. ``name``: one of :data:`SCHEDULES`; "automatic" is
     what it is for the sampler in the WebUIs.
     """
+    import torch
+
     name = sampler.schedule if name == "automatic" else name
     if sampler.discards:
         longer = _sigmas(denoiser, name, steps + 1)

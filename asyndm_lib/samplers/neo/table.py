@@ -10,17 +10,11 @@ from __future__ import annotations
 
 from ... import samplers
 from .. import neo
+from ..labels import NEO
 from ..row import Labels, Sampler, labelled, rows_in
-
-_ORDER = (
-    *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ 2s a RF", "Euler a", "Euler", "ER SDE", "LCM"),
-    *("LMS", "Heun", "DPM2", "Res Multistep", "Kohaku LoNyu Yog", "Restart", "UniPC", "DDIM", "PLMS"),
-    *("DPM++ 2M CFG++", "Euler a CFG++", "Euler CFG++"),
-)
-"""Neo's order."""
 
 SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers, neo) if "neo" in row.hosts}
 """Our samplers by the ``__name__`` of the host's function."""
 
-LABELS: Labels = labelled(SAMPLERS.values(), _ORDER)
+LABELS: Labels = labelled(SAMPLERS.values(), NEO)
 """The samplers by the names under which Neo shows them."""
