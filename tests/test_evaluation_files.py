@@ -56,6 +56,22 @@ def test_the_authors_json(tmp_path):
     assert prompt_files.read(write(tmp_path, "item.json", content))[0].targets == "cat, sandwich"
 
 
+def test_an_entry_that_does_not_fit_costs_no_other(tmp_path):
+    brain = "A cross-section view of a brain."
+    content = {
+        "item_idx": {"a cat ": [1], brain: [6], "a dog": [1], "a cow": 1, "a hen": [1], "a fox": [1], "a bee": [1]},
+        "item_k": {brain: [0.5], "a dog": [0.5, 0.5], "a hen": ["x"], "a fox": [7], "a bee": [0.5]},
+    }
+    said = []
+    read = prompt_files.read(write(tmp_path, "item.json", content), said.append)
+    assert read == [Prompt("a cat ", "cat"), Prompt("a bee", "bee:0.5")]  # the blank at the end too
+    reasons = ["no word number 6", "not equally long", "must hold lists", "'x' is not a number", "not from 0 to 1"]
+    assert len(said) == len(reasons)
+    for line, reason, name in zip(said, reasons, (brain, "a dog", "a cow", "a hen", "a fox"), strict=True):
+        assert line.startswith(f"skipped in item.json, {name!r}: ")
+        assert reason in line
+
+
 def test_a_list_and_plain_text(tmp_path):
     assert prompt_files.read(write(tmp_path, "a.json", ["a cat", "a dog"])) == [
         Prompt("a cat", ""),
@@ -77,6 +93,7 @@ def test_a_list_and_plain_text(tmp_path):
         ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [0.5, 0.5]}}, "not equally long"),
         ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [7]}}, "is not from 0 to 1"),
         ("a.txt", "a cat\tcat:x", "is not a number"),
+        ("a.json", {"item_idx": {"a cat": [1]}, "item_k": 3}, "neither a list of prompts nor the object item_idx"),
         ("a.txt", "\n", "holds no prompts"),
     ],
 )
