@@ -7,14 +7,10 @@ import base64
 import io
 import json
 import socket
-import sys
 import threading
-import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from asyndm_lib import cli
@@ -266,7 +262,7 @@ def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, c
     assert len(server.asked) == 2 * 2 * len(gallery.METHODS) + 1
 
 
-RED = Scorer(lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, "red")
+RED = Scorer(lambda: lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, "red")
 
 
 @pytest.fixture
@@ -354,7 +350,7 @@ def test_pictures_without_a_manifest_are_nobodys(tmp_path, evaluate):
 
 def test_scores_of_another_scorer_are_not_used(monkeypatch, evaluate):
     assert evaluate("a cat\tcat\n")[0] == 0
-    other = Scorer(lambda prompt, picture: 1.0, "redder")
+    other = Scorer(lambda: lambda prompt, picture: 1.0, "redder")
     monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": other}, {}))
     code, said = evaluate("a cat\tcat\n")
     assert code == 2
@@ -420,67 +416,15 @@ def test_scores_are_paired_by_prompt_and_seed(tmp_path):
         return 2.0 + picture.getpixel((0, 0))[0] + 10 * picture.getpixel((0, 0))[1]
 
     assert pictures.fill(Maker(), WAY) == {}
-    scores = pictures.scores({"s": Scorer(score, "")}, {})
+    scores = pictures.scores({"s": Scorer(lambda: score, "")}, {})
     assert scores["s"]["DM"].tolist() == [[2, 12]] * 3
     assert scores["s"]["AsynDM"].tolist() == [[3, 13]] * 3
     assert len(scored) == 12
-    pictures.scores({"s": Scorer(score, "")}, {})
+    pictures.scores({"s": Scorer(lambda: score, "")}, {})
     assert len(scored) == 12  # on file
     lines = gallery.table(scores)
     assert lines[1].split() == ["DM", "7.0000"]
     assert lines[2].split() == ["AsynDM", "+1.0000", "±", "0.0000"]
-
-
-def test_scorers_say_what_they_lack(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ImageReward", None)
-    monkeypatch.setattr(scorers, "CLIP", "nobody/has-this-model")
-    known, missing = scorers.available(torch.device("cpu"), exact=False)
-    assert known == {}
-    assert set(missing) == {"CLIPScore", "ImageReward"}
-    assert all(missing.values())
-
-
-def test_image_reward_is_asked_with_prompt_and_picture(monkeypatch):
-    asked = []
-    model = types.SimpleNamespace(score=lambda text, picture: asked.append((text, picture.size)) or 0.25)
-    package = types.SimpleNamespace(load=lambda name, device: model)
-    monkeypatch.setitem(sys.modules, "ImageReward", package)
-    known, _ = scorers.available(torch.device("cpu"), exact=False)
-    assert known["ImageReward"](PROMPT, Image.new("RGB", (6, 4))) == 0.25
-    assert asked == [(PROMPT.text, (6, 4))]
-
-
-def test_clip_score_is_the_cosine(monkeypatch):
-    class Inputs(dict):
-        def to(self, device):
-            return self
-
-    class Model:
-        def eval(self):
-            return self
-
-        def to(self, device):
-            return self
-
-        def __call__(self, n):
-            return types.SimpleNamespace(
-                image_embeds=torch.tensor([[3.0, 4.0]]) * n, text_embeds=torch.tensor([[1.0, 0.0]])
-            )
-
-    package = types.SimpleNamespace(
-        CLIPModel=types.SimpleNamespace(from_pretrained=lambda *a, **k: Model()),
-        CLIPProcessor=types.SimpleNamespace(from_pretrained=lambda *a, **k: lambda **inputs: Inputs(n=2.0)),
-    )
-    monkeypatch.setitem(sys.modules, "transformers", package)
-    known, _ = scorers.available(torch.device("cpu"), exact=False)
-    assert known["CLIPScore"](PROMPT, Image.new("RGB", (6, 4))) == pytest.approx(0.6)
-
-
-def test_the_counter_scores_pictures_of_the_sets():
-    known, _ = scorers.available(torch.device("cpu"), exact=True)
-    grey = Image.fromarray(np.full((256, 256, 3), 200, np.uint8))
-    assert known["exact"](Prompt("a cat", "cat", (("cat", 1),)), grey) == 0.0
-    assert known["exact"](Prompt("nothing", ""), grey) == 1.0
 
 
 # Records

@@ -22,7 +22,7 @@ from . import manifest
 from .engine import Batches
 from .methods import DM, Method, Way
 from .prompts import NoPicture, Prompt
-from .scorers import Scorer
+from .scorers import Score, Scorer
 from .statistics import mean
 from .table import signed_value
 
@@ -125,26 +125,44 @@ class Gallery:
                     bar.update(len(self._lacking(number)))
         return skipped
 
-    def scores(self, scorers: Mapping[str, Scorer], skipped: Skipped) -> dict[str, dict[str, np.ndarray]]:
+    def scores(
+        self, scorers: Mapping[str, Scorer], skipped: Skipped, say: Callable[[str], None] = print
+    ) -> dict[str, dict[str, np.ndarray]]:
         """The scores ``[prompts, seeds]`` of all prompts but the skipped ones, by scorer and
-        method. Known scores are on file beside the pictures."""
+        method. Known scores are on file beside the pictures.
+
+        One scorer's model is loaded at a time. ``say`` is told of each that fails, and why; it has
+        no scores then.
+        """
         known_at = self.folder / "scores.json"
         made_of = {name: scorer.made_of for name, scorer in scorers.items()}
         manifest.hold(self.folder / "scorers.json", {}, {"scorers": made_of}, known_at.exists())
         known = _read(known_at)
         numbers = [number for number in range(len(self.prompts)) if number not in skipped]
-        scores = {name: {m.name: np.zeros((len(numbers), len(self.seeds))) for m in self.methods} for name in scorers}
-        for row, number in enumerate(tqdm(numbers, desc="scores", unit="prompt", disable=None)):
+        scores = {}
+        for name, scorer in scorers.items():
+            try:
+                scores[name] = self._scores(name, scorer, numbers, known, known_at)
+            except Exception as error:  # whatever a foreign package raises
+                say(f"no {name}: {' '.join(str(error).split())[:160] or type(error).__name__}")
+        return scores
+
+    def _scores(
+        self, name: str, scorer: Scorer, numbers: Sequence[int], known: dict[str, dict[str, float]], known_at: Path
+    ) -> dict[str, np.ndarray]:
+        scores = {method.name: np.zeros((len(numbers), len(self.seeds))) for method in self.methods}
+        score: Score | None = None
+        for row, number in enumerate(tqdm(numbers, desc=name, unit="prompt", disable=None)):
             new = False
             for method, seed in product(self.methods, self.seeds):
                 path = self.path(method, number, seed)
                 own = known.setdefault(path.relative_to(self.folder).as_posix(), {})
-                for name, scorer in scorers.items():
-                    if name not in own:
-                        with Image.open(path) as picture:
-                            own[name] = scorer(self.prompts[number], picture.convert("RGB"))
-                        new = True
-                    scores[name][method.name][row, self.seeds.index(seed)] = own[name]
+                if name not in own:
+                    score = score or scorer.load()
+                    with Image.open(path) as picture:
+                        own[name] = score(self.prompts[number], picture.convert("RGB"))
+                    new = True
+                scores[method.name][row, self.seeds.index(seed)] = own[name]
             if new:
                 partial = known_at.with_suffix(".part")
                 partial.write_text(json.dumps(known), encoding="utf-8")
