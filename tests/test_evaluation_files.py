@@ -4,6 +4,7 @@ the requests."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -15,7 +16,7 @@ from PIL import Image
 
 from asyndm_lib import cli
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.evaluation import command, gallery, prompt_files, runner, scorers
+from asyndm_lib.evaluation import command, gallery, geneval, prompt_files, runner, scorers
 from asyndm_lib.evaluation import webui as webui_module
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
@@ -124,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"targets": targets, "error": None})
             return
         self.server.asked.append((self.headers.get("Authorization"), request))
+        if self.server.dies_at is not None and len(self.server.asked) >= self.server.dies_at:
+            self.close_connection = True  # without an answer
+            return
+        if self.server.meeting is not None:
+            self.server.meeting.wait()
         if request["prompt"] == "refused":
             self._answer(422, {"detail": "no such sampler"})
             return
@@ -147,11 +153,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+@contextlib.contextmanager
+def serving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
-    server.model = "model.safetensors"
+    server.model, server.dies_at, server.meeting = "model.safetensors", None, None
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -159,6 +165,12 @@ def server():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
 
 
 def test_what_a_webui_is_asked(server):
@@ -415,7 +427,7 @@ def test_scores_are_paired_by_prompt_and_seed(tmp_path):
         scored.append(picture.getpixel((0, 0)))
         return 2.0 + picture.getpixel((0, 0))[0] + 10 * picture.getpixel((0, 0))[1]
 
-    assert pictures.fill(Maker(), WAY) == {}
+    assert pictures.fill([Maker()], WAY) == {}
     scores = pictures.scores({"s": Scorer(lambda: score, "")}, {})
     assert scores["s"]["DM"].tolist() == [[2, 12]] * 3
     assert scores["s"]["AsynDM"].tolist() == [[3, 13]] * 3
@@ -468,3 +480,133 @@ def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, t
     write(tmp_path, manifest.name, {**content, "counter": "another"})
     assert cli.main(arguments) == 2
     assert "holds the work of another question (counter: another there" in capsys.readouterr().err
+
+
+# Several WebUIs
+
+
+@pytest.fixture
+def evaluate_several(tmp_path, capsys, monkeypatch):
+    """Runs the command over several WebUIs, and returns its code and what it said."""
+    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    file, folder = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\na hen\then\n"), tmp_path / "made"
+
+    def run(*urls):
+        code = cli.main(["evaluate", "--prompts", str(file), "--folder", str(folder), "--seeds", "2", "--webui", *urls])
+        return code, capsys.readouterr(), len(list(folder.glob("*/*.png")))
+
+    return run
+
+
+WHOLE = 3 * 2 * len(gallery.METHODS)
+NOWHERE = "http://127.0.0.1:9"
+
+
+def test_pictures_go_to_every_webui_that_is_free(evaluate_several):
+    with serving() as one, serving() as other:
+        one.meeting = other.meeting = threading.Barrier(2, timeout=20)  # each picture of one while the other makes one
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) == len(other.asked) == WHOLE // 2
+        asked = [(r["prompt"], r["seed"], json.dumps(r["alwayson_scripts"])) for _, r in one.asked + other.asked]
+        assert len(set(asked)) == WHOLE
+        assert said.out.count("model: model.safetensors") == 1
+
+
+def test_a_webui_that_dies_is_named_and_the_others_make_its_pictures(evaluate_several):
+    with serving() as one, serving() as other:
+        one.dies_at = 3
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) == 3
+        assert len(other.asked) == WHOLE - 2
+        assert said.out.count(f"no WebUI with --api answers at {one.url}") == 1
+        assert "1 of 2 go on without it" in said.out
+        assert "no WebUI with --api answers at" not in said.err
+
+
+def test_when_all_webuis_die_one_line_says_so_and_the_pictures_are_kept(evaluate_several):
+    with serving() as one, serving() as other:
+        one.dies_at = other.dies_at = 5
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (2, 8)
+        assert said.err.count("\n") == 1
+        assert "what is made is kept: start this command again to go on" in said.err
+        one.dies_at = None
+        code, said, made = evaluate_several(one.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) + len(other.asked) == WHOLE + 2
+
+
+def test_a_webui_that_is_not_there_at_first_is_named(evaluate_several):
+    with serving() as one:
+        code, said, made = evaluate_several(NOWHERE, one.url)
+        assert (code, made) == (0, WHOLE)
+        assert f"without it: no WebUI with --api answers at {NOWHERE}" in said.out
+    code, said, _ = evaluate_several(NOWHERE, "http://127.0.0.1:10")
+    assert code == 2
+    assert "none of the 2 WebUIs answers" in said.err
+
+
+def test_webuis_with_different_models_are_refused(evaluate_several):
+    with serving() as one, serving() as other:
+        other.model = "another.safetensors"
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (2, 0)
+        assert "model.safetensors there, another.safetensors here" in said.err
+        assert one.url in said.err
+        assert other.url in said.err
+
+
+# Prompts in GenEval's manner
+
+
+@pytest.fixture
+def geneval_run(server, tmp_path, capsys, monkeypatch):
+    """Runs the command with prompts in GenEval's manner, and returns its code and what it said."""
+    half = Scorer(lambda: lambda prompt, picture: float(prompt.kind == "counting"), "a stand-in")
+    kinds = {"CLIPScore": RED, "GenEval": half}
+    monkeypatch.setattr(scorers, "available", lambda device, exact: (kinds, {"QwenScore": "no weights"}))
+
+    def run(*more):
+        folder = tmp_path / "made"
+        code = cli.main(["evaluate", "--webui", server.url, "--folder", str(folder), "--seeds", "1", *more])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_prompts_in_genevals_manner_are_made_and_told_by_kind(server, geneval_run):
+    code, said = geneval_run("--geneval", "--count", "12")
+    assert code == 0
+    assert "12 prompts, 1 seeds" in said.out
+    assert {request["prompt"] for _, request in server.asked} == {scene.text for scene in geneval.prompts(12)}
+    head, ordinary = said.out.split("GenEval by kind\n")[1].splitlines()[:2]
+    assert all(kind in head for kind in geneval.SHARES)
+    assert sorted(ordinary.split()) == ["0.0000"] * 5 + ["1.0000", "DM"]
+    assert "no QwenScore: no weights" in said.out
+    code, said = geneval_run("--geneval", "1", "--count", "12")
+    assert code == 2  # another question in the same folder
+    assert "another question" in said.err
+
+
+def test_only_the_scorers_that_are_asked_for_are_told_of(geneval_run):
+    code, said = geneval_run("--geneval", "--count", "6", "--scorers", "clipscore")
+    assert code == 0
+    assert "GenEval" not in said.out
+    assert "QwenScore" not in said.out
+    code, said = geneval_run("--geneval", "--count", "6", "--scorers", "QwenScore")
+    assert code == 2
+    assert f"for QwenScore: {scorers.GET['QwenScore']}" in said.err
+    assert "for CLIPScore" not in said.err
+
+
+def test_geneval_judges_its_own_prompts_only(geneval_run):
+    code, said = geneval_run("--scorers", "GenEval")
+    assert code == 2
+    assert "GenEval judges the prompts of --geneval alone" in said.err
+    assert cli.SCORERS == scorers.NAMES
+
+
+def test_genevals_prompts_are_no_file(geneval_run, tmp_path):
+    assert geneval_run("--geneval", "--prompts", str(write(tmp_path, "p.txt", "a cat")))[0] == 2

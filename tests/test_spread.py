@@ -49,9 +49,9 @@ def test_one_that_is_gone_is_named_and_others_do_its_work():
             raise Gone("b does not answer")
         return maker
 
-    done = dict(spread(range(6), "ab", make, lambda error: said.append(str(error))))
+    done = dict(spread(range(6), "ab", make, lambda maker, error: said.append(f"{maker}: {error}")))
     assert done == dict.fromkeys(range(6), "a")
-    assert said == ["b does not answer"]
+    assert said == ["b: b does not answer"]
     assert asked.count("b") == 1
 
 
@@ -68,7 +68,7 @@ def test_when_all_are_gone_the_last_one_says_so_and_what_is_done_was_given(maker
                 raise Gone(f"{maker} does not answer")
         return job
 
-    ended = spread(range(50), makers, make, lambda error: said.append(str(error)))
+    ended = spread(range(50), makers, make, lambda maker, error: said.append(f"{maker}: {error}"))
     with pytest.raises(Gone, match="does not answer"):
         done.extend(job for job, _ in ended)
     assert len(done) == 4

@@ -23,6 +23,7 @@ from .engine import Batches
 from .methods import DM, Method, Way
 from .prompts import NoPicture, Prompt
 from .scorers import Score, Scorer
+from .spread import Gone, spread
 from .statistics import mean
 from .table import signed_value
 
@@ -98,30 +99,45 @@ class Gallery:
         begun = any(self.folder.glob("*/*-*.png"))
         manifest.hold(self.folder / "manifest.json", question, growing, begun)
 
-    def fill(self, maker: PictureMaker, way: Way, say: Callable[[str], None] = print) -> Skipped:
-        """Make the pictures that are not there yet. ``say`` is told of every prompt that is
-        skipped, and why."""
+    def fill(self, makers: Sequence[PictureMaker], way: Way, say: Callable[[str], None] = print) -> Skipped:
+        """Make the pictures that are not there yet, each by whichever of ``makers`` is free.
+
+        ``say`` is told of every prompt that is skipped, and of every maker that is gone, and why.
+        Raises :class:`Gone` if none is left.
+        """
         skipped: Skipped = {}
+        left = list(makers)
 
         def skip(number: int, why: str) -> None:
             skipped[number] = why
             say(f"skipped, {self.prompts[number].text!r:.80}: {why}")
 
+        def gone(maker: PictureMaker, error: Gone) -> None:
+            left.remove(maker)
+            say(f"{error}; {len(left)} of {len(makers)} go on without it")
+
+        def picture(maker: PictureMaker, job: tuple[int, Method, int]) -> Image.Image | NoPicture:
+            number, method, seed = job
+            try:
+                return maker.picture(self.prompts[number], way, method, seed)
+            except NoPicture as error:
+                return error
+
         todo = [number for number in range(len(self.prompts)) if self._lacking(number)]
-        for number in todo:
-            if why := maker.problem(self.prompts[number]):
-                skip(number, why)
+        problems = spread(todo, makers, lambda maker, number: maker.problem(self.prompts[number]), gone)
+        for number, why in sorted((number, why) for number, why in problems if why):
+            skip(number, why)
         todo = [number for number in todo if number not in skipped]
         total = sum(len(self._lacking(number)) for number in todo)
+        jobs = ((number, *job) for number in todo for job in self._lacking(number) if number not in skipped)
         with tqdm(total=total, unit="picture", disable=None) as bar:
-            for number in todo:
-                try:
-                    for method, seed in self._lacking(number):
-                        self._keep(maker.picture(self.prompts[number], way, method, seed), method, number, seed)
-                        bar.update()
-                except NoPicture as error:
+            for (number, method, seed), made in spread(jobs, tuple(left), picture, gone):
+                if isinstance(made, Image.Image):
+                    self._keep(made, method, number, seed)
+                    bar.update(number not in skipped)
+                elif number not in skipped:
                     bar.clear()
-                    skip(number, str(error))
+                    skip(number, str(made))
                     bar.update(len(self._lacking(number)))
         return skipped
 
@@ -195,6 +211,12 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     if not isinstance(known, dict) or not all(isinstance(own, dict) for own in known.values()):
         raise AsynDMError(f"{path} holds no scores; delete it to have all pictures scored again")
     return known
+
+
+def parts(scores: Mapping[str, np.ndarray], of: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """One scorer's ``scores [prompts, seeds]``, by method, divided by what a prompt is ``of``."""
+    rows = {part: [row for row, other in enumerate(of) if other == part] for part in dict.fromkeys(of)}
+    return {part: {method: own[here] for method, own in scores.items()} for part, here in rows.items()}
 
 
 def table(scores: dict[str, dict[str, np.ndarray]]) -> list[str]:

@@ -23,7 +23,7 @@ def spread(
     jobs: Iterable[Job],
     makers: Sequence[Maker],
     make: Callable[[Maker, Job], Made],
-    gone: Callable[[Gone], None],
+    gone: Callable[[Maker, Gone], None],
 ) -> Iterator[tuple[Job, Made]]:
     """Every job with what ``make(maker, job)`` gave for it, in the order in which they end.
 
@@ -64,7 +64,7 @@ def spread(
         elif isinstance(error, Gone):
             if not busy and not free:
                 raise error
-            gone(error)
+            gone(maker, error)
             left.append(job)
         else:
             raise error
