@@ -260,7 +260,7 @@ def test_a_sampler_that_the_webui_lacks_is_said_before_the_pictures(server, way,
 
 
 def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {"CLIPScore": "no weights"}))
     prompts = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\n")
     folder = tmp_path / "made"
     arguments = ["evaluate", "--webui", server.url, "--prompts", str(prompts), "--folder", str(folder), "--seeds", "2"]
@@ -280,7 +280,7 @@ RED = Scorer(lambda: lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, 
 @pytest.fixture
 def evaluate(server, tmp_path, capsys, monkeypatch):
     """Runs the command over the WebUI on prompts, and returns its code and what it said."""
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
 
     def run(prompts, *more):
         file = write(tmp_path, "p.txt", prompts)
@@ -363,7 +363,7 @@ def test_pictures_without_a_manifest_are_nobodys(tmp_path, evaluate):
 def test_scores_of_another_scorer_are_not_used(monkeypatch, evaluate):
     assert evaluate("a cat\tcat\n")[0] == 0
     other = Scorer(lambda: lambda prompt, picture: 1.0, "redder")
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": other}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": other}, {}))
     code, said = evaluate("a cat\tcat\n")
     assert code == 2
     assert "scorers red: red there, redder here" in said.err
@@ -380,7 +380,7 @@ def test_scores_that_cannot_be_read_are_named(tmp_path, evaluate):
 
 
 def test_on_this_machine_a_prompt_that_names_nothing_is_skipped_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
     text = f"beautiful\na cat\na cat and a dog\tcat, zebra\na dog\n{'cat ' * 80}\n"
     prompts, folder = write(tmp_path, "p.txt", text), tmp_path / "made"
     arguments = ["evaluate", "--prompts", str(prompts), "--folder", str(folder), "--seeds", "1", "--device", "cpu"]
@@ -401,7 +401,7 @@ def test_on_this_machine_a_prompt_that_names_nothing_is_skipped_too(tmp_path, ca
 
 
 def test_without_a_scorer_no_picture_is_made(server, monkeypatch, evaluate):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({}, {"CLIPScore": "no weights"}))
     code, said = evaluate("a cat\tcat\n")
     assert code == 2
     assert "install what is missing first, for CLIPScore: python -c" in said.err
@@ -488,7 +488,7 @@ def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, t
 @pytest.fixture
 def evaluate_several(tmp_path, capsys, monkeypatch):
     """Runs the command over several WebUIs, and returns its code and what it said."""
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
     file, folder = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\na hen\then\n"), tmp_path / "made"
 
     def run(*urls):
@@ -566,7 +566,13 @@ def geneval_run(server, tmp_path, capsys, monkeypatch):
     """Runs the command with prompts in GenEval's manner, and returns its code and what it said."""
     half = Scorer(lambda: lambda prompt, picture: float(prompt.kind == "counting"), "a stand-in")
     kinds = {"CLIPScore": RED, "GenEval": half}
-    monkeypatch.setattr(scorers, "available", lambda device, exact: (kinds, {"QwenScore": "no weights"}))
+    missing = {"QwenScore": "no weights"}
+
+    def available(device, exact, names):
+        assert not exact
+        return tuple({name: one[name] for name in one if name in names} for one in (kinds, missing))
+
+    monkeypatch.setattr(scorers, "available", available)
 
     def run(*more):
         folder = tmp_path / "made"

@@ -13,6 +13,7 @@ import tiny_scorers
 import torch
 import torch.nn.functional as F
 import transformers
+from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
 
 from asyndm_lib.evaluation import detectors, geneval, scorers, weights
@@ -142,8 +143,8 @@ def test_vqa_score_is_asked_with_a_file_and_the_prompt(monkeypatch, folder):
     asked = []
 
     class Model:
-        def __init__(self, model, device):
-            asked.append((model, device))
+        def __init__(self, model, device, cache_dir):
+            asked.append((model, device, cache_dir))
 
         def __call__(self, images, texts):
             (file,) = images
@@ -154,13 +155,18 @@ def test_vqa_score_is_asked_with_a_file_and_the_prompt(monkeypatch, folder):
             return torch.tensor([[0.75]])
 
     pretend(monkeypatch, "t2v_metrics", VQAScore=Model)
-    monkeypatch.setattr(scorers, "VQA_PARTS", (str(folder), "nobody/has-this"))
-    assert scorers.available(CPU, exact=False)[1]["VQAScore"] == "the weights of nobody/has-this are missing"
-    monkeypatch.setattr(scorers, "VQA_PARTS", (str(folder),))
-    known, _ = scorers.available(CPU, exact=False)
+    here = {str(folder): weights.WEIGHTS}
+    monkeypatch.setattr(scorers, "VQA_PARTS", {**here, "nobody/has-this": weights.WEIGHTS})
+    lacking = {"VQAScore": "the weights of nobody/has-this are missing"}
+    assert scorers.available(CPU, False, ["VQAScore"]) == ({}, lacking)
+    monkeypatch.setattr(scorers, "VQA_PARTS", {**here, "nobody/has-this": ("spiece.model",)})
+    assert scorers.available(CPU, False, ["VQAScore"])[1]["VQAScore"] == "spiece.model of nobody/has-this is missing"
+    monkeypatch.setattr(scorers, "VQA_PARTS", here)
+    known, missing = scorers.available(CPU, False, ["VQAScore"])
+    assert (list(known), missing) == (["VQAScore"], {})
     assert known["VQAScore"].load()(PROMPT, picture()) == 0.75
     (model, file, texts) = asked
-    assert (model, texts) == (("clip-flant5-xxl", "cpu"), [PROMPT.text])
+    assert (model, texts) == (("clip-flant5-xxl", "cpu", HF_HUB_CACHE), [PROMPT.text])
     assert not file.exists()
 
 

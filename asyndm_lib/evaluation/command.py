@@ -179,9 +179,7 @@ def _scorers(options: argparse.Namespace, device: torch.device) -> dict[str, sco
     wanted = options.scorers or [name for name in scorers.NAMES if name != "GenEval" or options.geneval is not None]
     if "GenEval" in wanted and options.geneval is None:
         raise AsynDMError("GenEval judges the prompts of --geneval alone")
-    known, missing = scorers.available(device, options.prompts is None and options.geneval is None)
-    known = {name: scorer for name, scorer in known.items() if name in wanted or name not in scorers.NAMES}
-    missing = {name: why for name, why in missing.items() if name in wanted}
+    known, missing = scorers.available(device, options.prompts is None and options.geneval is None, wanted)
     for name, why in missing.items():
         print(f"no {name}: {why}")
     if not known:

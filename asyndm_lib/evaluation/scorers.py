@@ -7,9 +7,10 @@ Nothing is downloaded, and no model is loaded before its first score is asked fo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .manifest import digest
 from .prompts import Prompt
 from .text_similarity import BERT, TextSimilarity
 from .vision_language import QWEN, VisionLanguageModel
-from .weights import absent, package
+from .weights import WEIGHTS, absent, package
 
 Score = Callable[[Prompt, Image.Image], float]
 
@@ -42,7 +43,11 @@ class Scorer:
 CLIP = "openai/clip-vit-large-patch14"
 IMAGE_REWARD = "ImageReward-v1.0"
 VQA = "clip-flant5-xxl"
-VQA_PARTS = (f"zhiqiulin/{VQA}", "openai/clip-vit-large-patch14-336")
+VQA_PARTS = {
+    f"zhiqiulin/{VQA}": WEIGHTS,
+    "openai/clip-vit-large-patch14-336": WEIGHTS,
+    "google/flan-t5-xxl": ("spiece.model",),
+}
 
 NAMES = ("CLIPScore", "ImageReward", "GenEval", "VQAScore", "BERTScore", "QwenScore")
 """All but the counter's. Those that share a model stand together."""
@@ -54,23 +59,26 @@ GET = {
     f"python -c \"import ImageReward as i; i.load('{IMAGE_REWARD}')\" (1.8 GB)",
     "GenEval": f"pip install ultralytics, and {detectors.YOLO} in this folder (115 MB); or hf download {detectors.OWL} "
     "(1.7 GB)",
-    "VQAScore": f"pip install t2v-metrics, and hf download {' and '.join(VQA_PARTS)} (47 GB)",
+    "VQAScore": f"pip install t2v-metrics, and hf download {' and '.join(VQA_PARTS)} (of the last its tokenizer)",
     "BERTScore": f"that for QwenScore, and hf download {BERT} (3.0 GB)",
     "QwenScore": f"transformers 4.49 or later, and hf download {QWEN} (16.6 GB)",
 }
 """How one gets what a scorer needs."""
 
 
-def available(device: torch.device, exact: bool) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """The scorers that work here, by name, and what the others lack.
+def available(
+    device: torch.device, exact: bool, names: Collection[str] = NAMES
+) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """Those of ``names`` that work here, and what the others lack.
 
-    ``exact`` is true for pictures of the embedded model and prompts that say what to count.
+    ``exact``: whether the counter's is there too, for pictures of the embedded model and prompts
+    that say what to count.
     """
     lacking = {
         "CLIPScore": lambda: package("transformers") or absent(CLIP),
         "ImageReward": lambda: package("ImageReward") or _no_image_reward(),
         "GenEval": detectors.lacking,
-        "VQAScore": lambda: package("t2v_metrics") or next(filter(None, map(absent, VQA_PARTS)), None),
+        "VQAScore": lambda: package("t2v_metrics") or next(filter(None, starmap(absent, VQA_PARTS.items())), None),
         "BERTScore": lambda: _no_qwen() or absent(BERT),
         "QwenScore": _no_qwen,
     }
@@ -84,8 +92,8 @@ def available(device: torch.device, exact: bool) -> tuple[dict[str, Scorer], dic
         "BERTScore": lambda: Scorer(lambda: _bert(device, qwen), f"{BERT}, captions by {QWEN}"),
         "QwenScore": lambda: Scorer(lambda: _rating(qwen), QWEN),
     }
-    missing = {name: why for name, ask in lacking.items() if (why := ask())}
-    return {name: scorer() for name, scorer in here.items() if name not in missing}, missing
+    missing = {name: why for name, ask in lacking.items() if name in names and (why := ask())}
+    return {name: make() for name, make in here.items() if name in {"exact", *names} - set(missing)}, missing
 
 
 def _no_image_reward() -> str | None:
@@ -154,8 +162,10 @@ def _vqa(device: torch.device) -> Score:
     """VQAScore (Lin et al. 2024), by its package: how likely "yes" is the answer to whether the
     picture shows the prompt."""
     import t2v_metrics
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    model = t2v_metrics.VQAScore(model=VQA, device=str(device))
+    # By itself the package has a cache in the present folder.
+    model = t2v_metrics.VQAScore(model=VQA, device=str(device), cache_dir=HF_HUB_CACHE)
 
     def score(prompt: Prompt, picture: Image.Image) -> float:
         with tempfile.TemporaryDirectory() as folder:  # the package reads files

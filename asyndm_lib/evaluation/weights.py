@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""The names under which the hub has weights."""
 
 
 def package(module: str) -> str | None:
@@ -19,13 +21,13 @@ def package(module: str) -> str | None:
     return None
 
 
-def absent(repository: str) -> str | None:
-    """What is missing if the weights of ``repository`` of the Hugging Face hub are not in its
+def absent(repository: str, files: Sequence[str] = WEIGHTS) -> str | None:
+    """What is missing if none of ``files`` of ``repository`` of the Hugging Face hub is in its
     cache. A folder with the weights will do."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(repository).is_dir():
         return None
-    if any(isinstance(try_to_load_from_cache(repository, file), str) for file in _FILES):
+    if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
         return None
-    return f"the weights of {repository} are missing"
+    return f"the weights of {repository} are missing" if files is WEIGHTS else f"{files[0]} of {repository} is missing"
