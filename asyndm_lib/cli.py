@@ -198,7 +198,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help="JSON of AsynDM's authors (item_idx, item_k), a JSON list, or a prompt a line; by default our own")
     prompts("--geneval", type=whole(0, MAX_SEED), nargs="?", const=0, metavar="SEED",
         help="553 prompts in GenEval's manner, drawn with this seed, or as many as --count says")
-    add("--scorers", nargs="+", type=_name(SCORERS, "scorer"), metavar="NAME",
+    add("--scorers", nargs="+", type=choice(SCORERS, "scorer"), metavar="NAME",
         help=f"only these of {', '.join(SCORERS)}; by default each whose package and weights are here")
     add("--checkpoint", type=Path, metavar="FILE", help="without --webui: the checkpoint; by default the embedded one")
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
