@@ -33,11 +33,14 @@ RESULTS = Path(__file__).parent / "evaluation" / "results.json"
 MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
 
 SAMPLING = frozenset(("sampler", "schedule", "steps", "cfg", "width", "height", "eta"))
+SCORERS = ("CLIPScore", "ImageReward", "GenEval", "VQAScore", "BERTScore", "QwenScore")
+"""Those of ``evaluate`` that score any picture."""
+
 EVALUATIONS: dict[str, frozenset[str]] = {
     "--table": frozenset(("results", "into")),
-    "--webui": frozenset(("folder", "device", "prompts", "count", "seeds", *SAMPLING)),
-    "--prompts without --webui": frozenset(
-        ("folder", "device", "model", "checkpoint", "config", "count", "seeds", *SAMPLING)
+    "--webui": frozenset(("folder", "device", "prompts", "geneval", "scorers", "count", "seeds", *SAMPLING)),
+    "--prompts or --geneval without --webui": frozenset(
+        ("folder", "device", "model", "checkpoint", "config", "scorers", "count", "seeds", *SAMPLING)
     ),
     "an evaluation of an embedded model, without --prompts and --webui": frozenset(
         ("folder", "device", "model", "scenery", "deciding", "small", "batch", "minutes", "sheet")
@@ -186,10 +189,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--table", action="store_true", help="only print the tables of a results file")
     add("--results", type=Path, default=RESULTS, metavar="FILE", help="that file")
     add("--into", type=Path, metavar="README", help="also put the tables into this file, between its marks")
-    add = one.add_argument_group("any other model").add_argument
-    add("--webui", metavar="URL", help="make the pictures in this running WebUI (started with --api)")
-    add("--prompts", type=Path, metavar="FILE",
+    group = one.add_argument_group("any other model")
+    add = group.add_argument
+    add("--webui", nargs="+", metavar="URL",
+        help="make the pictures in these running WebUIs (started with --api); each goes to whichever is free")
+    prompts = group.add_mutually_exclusive_group().add_argument
+    prompts("--prompts", type=Path, metavar="FILE",
         help="JSON of AsynDM's authors (item_idx, item_k), a JSON list, or a prompt a line; by default our own")
+    prompts("--geneval", type=whole(0, MAX_SEED), nargs="?", const=0, metavar="SEED",
+        help="553 prompts in GenEval's manner, drawn with this seed, or as many as --count says")
+    add("--scorers", nargs="+", type=choice(SCORERS, "scorer"), metavar="NAME",
+        help=f"only these of {', '.join(SCORERS)}; by default each whose package and weights are here")
     add("--checkpoint", type=Path, metavar="FILE", help="without --webui: the checkpoint; by default the embedded one")
     add("--config", type=Path, metavar="YAML", help="its configuration; by default of the same name beside it")
     add("--count", type=whole(1, 10**6), default=None, metavar="N", help="only the first N prompts")
@@ -274,7 +284,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     # Told apart as evaluation.command does.
     table, webui, prompts, embedded = EVALUATIONS
     what = table if options.table else webui if options.webui is not None else prompts
-    if what is prompts and options.prompts is None:
+    if what is prompts and options.prompts is None and options.geneval is None:
         what = embedded
         for option in ("into", "results"):
             if option in options.given:

@@ -127,7 +127,7 @@ def main() -> None:
     """Write the table anew."""
     from asyndm_lib.evaluation import scorers
 
-    scorers.available = lambda device, exact: ({}, {"CLIPScore": "no weights"})
+    scorers.available = lambda device, exact, names: ({}, {"CLIPScore": "no weights"})
     with tempfile.TemporaryDirectory() as folder:
         places = prepare(Path(folder))
         inputs = [row.input for row in read()]

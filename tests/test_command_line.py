@@ -49,7 +49,7 @@ def test_the_table_is_long_and_names_every_program():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.input[:90])
 def test_what_is_typed_has_its_exit_code_and_first_line(row, places, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({}, {"CLIPScore": "no weights"}))
     found = command_lines.outcome(row.input, places)
     assert found.row(row.input, places) == row
     assert "Traceback" not in found.err

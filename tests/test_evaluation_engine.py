@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +17,10 @@ from asyndm_lib.evaluation import contact_sheet, engine, runner, where
 from asyndm_lib.evaluation.counter import CounterNetwork
 from asyndm_lib.evaluation.engine import Batches, Noise
 from asyndm_lib.evaluation.methods import DM, FRESH, INVERTED, LAGGED, PEERS, RANDOM, Method, Way, controlled
+from asyndm_lib.evaluation.peers.attend_and_excite import Excitement
 from asyndm_lib.evaluation.peers.cfg import Guidance
+from asyndm_lib.evaluation.peers.s_cfg import SemanticGuidance
+from asyndm_lib.evaluation.peers.seg import SmoothedGuidance
 from asyndm_lib.evaluation.prompt_sets import PLAIN, sets
 from asyndm_lib.evaluation.prompts import Prompt, Shown
 from asyndm_lib.evaluation.regions import Control, smoothed
@@ -79,10 +82,18 @@ def test_every_peer_makes_pictures_of_its_own_and_leaves_nothing(batches, checkp
     assert hooks_on(checkpoint.diffusion_model) == 0
 
 
-@pytest.mark.parametrize("peer", ["Z-Sampling", "CFG++"])
+@pytest.mark.parametrize("peer", engine.FORMS_OF_DDIM)
 def test_forms_of_ddim_are_refused_elsewhere(batches, peer):
     with pytest.raises(Unsupported, match="does not go with Euler a"):
         make(batches, [CAT], [3], WAYS[2], Method(peer, SYNCHRONOUS, peer=peer))
+
+
+def test_attend_and_excite_without_a_step_is_the_ordinary_picture(batches, monkeypatch):
+    monkeypatch.setattr(engine, "Excitement", partial(Excitement, strength=0.0))
+    for settings in (SYNCHRONOUS, FRESH.settings):
+        ordinary = make(batches, [CAT, STAR], [3, 4], DDIM, Method("x", settings))
+        still = make(batches, [CAT, STAR], [3, 4], DDIM, Method("x", settings, peer="Attend-and-Excite"))
+        assert torch.equal(still, ordinary)
 
 
 def test_the_fast_layers_compute_what_ldms_do(checkpoint):
@@ -234,9 +245,25 @@ def test_a_prompt_of_several_chunks_is_refused(batches):
         make(batches, [Prompt("cat " * 80, "cat")], [1], DDIM, DM)
 
 
-def test_plain_guidance_is_the_default():
-    assert isinstance(engine._guidance(None, 5.0), Guidance)
-    assert {Path(engine._guidance(peer, 5.0).combine.__code__.co_filename).stem for peer in ("SEG", "S-CFG")} == {
-        "seg",
-        "s_cfg",
+def test_plain_guidance_is_the_default(batches):
+    words = batches._targets([CAT], FRESH.settings)
+    kinds = {peer: type(engine._guidance(peer, 5.0, words, CPU)) for peer in (None, *PEERS)}
+    assert kinds == {
+        None: Guidance,
+        "Z-Sampling": Guidance,
+        "CFG++": Guidance,
+        "SEG": SmoothedGuidance,
+        "S-CFG": SemanticGuidance,
+        "Attend-and-Excite": Excitement,
     }
+
+
+def test_the_targets_are_the_subjects(batches):
+    words = batches._targets([CAT, STAR], SYNCHRONOUS)
+    subjects = engine._subjects(words, CPU, 77)
+    named = [target.text for target in words.targets]
+    assert sorted(named) == ["basketball", "cat", "dog", "star"]
+    there = subjects.sum(dim=1) > 0
+    assert [[name for name, own in zip(named, row, strict=True) if own] for row in there.tolist()] == [
+        [name for name in named if name in prompt.text] for prompt in (CAT, STAR)
+    ]

@@ -4,22 +4,19 @@ the requests."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
-import sys
 import threading
-import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from asyndm_lib import cli
 from asyndm_lib.errors import AsynDMError
-from asyndm_lib.evaluation import command, gallery, prompt_files, runner, scorers
+from asyndm_lib.evaluation import command, gallery, geneval, prompt_files, runner, scorers
 from asyndm_lib.evaluation import webui as webui_module
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
@@ -56,6 +53,22 @@ def test_the_authors_json(tmp_path):
     assert prompt_files.read(write(tmp_path, "item.json", content))[0].targets == "cat, sandwich"
 
 
+def test_an_entry_that_does_not_fit_costs_no_other(tmp_path):
+    brain = "A cross-section view of a brain."
+    content = {
+        "item_idx": {"a cat ": [1], brain: [6], "a dog": [1], "a cow": 1, "a hen": [1], "a fox": [1], "a bee": [1]},
+        "item_k": {brain: [0.5], "a dog": [0.5, 0.5], "a hen": ["x"], "a fox": [7], "a bee": [0.5]},
+    }
+    said = []
+    read = prompt_files.read(write(tmp_path, "item.json", content), said.append)
+    assert read == [Prompt("a cat ", "cat"), Prompt("a bee", "bee:0.5")]  # the blank at the end too
+    reasons = ["no word number 6", "not equally long", "must hold lists", "'x' is not a number", "not from 0 to 1"]
+    assert len(said) == len(reasons)
+    for line, reason, name in zip(said, reasons, (brain, "a dog", "a cow", "a hen", "a fox"), strict=True):
+        assert line.startswith(f"skipped in item.json, {name!r}: ")
+        assert reason in line
+
+
 def test_a_list_and_plain_text(tmp_path):
     assert prompt_files.read(write(tmp_path, "a.json", ["a cat", "a dog"])) == [
         Prompt("a cat", ""),
@@ -77,6 +90,7 @@ def test_a_list_and_plain_text(tmp_path):
         ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [0.5, 0.5]}}, "not equally long"),
         ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [7]}}, "is not from 0 to 1"),
         ("a.txt", "a cat\tcat:x", "is not a number"),
+        ("a.json", {"item_idx": {"a cat": [1]}, "item_k": 3}, "neither a list of prompts nor the object item_idx"),
         ("a.txt", "\n", "holds no prompts"),
     ],
 )
@@ -111,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"targets": targets, "error": None})
             return
         self.server.asked.append((self.headers.get("Authorization"), request))
+        if self.server.dies_at is not None and len(self.server.asked) >= self.server.dies_at:
+            self.close_connection = True  # without an answer
+            return
+        if self.server.meeting is not None:
+            self.server.meeting.wait()
         if request["prompt"] == "refused":
             self._answer(422, {"detail": "no such sampler"})
             return
@@ -134,18 +153,26 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+@contextlib.contextmanager
+def serving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
-    server.model = "model.safetensors"
+    server.model, server.dies_at, server.meeting = "model.safetensors", None, None
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
 
 
 def test_what_a_webui_is_asked(server):
@@ -235,7 +262,7 @@ def test_a_sampler_that_the_webui_lacks_is_said_before_the_pictures(server, way,
 
 
 def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {"CLIPScore": "no weights"}))
     prompts = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\n")
     folder = tmp_path / "made"
     arguments = ["evaluate", "--webui", server.url, "--prompts", str(prompts), "--folder", str(folder), "--seeds", "2"]
@@ -249,13 +276,13 @@ def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, c
     assert len(server.asked) == 2 * 2 * len(gallery.METHODS) + 1
 
 
-RED = Scorer(lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, "red")
+RED = Scorer(lambda: lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, "red")
 
 
 @pytest.fixture
 def evaluate(server, tmp_path, capsys, monkeypatch):
     """Runs the command over the WebUI on prompts, and returns its code and what it said."""
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
 
     def run(prompts, *more):
         file = write(tmp_path, "p.txt", prompts)
@@ -337,8 +364,8 @@ def test_pictures_without_a_manifest_are_nobodys(tmp_path, evaluate):
 
 def test_scores_of_another_scorer_are_not_used(monkeypatch, evaluate):
     assert evaluate("a cat\tcat\n")[0] == 0
-    other = Scorer(lambda prompt, picture: 1.0, "redder")
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": other}, {}))
+    other = Scorer(lambda: lambda prompt, picture: 1.0, "redder")
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": other}, {}))
     code, said = evaluate("a cat\tcat\n")
     assert code == 2
     assert "scorers red: red there, redder here" in said.err
@@ -355,7 +382,7 @@ def test_scores_that_cannot_be_read_are_named(tmp_path, evaluate):
 
 
 def test_on_this_machine_a_prompt_that_names_nothing_is_skipped_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({"red": RED}, {}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
     text = f"beautiful\na cat\na cat and a dog\tcat, zebra\na dog\n{'cat ' * 80}\n"
     prompts, folder = write(tmp_path, "p.txt", text), tmp_path / "made"
     arguments = ["evaluate", "--prompts", str(prompts), "--folder", str(folder), "--seeds", "1", "--device", "cpu"]
@@ -376,7 +403,7 @@ def test_on_this_machine_a_prompt_that_names_nothing_is_skipped_too(tmp_path, ca
 
 
 def test_without_a_scorer_no_picture_is_made(server, monkeypatch, evaluate):
-    monkeypatch.setattr(scorers, "available", lambda device, exact: ({}, {"CLIPScore": "no weights"}))
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({}, {"CLIPScore": "no weights"}))
     code, said = evaluate("a cat\tcat\n")
     assert code == 2
     assert "install what is missing first, for CLIPScore: python -c" in said.err
@@ -402,68 +429,16 @@ def test_scores_are_paired_by_prompt_and_seed(tmp_path):
         scored.append(picture.getpixel((0, 0)))
         return 2.0 + picture.getpixel((0, 0))[0] + 10 * picture.getpixel((0, 0))[1]
 
-    assert pictures.fill(Maker(), WAY) == {}
-    scores = pictures.scores({"s": Scorer(score, "")}, {})
+    assert pictures.fill([Maker()], WAY) == {}
+    scores = pictures.scores({"s": Scorer(lambda: score, "")}, {})
     assert scores["s"]["DM"].tolist() == [[2, 12]] * 3
     assert scores["s"]["AsynDM"].tolist() == [[3, 13]] * 3
     assert len(scored) == 12
-    pictures.scores({"s": Scorer(score, "")}, {})
+    pictures.scores({"s": Scorer(lambda: score, "")}, {})
     assert len(scored) == 12  # on file
     lines = gallery.table(scores)
     assert lines[1].split() == ["DM", "7.0000"]
     assert lines[2].split() == ["AsynDM", "+1.0000", "±", "0.0000"]
-
-
-def test_scorers_say_what_they_lack(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ImageReward", None)
-    monkeypatch.setattr(scorers, "CLIP", "nobody/has-this-model")
-    known, missing = scorers.available(torch.device("cpu"), exact=False)
-    assert known == {}
-    assert set(missing) == {"CLIPScore", "ImageReward"}
-    assert all(missing.values())
-
-
-def test_image_reward_is_asked_with_prompt_and_picture(monkeypatch):
-    asked = []
-    model = types.SimpleNamespace(score=lambda text, picture: asked.append((text, picture.size)) or 0.25)
-    package = types.SimpleNamespace(load=lambda name, device: model)
-    monkeypatch.setitem(sys.modules, "ImageReward", package)
-    known, _ = scorers.available(torch.device("cpu"), exact=False)
-    assert known["ImageReward"](PROMPT, Image.new("RGB", (6, 4))) == 0.25
-    assert asked == [(PROMPT.text, (6, 4))]
-
-
-def test_clip_score_is_the_cosine(monkeypatch):
-    class Inputs(dict):
-        def to(self, device):
-            return self
-
-    class Model:
-        def eval(self):
-            return self
-
-        def to(self, device):
-            return self
-
-        def __call__(self, n):
-            return types.SimpleNamespace(
-                image_embeds=torch.tensor([[3.0, 4.0]]) * n, text_embeds=torch.tensor([[1.0, 0.0]])
-            )
-
-    package = types.SimpleNamespace(
-        CLIPModel=types.SimpleNamespace(from_pretrained=lambda *a, **k: Model()),
-        CLIPProcessor=types.SimpleNamespace(from_pretrained=lambda *a, **k: lambda **inputs: Inputs(n=2.0)),
-    )
-    monkeypatch.setitem(sys.modules, "transformers", package)
-    known, _ = scorers.available(torch.device("cpu"), exact=False)
-    assert known["CLIPScore"](PROMPT, Image.new("RGB", (6, 4))) == pytest.approx(0.6)
-
-
-def test_the_counter_scores_pictures_of_the_sets():
-    known, _ = scorers.available(torch.device("cpu"), exact=True)
-    grey = Image.fromarray(np.full((256, 256, 3), 200, np.uint8))
-    assert known["exact"](Prompt("a cat", "cat", (("cat", 1),)), grey) == 0.0
-    assert known["exact"](Prompt("nothing", ""), grey) == 1.0
 
 
 # Records
@@ -507,3 +482,139 @@ def test_a_record_under_its_former_name_is_not_begun_anew(capsys, monkeypatch, t
     write(tmp_path, manifest.name, {**content, "counter": "another"})
     assert cli.main(arguments) == 2
     assert "holds the work of another question (counter: another there" in capsys.readouterr().err
+
+
+# Several WebUIs
+
+
+@pytest.fixture
+def evaluate_several(tmp_path, capsys, monkeypatch):
+    """Runs the command over several WebUIs, and returns its code and what it said."""
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
+    file, folder = write(tmp_path, "p.txt", "a cat\tcat\na dog\tdog\na hen\then\n"), tmp_path / "made"
+
+    def run(*urls):
+        code = cli.main(["evaluate", "--prompts", str(file), "--folder", str(folder), "--seeds", "2", "--webui", *urls])
+        return code, capsys.readouterr(), len(list(folder.glob("*/*.png")))
+
+    return run
+
+
+WHOLE = 3 * 2 * len(gallery.METHODS)
+NOWHERE = "http://127.0.0.1:9"
+
+
+def test_pictures_go_to_every_webui_that_is_free(evaluate_several):
+    with serving() as one, serving() as other:
+        one.meeting = other.meeting = threading.Barrier(2, timeout=20)  # each picture of one while the other makes one
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) == len(other.asked) == WHOLE // 2
+        asked = [(r["prompt"], r["seed"], json.dumps(r["alwayson_scripts"])) for _, r in one.asked + other.asked]
+        assert len(set(asked)) == WHOLE
+        assert said.out.count("model: model.safetensors") == 1
+
+
+def test_a_webui_that_dies_is_named_and_the_others_make_its_pictures(evaluate_several):
+    with serving() as one, serving() as other:
+        one.dies_at = 3
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) == 3
+        assert len(other.asked) == WHOLE - 2
+        assert said.out.count(f"no WebUI with --api answers at {one.url}") == 1
+        assert "1 of 2 go on without it" in said.out
+        assert "no WebUI with --api answers at" not in said.err
+
+
+def test_when_all_webuis_die_one_line_says_so_and_the_pictures_are_kept(evaluate_several):
+    with serving() as one, serving() as other:
+        one.dies_at = other.dies_at = 5
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (2, 8)
+        assert said.err.count("\n") == 1
+        assert "what is made is kept: start this command again to go on" in said.err
+        one.dies_at = None
+        code, said, made = evaluate_several(one.url)
+        assert (code, made) == (0, WHOLE)
+        assert len(one.asked) + len(other.asked) == WHOLE + 2
+
+
+def test_a_webui_that_is_not_there_at_first_is_named(evaluate_several):
+    with serving() as one:
+        code, said, made = evaluate_several(NOWHERE, one.url)
+        assert (code, made) == (0, WHOLE)
+        assert f"without it: no WebUI with --api answers at {NOWHERE}" in said.out
+    code, said, _ = evaluate_several(NOWHERE, "http://127.0.0.1:10")
+    assert code == 2
+    assert "none of the 2 WebUIs answers" in said.err
+
+
+def test_webuis_with_different_models_are_refused(evaluate_several):
+    with serving() as one, serving() as other:
+        other.model = "another.safetensors"
+        code, said, made = evaluate_several(one.url, other.url)
+        assert (code, made) == (2, 0)
+        assert "model.safetensors there, another.safetensors here" in said.err
+        assert one.url in said.err
+        assert other.url in said.err
+
+
+# Prompts in GenEval's manner
+
+
+@pytest.fixture
+def geneval_run(server, tmp_path, capsys, monkeypatch):
+    """Runs the command with prompts in GenEval's manner, and returns its code and what it said."""
+    half = Scorer(lambda: lambda prompt, picture: float(prompt.kind == "counting"), "a stand-in")
+    kinds = {"CLIPScore": RED, "GenEval": half}
+    missing = {"QwenScore": "no weights"}
+
+    def available(device, exact, names):
+        assert not exact
+        return tuple({name: one[name] for name in one if name in names} for one in (kinds, missing))
+
+    monkeypatch.setattr(scorers, "available", available)
+
+    def run(*more):
+        folder = tmp_path / "made"
+        code = cli.main(["evaluate", "--webui", server.url, "--folder", str(folder), "--seeds", "1", *more])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_prompts_in_genevals_manner_are_made_and_told_by_kind(server, geneval_run):
+    code, said = geneval_run("--geneval", "--count", "12")
+    assert code == 0
+    assert "12 prompts, 1 seeds" in said.out
+    assert {request["prompt"] for _, request in server.asked} == {scene.text for scene in geneval.prompts(12)}
+    head, ordinary = said.out.split("GenEval by kind\n")[1].splitlines()[:2]
+    assert all(kind in head for kind in geneval.SHARES)
+    assert sorted(ordinary.split()) == ["0.0000"] * 5 + ["1.0000", "DM"]
+    assert "no QwenScore: no weights" in said.out
+    code, said = geneval_run("--geneval", "1", "--count", "12")
+    assert code == 2  # another question in the same folder
+    assert "another question" in said.err
+
+
+def test_only_the_scorers_that_are_asked_for_are_told_of(geneval_run):
+    code, said = geneval_run("--geneval", "--count", "6", "--scorers", "clipscore")
+    assert code == 0
+    assert "GenEval" not in said.out
+    assert "QwenScore" not in said.out
+    code, said = geneval_run("--geneval", "--count", "6", "--scorers", "QwenScore")
+    assert code == 2
+    assert f"for QwenScore: {scorers.GET['QwenScore']}" in said.err
+    assert "for CLIPScore" not in said.err
+
+
+def test_geneval_judges_its_own_prompts_only(geneval_run):
+    code, said = geneval_run("--scorers", "GenEval")
+    assert code == 2
+    assert "GenEval judges the prompts of --geneval alone" in said.err
+    assert cli.SCORERS == scorers.NAMES
+
+
+def test_genevals_prompts_are_no_file(geneval_run, tmp_path):
+    assert geneval_run("--geneval", "--prompts", str(write(tmp_path, "p.txt", "a cat")))[0] == 2

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from stand_ins import hooks_on, make_run, tiny_unet, uniform_sigmas
 
-from asyndm_lib.evaluation.peers import s_cfg
+from asyndm_lib.evaluation.peers import attend_and_excite, s_cfg
+from asyndm_lib.evaluation.peers.attend_and_excite import Excitement
 from asyndm_lib.evaluation.peers.cfg import Guidance
 from asyndm_lib.evaluation.peers.s_cfg import SemanticGuidance
 from asyndm_lib.evaluation.peers.seg import SmoothedGuidance
@@ -240,3 +241,124 @@ def _embedding(unet, t):
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
     return timestep_embedding(t, unet.model_channels)
+
+
+# Attend-and-Excite
+
+CONTEXT = random(2, 7, 8, seed=8)
+SUBJECTS = torch.zeros(2, 7, 3)
+SUBJECTS[0, 2, 0] = 1.0  # the first picture has one subject, the second another of two tokens
+SUBJECTS[1, 4:6, 1] = 0.5
+
+
+def exciting_unet():
+    return tiny_unet(attention_resolutions=[2, 1])
+
+
+def excited(guidance, unet, x, t=500.0):
+    def conditional(x):
+        return unet(x, torch.full((len(x),), t), context=CONTEXT)
+
+    with guidance.attached(unet):
+        return guidance.prepared(x, conditional)
+
+
+def losses_at(unet, x):
+    guidance = Excitement(5.0, lambda context: SUBJECTS)
+    with guidance.attached(unet):
+        return guidance._slope(x, lambda x: unet(x, torch.full((len(x),), 500.0), context=CONTEXT))[0]
+
+
+def test_attend_and_excite_loses_what_its_weakest_subject_lacks():
+    maps = random(2, 7, 6, 6, seed=9).softmax(dim=1)
+    line = torch.tensor([math.exp(-2.0), 1.0, math.exp(-2.0)])
+    kernel = torch.outer(line, line) / line.sum() ** 2
+    two = SUBJECTS.clone()
+    two[0, 1, 2] = 1.0
+
+    def strongest(picture, tokens):
+        shares = (100 * maps[picture, 1:]).softmax(dim=0)[[token - 1 for token in tokens]].mean(dim=0)
+        padded = F.pad(shares[None, None], (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, kernel[None, None]).max()
+
+    wanted = [max(1 - strongest(0, [2]), 1 - strongest(0, [1])), 1 - strongest(1, [4, 5])]
+    assert torch.allclose(attend_and_excite.loss(maps, two), torch.stack(wanted), atol=1e-6)
+    assert torch.equal(attend_and_excite.loss(maps, torch.zeros_like(two)), torch.zeros(2))
+
+
+def test_attend_and_excite_reads_the_maps_of_the_layers_that_asyndm_reads():
+    unet, x, t = exciting_unet(), random(2, 4, 16, 16), torch.full((2,), 500.0)
+    before = hooks_on(unet)
+    maps = s_cfg._AttentionMaps()
+    with maps.attached(unet), attend_and_excite.read_maps(unet, (16, 16)) as read:
+        unet(x, t, context=CONTEXT)
+        every = [layer["attn2"] for layer in maps.take()]
+    assert hooks_on(unet) == before
+    wanted = [one.transpose(1, 2).unflatten(-1, (8, 8)) for one in every if one.shape[1] == 64]
+    assert len(wanted) == len(read) > 1
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(wanted, read, strict=True))
+
+
+def test_a_move_lowers_the_loss_of_every_picture_that_has_a_subject():
+    unet, x = exciting_unet(), random(2, 4, 16, 16)
+    guidance = Excitement(5.0, lambda context: SUBJECTS, strength=5.0)
+    guidance.begin(1, 50)  # no threshold holds here
+    before, hooks = losses_at(unet, x), hooks_on(unet)
+    moved = excited(guidance, unet, x)
+    assert hooks_on(unet) == hooks
+    assert guidance.latent is None  # nothing stays
+    assert not moved.requires_grad
+    assert (losses_at(unet, moved) < before).all()
+    assert torch.equal(excited(Excitement(5.0, lambda context: SUBJECTS, strength=0.0), unet, x), x)
+    guidance = Excitement(5.0, lambda context: torch.zeros_like(SUBJECTS))
+    guidance.begin(1, 50)
+    assert torch.equal(excited(guidance, unet, x), x)
+
+
+def test_a_move_goes_down_the_slope_of_the_loss():
+    unet, x, size = exciting_unet(), random(2, 4, 16, 16), 1e-2
+    guidance = Excitement(5.0, lambda context: SUBJECTS, strength=1.0)
+    guidance.begin(5, 50)
+    down = x - excited(guidance, unet, x)
+    slope = down / math.sqrt(1 - 0.05)
+    towards = random(2, 4, 16, 16, seed=6)
+    change = (losses_at(unet, x + size * towards) - losses_at(unet, x - size * towards)) / (2 * size)
+    assert torch.allclose((slope * towards).sum(dim=(1, 2, 3)), change, rtol=0.05, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "threshold", "moves"),
+    [(0, 1.0, 20 + 1), (0, 0.0, 1), (1, 1.0, 1), (10, 1.0, 21), (20, 1.0, 21), (21, 1.0, 1), (25, 1.0, 0)],
+)
+def test_the_latent_is_moved_until_a_threshold_is_reached(monkeypatch, step, threshold, moves):
+    monkeypatch.setattr(attend_and_excite, "THRESHOLDS", dict.fromkeys(attend_and_excite.THRESHOLDS, threshold))
+    unet, x, sizes = exciting_unet(), random(2, 4, 16, 16), []
+    guidance = Excitement(5.0, lambda context: SUBJECTS)
+    guidance.begin(step, 50)
+    slope = guidance._slope
+
+    def watched(x, conditional):
+        sizes.append(x)
+        return slope(x, conditional)
+
+    monkeypatch.setattr(guidance, "_slope", watched)
+    excited(guidance, unet, x)
+    assert len(sizes) == moves
+
+
+def test_a_picture_that_has_reached_the_threshold_is_moved_once(monkeypatch):
+    unet, x = exciting_unet(), random(2, 4, 16, 16)
+    guidance = Excitement(5.0, lambda context: SUBJECTS)
+    reached = torch.tensor([0.9, 0.0])
+    seen = []
+
+    def slope(x, conditional):
+        seen.append(x)
+        return reached, torch.ones_like(x)
+
+    monkeypatch.setattr(guidance, "_slope", slope)
+    monkeypatch.setattr(attend_and_excite, "THRESHOLDS", {0.0: 0.5})
+    guidance.begin(0, 50)
+    moved = excited(guidance, unet, x)
+    assert len(seen) == attend_and_excite.MOST_MOVES + 1
+    assert torch.allclose(x - moved, torch.tensor([21 * 20.0, 20.0]).view(2, 1, 1, 1).expand_as(x), atol=1e-3)

@@ -166,7 +166,7 @@ def test_the_plan_compares_what_the_issue_names():
         assert any(wanted in name for name in names)
     variants = " ".join(method.name for method in VARIANTS)
     assert all(word in variants for word in ("piecewise linear", "exponential", "threshold", "static"))
-    assert [method.peer for method in PEERS_ALONE] == ["Z-Sampling", "SEG", "S-CFG", "CFG++"]
+    assert [method.peer for method in PEERS_ALONE] == ["Z-Sampling", "SEG", "S-CFG", "CFG++", "Attend-and-Excite"]
     assert all(method.settings == FRESH.settings for method in PEERS_TOGETHER)
     assert (PAPER.sampler, PAPER.steps, PAPER.cfg, PAPER.eta) == ("DDIM", 50, 5.0, 1.0)
     assert {(way.sampler, way.steps, way.cfg) for way in USERS} == {

@@ -17,11 +17,25 @@ from ..demo.device import device_of
 from ..errors import AsynDMError
 from ..hosts.standalone.embedded import Request
 from ..hosts.standalone.ldm_checkpoint import load
-from . import contact_sheet, counter, gallery, manifest, plan, prompt_files, results, runner, scorers, subjects, table
+from . import (
+    contact_sheet,
+    counter,
+    gallery,
+    geneval,
+    manifest,
+    plan,
+    prompt_files,
+    results,
+    runner,
+    scorers,
+    subjects,
+    table,
+)
 from .engine import Batches
 from .methods import CONCAVE, DM, FRESH, INVERTED, LAGGED, Way
 from .prompt_sets import PLAIN, PromptSet, sets
 from .prompts import Prompt
+from .spread import Gone
 from .webui import WebUI
 
 ON_GPU, ON_CPU = 512, 8
@@ -38,7 +52,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     if options.table:
         _print_table(options.results, options.into)
-    elif options.prompts is not None or options.webui is not None:
+    elif options.prompts is not None or options.geneval is not None or options.webui is not None:
         _foreign(options)
     else:
         _trained(options)
@@ -121,34 +135,51 @@ def _foreign(options: argparse.Namespace) -> None:
     """Evaluate another model in a WebUI or on this machine, or the embedded one in a WebUI."""
     device = device_of(options.device)
     outputs.check_folder(options.folder, "--folder")
-    prompts = _prompts(options.prompts)[: options.count]
+    prompts = _prompts(options)
     way = Way(options.sampler, options.sampler, options.schedule, options.steps, options.cfg, options.eta)
-    maker, model = _maker(options, way, device)
-    known = _scorers(device, exact=options.prompts is None)
+    makers, model = _makers(options, way, device)
+    known = _scorers(options, device)
     pictures = gallery.Gallery(options.folder, prompts, gallery.METHODS, range(options.seeds))
     pictures.hold({**model, "sampling": {**_of(way), "width": options.width, "height": options.height}})
     print(f"{len(prompts)} prompts, {options.seeds} seeds, pictures in {options.folder}", flush=True)
-    skipped = pictures.fill(maker, way, _say)
+    try:
+        skipped = pictures.fill(makers, way, _say)
+    except Gone as error:
+        raise AsynDMError(f"{error}; what is made is kept: start this command again to go on") from error
     if skipped:
         print(f"{len(skipped)} of {len(prompts)} prompts were skipped")
     if len(skipped) == len(prompts):
         raise AsynDMError(f"no prompt has pictures to compare; the last one: {skipped[max(skipped)]}")
-    _print_lines(gallery.table(pictures.scores(known, skipped)))
+    scores = pictures.scores(known, skipped, _say)
+    if not scores:
+        raise AsynDMError("nothing could score the pictures; they are kept")
+    _print_lines(gallery.table(scores))
+    if "GenEval" in scores:
+        kinds = [scene.kind for n, scene in enumerate(prompts) if isinstance(scene, geneval.Scene) and n not in skipped]
+        _print_lines(["", "GenEval by kind", *gallery.table(gallery.parts(scores["GenEval"], kinds))])
 
 
-def _prompts(file: Path | None) -> list[Prompt]:
-    """The prompts of a person's file, or our own; of these any first part holds all sets alike."""
-    if file is not None:
-        return prompt_files.read(file)
-    return [prompt for row in zip(*(one.report for one in sets(PLAIN)), strict=True) for prompt in row]
+def _prompts(options: argparse.Namespace) -> Sequence[Prompt]:
+    """The prompts of a person's file, those in GenEval's manner, or our own; of the latter two any
+    first part holds all kinds alike."""
+    if options.geneval is not None:
+        return geneval.prompts(options.count or geneval.USUAL, options.geneval)
+    if options.prompts is not None:
+        return prompt_files.read(options.prompts)[: options.count]
+    own = [prompt for row in zip(*(one.report for one in sets(PLAIN)), strict=True) for prompt in row]
+    return own[: options.count]
 
 
-def _scorers(device: torch.device, exact: bool) -> dict[str, scorers.Scorer]:
-    """The scorers that work here; what the others lack is printed.
+def _scorers(options: argparse.Namespace, device: torch.device) -> dict[str, scorers.Scorer]:
+    """The scorers that are asked for, or all, as far as they work here; what the others lack is
+    printed.
 
     Raises :class:`AsynDMError` if there is none.
     """
-    known, missing = scorers.available(device, exact)
+    wanted = options.scorers or [name for name in scorers.NAMES if name != "GenEval" or options.geneval is not None]
+    if "GenEval" in wanted and options.geneval is None:
+        raise AsynDMError("GenEval judges the prompts of --geneval alone")
+    known, missing = scorers.available(device, options.prompts is None and options.geneval is None, wanted)
     for name, why in missing.items():
         print(f"no {name}: {why}")
     if not known:
@@ -157,21 +188,47 @@ def _scorers(device: torch.device, exact: bool) -> dict[str, scorers.Scorer]:
     return known
 
 
-def _maker(options: argparse.Namespace, way: Way, device: torch.device) -> tuple[gallery.PictureMaker, dict[str, Any]]:
+def _makers(
+    options: argparse.Namespace, way: Way, device: torch.device
+) -> tuple[Sequence[gallery.PictureMaker], dict[str, Any]]:
     """What makes the pictures, and what says which model it is.
 
-    Raises :class:`AsynDMError` if it cannot make any.
+    Raises :class:`AsynDMError` if nothing can make any.
     """
     width, height = options.width, options.height
     if options.webui is not None:
-        webui = WebUI(options.webui, width, height)
-        model = webui.check(way)
+        webuis, model = _webuis([WebUI(url, width, height) for url in options.webui], way)
         print(f"model: {model.get('sd_model_checkpoint')}")
-        return webui, model
+        return webuis, model
     checkpoint = options.checkpoint or subjects.EMBEDDED_MODELS[options.model].model
     batches = Batches(load(checkpoint, options.config, device))
     batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
-    return gallery.LocalModel(batches, width, height), manifest.model(checkpoint, options.config)
+    return [gallery.LocalModel(batches, width, height)], manifest.model(checkpoint, options.config)
+
+
+def _webuis(webuis: Sequence[WebUI], way: Way) -> tuple[Sequence[WebUI], dict[str, Any]]:
+    """Those that answer, and what decides their pictures. The others are named.
+
+    Raises :class:`AsynDMError` if none answers, or if they would make different pictures.
+    """
+    there: list[tuple[WebUI, dict[str, Any]]] = []
+    for webui in webuis:
+        try:
+            there.append((webui, webui.check(way)))
+        except Gone as error:
+            if len(webuis) == 1:
+                raise
+            print(f"without it: {error}", flush=True)
+    if not there:
+        raise AsynDMError(f"none of the {len(webuis)} WebUIs answers")
+    (first, model), *others = there
+    for other, own in others:
+        different = "; ".join(manifest.differences(model, own))
+        if different:
+            raise AsynDMError(
+                f"the WebUIs would make different pictures ({different:.200}; there: {first.url}, here: {other.url})"
+            )
+    return [webui for webui, _ in there], model
 
 
 def _of(way: Way) -> dict[str, Any]:

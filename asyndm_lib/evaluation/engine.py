@@ -29,13 +29,19 @@ from ..run.step import Observer
 from ..samplers.ddim import ddim
 from ..settings.settings import Settings
 from .methods import Method, Way
-from .peers import z_sampling
+from .peers.attend_and_excite import Excitement, excited
 from .peers.cfg import Guidance
 from .peers.s_cfg import SemanticGuidance
 from .peers.seg import SmoothedGuidance
+from .peers.z_sampling import zigzag
 from .prompts import Prompt
 from .regions import controlled
 from .text_level import text_at_mean
+
+WALKS: dict[str | None, Callable[..., Tensor]] = {"Z-Sampling": zigzag, "Attend-and-Excite": excited}
+"""The peers that walk the steps of DDIM in their own way."""
+
+FORMS_OF_DDIM = ("CFG++", *WALKS)
 
 DECODED = 64
 """Pictures decoded at once."""
@@ -110,7 +116,7 @@ class Batches(Embedded):
         noise.begin()
         x = noise.like(texts["context"])
         label = "DDIM CFG++" if method.peer == "CFG++" else way.sampler
-        if method.peer in ("CFG++", "Z-Sampling") and self.sampler(way.sampler)[0].function is not ddim:
+        if method.peer in FORMS_OF_DDIM and self.sampler(way.sampler)[0].function is not ddim:
             raise Unsupported(f"{method.peer} is a form of DDIM; it does not go with {way.sampler}")
         sampler, _ = self.sampler(label)
         scaled = sampler.levels == "timesteps"
@@ -119,7 +125,9 @@ class Batches(Embedded):
             x = x * sigmas[0]
         # As the WebUI scales it: a CFG++ of 0.4 does what CFG does at 5.
         divisor = sampler.cfg_divisor if method.peer == "CFG++" else None
-        guidance = _guidance(method.peer, way.cfg / (divisor or 1.0))
+        settings = method.settings
+        words = self._targets(prompts, settings)
+        guidance = _guidance(method.peer, way.cfg / (divisor or 1.0), words, self.device)
         empty = self._conditioning([""] * batch)
         copies = {
             name: torch.cat([value if conditional else empty[name] for conditional in guidance.copies])
@@ -130,8 +138,14 @@ class Batches(Embedded):
         running: list[Run] = []
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            rows = torch.cat([x] * len(guidance.copies))
             guided = self._eps if scaled else self.denoised
+
+            def conditional(x: Tensor) -> Tensor:
+                with running[0].rows([(image, None) for image in range(batch)]) as here:  # its maps are not the run's
+                    return guided(x, sigma, texts, here)
+
+            x = guidance.prepared(x, conditional)
+            rows = torch.cat([x] * len(guidance.copies))
             with ExitStack() as stack:
                 here = stack.enter_context(running[0].rows(names))
                 if method.text_at_mean:
@@ -154,12 +168,10 @@ class Batches(Embedded):
             steady=lambda: True,
         )
         walk: Callable[..., Tensor] = sampler
-        if method.peer == "Z-Sampling":
-            walk = partial(z_sampling.zigzag, guidance=guidance)
-        settings = method.settings
-        targets = None if settings.whole_picture else self._targets(prompts, settings)
+        if method.peer in WALKS:
+            walk = partial(WALKS[method.peer], guidance=guidance)
         masks = partial(controlled, method.control)
-        run = Run(host, settings, targets, x, observers, masks)
+        run = Run(host, settings, None if settings.whole_picture else words, x, observers, masks)
         running.append(run)
         try:
             with ExitStack() as stack:
@@ -208,9 +220,18 @@ class Batches(Embedded):
         return named_or_candidates(named, texts, lambda text: tokenize(self._model.text, text))
 
 
-def _guidance(peer: str | None, scale: float) -> Guidance:
+def _guidance(peer: str | None, scale: float, words: PromptTargets, device: torch.device) -> Guidance:
+    """The guidance of ``peer``. ``words`` are the targets, or the candidates where none are named:
+    Attend-and-Excite's subjects."""
+    if peer == "Attend-and-Excite":
+        return Excitement(scale, partial(_subjects, words, device))
     kind: Callable[[float], Guidance] = {"SEG": SmoothedGuidance, "S-CFG": SemanticGuidance}.get(peer, Guidance)
     return kind(scale)
+
+
+def _subjects(words: PromptTargets, device: torch.device, context: int) -> Tensor:
+    """What each token of each prompt counts for each word, ``[B, context, T]``."""
+    return torch.stack([words.weights(image, 0, 0, context, device) for image in range(len(words.prompts))])
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from . import manifest
 from .engine import Batches
 from .methods import DM, Method, Way
 from .prompts import NoPicture, Prompt
-from .scorers import Scorer
+from .scorers import Score, Scorer
+from .spread import Gone, spread
 from .statistics import mean
 from .table import signed_value
 
@@ -98,53 +99,86 @@ class Gallery:
         begun = any(self.folder.glob("*/*-*.png"))
         manifest.hold(self.folder / "manifest.json", question, growing, begun)
 
-    def fill(self, maker: PictureMaker, way: Way, say: Callable[[str], None] = print) -> Skipped:
-        """Make the pictures that are not there yet. ``say`` is told of every prompt that is
-        skipped, and why."""
+    def fill(self, makers: Sequence[PictureMaker], way: Way, say: Callable[[str], None] = print) -> Skipped:
+        """Make the pictures that are not there yet, each by whichever of ``makers`` is free.
+
+        ``say`` is told of every prompt that is skipped, and of every maker that is gone, and why.
+        Raises :class:`Gone` if none is left.
+        """
         skipped: Skipped = {}
+        left = list(makers)
 
         def skip(number: int, why: str) -> None:
             skipped[number] = why
             say(f"skipped, {self.prompts[number].text!r:.80}: {why}")
 
+        def gone(maker: PictureMaker, error: Gone) -> None:
+            left.remove(maker)
+            say(f"{error}; {len(left)} of {len(makers)} go on without it")
+
+        def picture(maker: PictureMaker, job: tuple[int, Method, int]) -> Image.Image | NoPicture:
+            number, method, seed = job
+            try:
+                return maker.picture(self.prompts[number], way, method, seed)
+            except NoPicture as error:
+                return error
+
         todo = [number for number in range(len(self.prompts)) if self._lacking(number)]
-        for number in todo:
-            if why := maker.problem(self.prompts[number]):
-                skip(number, why)
+        problems = spread(todo, makers, lambda maker, number: maker.problem(self.prompts[number]), gone)
+        for number, why in sorted((number, why) for number, why in problems if why):
+            skip(number, why)
         todo = [number for number in todo if number not in skipped]
         total = sum(len(self._lacking(number)) for number in todo)
+        jobs = ((number, *job) for number in todo for job in self._lacking(number) if number not in skipped)
         with tqdm(total=total, unit="picture", disable=None) as bar:
-            for number in todo:
-                try:
-                    for method, seed in self._lacking(number):
-                        self._keep(maker.picture(self.prompts[number], way, method, seed), method, number, seed)
-                        bar.update()
-                except NoPicture as error:
+            for (number, method, seed), made in spread(jobs, tuple(left), picture, gone):
+                if isinstance(made, Image.Image):
+                    self._keep(made, method, number, seed)
+                    bar.update(number not in skipped)
+                elif number not in skipped:
                     bar.clear()
-                    skip(number, str(error))
+                    skip(number, str(made))
                     bar.update(len(self._lacking(number)))
         return skipped
 
-    def scores(self, scorers: Mapping[str, Scorer], skipped: Skipped) -> dict[str, dict[str, np.ndarray]]:
+    def scores(
+        self, scorers: Mapping[str, Scorer], skipped: Skipped, say: Callable[[str], None] = print
+    ) -> dict[str, dict[str, np.ndarray]]:
         """The scores ``[prompts, seeds]`` of all prompts but the skipped ones, by scorer and
-        method. Known scores are on file beside the pictures."""
+        method. Known scores are on file beside the pictures.
+
+        One scorer's model is loaded at a time. ``say`` is told of each that fails, and why; it has
+        no scores then.
+        """
         known_at = self.folder / "scores.json"
         made_of = {name: scorer.made_of for name, scorer in scorers.items()}
         manifest.hold(self.folder / "scorers.json", {}, {"scorers": made_of}, known_at.exists())
         known = _read(known_at)
         numbers = [number for number in range(len(self.prompts)) if number not in skipped]
-        scores = {name: {m.name: np.zeros((len(numbers), len(self.seeds))) for m in self.methods} for name in scorers}
-        for row, number in enumerate(tqdm(numbers, desc="scores", unit="prompt", disable=None)):
+        scores = {}
+        for name, scorer in scorers.items():
+            try:
+                scores[name] = self._scores(name, scorer, numbers, known, known_at)
+            except Exception as error:  # whatever a foreign package raises
+                say(f"no {name}: {' '.join(str(error).split())[:160] or type(error).__name__}")
+        return scores
+
+    def _scores(
+        self, name: str, scorer: Scorer, numbers: Sequence[int], known: dict[str, dict[str, float]], known_at: Path
+    ) -> dict[str, np.ndarray]:
+        scores = {method.name: np.zeros((len(numbers), len(self.seeds))) for method in self.methods}
+        score: Score | None = None
+        for row, number in enumerate(tqdm(numbers, desc=name, unit="prompt", disable=None)):
             new = False
             for method, seed in product(self.methods, self.seeds):
                 path = self.path(method, number, seed)
                 own = known.setdefault(path.relative_to(self.folder).as_posix(), {})
-                for name, scorer in scorers.items():
-                    if name not in own:
-                        with Image.open(path) as picture:
-                            own[name] = scorer(self.prompts[number], picture.convert("RGB"))
-                        new = True
-                    scores[name][method.name][row, self.seeds.index(seed)] = own[name]
+                if name not in own:
+                    score = score or scorer.load()
+                    with Image.open(path) as picture:
+                        own[name] = score(self.prompts[number], picture.convert("RGB"))
+                    new = True
+                scores[method.name][row, self.seeds.index(seed)] = own[name]
             if new:
                 partial = known_at.with_suffix(".part")
                 partial.write_text(json.dumps(known), encoding="utf-8")
@@ -177,6 +211,12 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     if not isinstance(known, dict) or not all(isinstance(own, dict) for own in known.values()):
         raise AsynDMError(f"{path} holds no scores; delete it to have all pictures scored again")
     return known
+
+
+def parts(scores: Mapping[str, np.ndarray], of: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """One scorer's ``scores [prompts, seeds]``, by method, divided by what a prompt is ``of``."""
+    rows = {part: [row for row, other in enumerate(of) if other == part] for part in dict.fromkeys(of)}
+    return {part: {method: own[here] for method, own in scores.items()} for part, here in rows.items()}
 
 
 def table(scores: dict[str, dict[str, np.ndarray]]) -> list[str]:

@@ -9,7 +9,7 @@ from ..hosts.standalone.embedded import SYNCHRONOUS
 from ..settings.settings import BY_LEVEL, Settings
 from .regions import Control
 
-PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++")
+PEERS = ("Z-Sampling", "SEG", "S-CFG", "CFG++", "Attend-and-Excite")
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,16 @@ from ..errors import AsynDMError
 from ..hosts.standalone.embedded import SYNCHRONOUS
 from .methods import Method, Way
 from .prompts import NoPicture, Prompt
+from .spread import Gone
 
 SECONDS = 600
 """How many seconds a picture may take."""
 
 CONNECT, ANSWER = 10, 60
 """How many seconds a WebUI may take to be connected to, and to answer a question."""
+
+GATEWAY = (502, 503, 504)
+"""What a proxy answers for a WebUI that does not."""
 
 OPTIONS = (
     *("sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers", "eta_noise_seed_delta", "randn_source"),
@@ -66,7 +70,7 @@ class WebUI:
 
         Raises :class:`AsynDMError` if it is no such address.
         """
-        self._url, login = _address(url)
+        self.url, login = _address(url)
         self._headers = {"Content-Type": "application/json"}
         if login:
             self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
@@ -77,12 +81,12 @@ class WebUI:
     def check(self, way: Way) -> dict[str, Any]:
         """What decides the WebUI's pictures and is no part of a request, its model first.
 
-        Raises :class:`AsynDMError` if the WebUI does not answer, has no AsynDM, or lacks the
-        sampler or schedule of ``way``.
+        Raises :class:`Gone` if the WebUI does not answer, and :class:`AsynDMError` if it has no
+        AsynDM, or lacks the sampler or schedule of ``way``.
         """
         scripts = self._call("/sdapi/v1/scripts")
         if not isinstance(scripts, dict) or "asyndm" not in [str(name).lower() for name in scripts.get("txt2img", ())]:
-            raise AsynDMError(f"the WebUI at {self._url} has no AsynDM: install this extension in it and restart it")
+            raise AsynDMError(f"the WebUI at {self.url} has no AsynDM: install this extension in it and restart it")
         for path, keys, wanted in (
             ("samplers", ("name",), way.sampler),
             ("schedulers", ("name", "label"), way.schedule),
@@ -90,7 +94,7 @@ class WebUI:
             there = self._names(f"/sdapi/v1/{path}", keys)
             if there and wanted.casefold() not in [name.casefold() for name in there]:
                 said = meant(wanted, there, path.removesuffix("s"))
-                raise AsynDMError(f"the WebUI at {self._url}: {said}")
+                raise AsynDMError(f"the WebUI at {self.url}: {said}")
         options = self._call("/sdapi/v1/options")
         found = {name: options[name] for name in OPTIONS if name in options}
         # A hash is added to the name once the WebUI has worked it out.
@@ -116,7 +120,7 @@ class WebUI:
         """The picture that the WebUI makes.
 
         Raises :class:`NoPicture` with what the WebUI said if it made none, or made it without
-        AsynDM, and :class:`AsynDMError` if it does not answer.
+        AsynDM, and :class:`Gone` if it does not answer.
         """
         request = {
             "prompt": prompt.text,
@@ -137,22 +141,24 @@ class WebUI:
             said = json.loads(answer["info"])["extra_generation_params"].get("AsynDM messages", [])
             picture = Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
         except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
-            raise NoPicture(f"the answer of the WebUI at {self._url} holds no picture") from error
+            raise NoPicture(f"the answer of the WebUI at {self.url} holds no picture") from error
         if said:
             raise NoPicture("; ".join(said))
         return picture
 
     def _call(self, path: str, body: dict[str, Any] | None = None, seconds: float = ANSWER) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, self._headers)
+        request = urllib.request.Request(self.url + path, data, self._headers)
         try:
             with self._opener.open(request, timeout=seconds) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")
-            raise _Refused(f"the WebUI at {self._url} refused {path} ({error.code}): {said:.200}") from error
+            if error.code in GATEWAY:
+                raise Gone(f"no WebUI with --api answers at {self.url}: {error}") from error
+            raise _Refused(f"the WebUI at {self.url} refused {path} ({error.code}): {said:.200}") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise AsynDMError(f"no WebUI with --api answers at {self._url}: {error}") from error
+            raise Gone(f"no WebUI with --api answers at {self.url}: {error}") from error
 
 
 class _Refused(AsynDMError):

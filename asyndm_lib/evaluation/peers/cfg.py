@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -27,6 +27,14 @@ class Guidance:
         """Attach what the guidance needs to the UNet, for the time of a run. Plain guidance needs
         nothing."""
         yield
+
+    def prepared(self, x: Tensor, conditional: Callable[[Tensor], Tensor]) -> Tensor:
+        """The latent ``[B, C, H, W]`` that a prediction for ``x`` is made of. Plain guidance takes
+        ``x`` itself.
+
+        ``conditional(x)`` is the model's output with the prompt.
+        """
+        return x
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """The guided output, from the model's outputs for the copies, ``[B, C, H, W]`` each."""

@@ -15,8 +15,9 @@ from torch import Tensor
 from ...clock.sigma_map import PixelMap
 from ...run.run import Run
 from ...run.step import Step
-from ...samplers.timesteps import added_noise, alpha_map, denoised_of
+from ...samplers.timesteps import alpha_map, denoised_of
 from .cfg import Guidance
+from .ddim_step import ddim_step
 
 INVERSION = 0.0
 """The guidance on the way up."""
@@ -41,11 +42,7 @@ def zigzag(run: Run, x: Tensor, *, guidance: Guidance, eta: float = 0.0) -> Tens
                 guidance.scale = strong
             x = _move(step, below, back, a_next, a)
             eps = step.predict(x)
-        share = PixelMap(
-            *(added_noise(here, there, eta) for here, there in ((a.scalar, a_next.scalar), (a.map, a_next.map)))
-        )
-        denoised = step.per_pixel(partial(denoised_of, x, eps), a)
-        x = step.per_pixel(partial(_renoised, denoised, eps, noise), a_next, share)
+        x = ddim_step(step, x, eps, noise, a, a_next, eta)
     return x
 
 
@@ -55,6 +52,3 @@ def _move(step: Step, x: Tensor, eps: Tensor, a: PixelMap, to: PixelMap) -> Tens
     denoised = step.per_pixel(partial(denoised_of, x, eps), a)
     return step.per_pixel(lambda a_to: a_to.sqrt() * denoised + (1 - a_to).sqrt() * eps, to)
 
-
-def _renoised(denoised: Tensor, eps: Tensor, noise: Tensor, a_next: Tensor, share: Tensor) -> Tensor:
-    return a_next.sqrt() * denoised + (1 - a_next - share**2).clamp(min=0).sqrt() * eps + share * noise
