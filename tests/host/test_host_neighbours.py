@@ -342,6 +342,12 @@ def _started(folder: Path, extensions: dict[str, Path]) -> Iterator[WebUI]:
         server.stop()
 
 
+@pytest.fixture
+def hooks_of_others() -> bool:
+    """PAG of sd-webui-incantations takes its own away when the next job begins."""
+    return True
+
+
 @pytest.fixture(scope="module")
 def host(folder, installed):
     """A WebUI with AsynDM and all of them."""
@@ -441,8 +447,10 @@ def test_both_effects_show(neighbour, variant, host):
     neither, ours = four.once(False, False), four.once(False, True)
     if neighbour.encodes:
         four.make(True, False)
-    theirs, still = four.make(True, False), four.make(True, True, concavity=0.0)
-    both, again, after = four.make(True, True), four.make(True, True), four.make(False, False)
+    theirs, hooks = four.make(True, False), host.get("/asyndm-probe/hooks")
+    still, both, again = four.make(True, True, concavity=0.0), four.make(True, True), four.make(True, True)
+    assert host.get("/asyndm-probe/hooks") == hooks, "not the hooks that the other extension leaves by itself"
+    after = four.make(False, False)
 
     assert four.distance(still, theirs) == 0, "concavity 0 is another picture"
     assert both.pictures == again.pictures, "the same request made another picture"

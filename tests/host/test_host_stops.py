@@ -52,7 +52,7 @@ def test_an_exception_inside_the_model(job, timing, host, reference):
     assert answer.status == 500
     assert answer.info["error"] == "Accident"
     left = host.get("/asyndm-probe/left")  # before another job can hide it
-    assert (left["hooks"], left["patches"]) == ([], [])
+    assert (left["hooks"], left["others"], left["patches"]) == ([], [], [])
     as_before(host, reference)
 
 
