@@ -127,6 +127,19 @@ def _incantations(**values: Any) -> tuple[Any, ...]:
     return (*seg, *scfg, *pag, *t2i_zero, False, False, False, "BREAK", "-", 0.2, 10)
 
 
+def _fabric() -> tuple[Any, ...]:
+    """The arguments of FABRIC, with a picture that is liked."""
+    weights, merging = (0.0, 0.8, 0.0, 0.8, 0.5), (False, 0.5, 8192, -1)
+    return ([str(REPOSITORY / "docs" / "sheet.png")], [], True, *weights, False, *merging)
+
+
+def _llul(*places: str) -> tuple[Any, ...]:
+    """The arguments of LLuL, which evaluates a part of the feature maps at ``places`` enlarged."""
+    ways = ("Bilinear", False, "Bilinear", False, "Lerp")
+    return (True, 1, 0.6, True, "", [*places], 1, 0, *ways, "", "", False, False, None, False)
+
+
+LARGE = {"width": 128, "height": 128}
 INCANTATIONS = {"real": "sd-webui-incantations"}
 REGIONS_OF = {"real": "sd-webui-regional-prompter"}
 DAEMON = (True, "both", 0.0, 1.0, 0.5, 0.3, 1.0, 0.0, 0.0, 0.0, True)
@@ -148,7 +161,7 @@ NEIGHBOURS = {
     "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
     "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
-    **{f"edited {what}": Neighbour(CALLBACKS, (what,)) for what in ("conditioning", "attention")},
+    **{f"edited {what}": Neighbour(CALLBACKS, (what,)) for what in ("conditioning", "noise", "attention")},
     "edited regions": Neighbour(CALLBACKS, ("regions",), request=AND),
     "edited latents": Neighbour(CALLBACKS, ("latents",), discrete=False),
     "own denoiser": Neighbour("stand-in own denoiser", refused="stand_in_own_denoiser.py"),
@@ -267,6 +280,12 @@ NEIGHBOURS = {
     "real Kohya hires fix": Neighbour(
         "kohya hires.fix", (True, True, *KOHYA, True, False), real="sd-webui-kohya-hiresfix"
     ),
+    "real negative prompt weight": Neighbour(
+        "negative prompt weight extention", (0.2,), {"negative_prompt": "a red house"}, real="stable-diffusion-NPW"
+    ),
+    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True),
+    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul"),
+    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul"),
 }
 VARIANTS = {
     "Euler": {},

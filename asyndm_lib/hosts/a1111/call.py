@@ -71,7 +71,7 @@ class Call:
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=functools.partial(rehearsal, p, model),
+            rehearsal=functools.partial(rehearsal, p, model, x.device),
             steady=_steady,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -108,10 +108,6 @@ class Call:
         run.move(unet_of(self._p.sd_model), self._read_targets())
         self._enter(engine, run, rows)
 
-    @contextmanager
-    def _rehearsal(self) -> Iterator[None]:
-        # Inpainting draws the start picture's noise from PyTorch's own random numbers.
+    def _rehearsal(self) -> AbstractContextManager[None]:
         device = torch.device(self._p.sd_model.forge_objects.unet.load_device)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices), rehearsal(self._p, self._model):
-            yield
+        return rehearsal(self._p, self._model, device)
