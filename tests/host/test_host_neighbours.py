@@ -57,6 +57,8 @@ class Neighbour:
     ``beside``: the arguments of others that are switched on with it, by their names in the API.
     ``encodes``: whether it encodes a picture, for which the WebUI draws random numbers that go by
     the jobs before.
+    ``counts``: whether it counts the model's calls, or keeps what it made in them, so that the
+    ordinary pass before static masks is not without trace in it.
     """
 
     script: str
@@ -68,6 +70,7 @@ class Neighbour:
     refused: str = ""
     beside: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     encodes: bool = False
+    counts: bool = False
 
     @property
     def name(self) -> str:
@@ -283,9 +286,9 @@ NEIGHBOURS = {
     "real negative prompt weight": Neighbour(
         "negative prompt weight extention", (0.2,), {"negative_prompt": "a red house"}, real="stable-diffusion-NPW"
     ),
-    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True),
-    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul"),
-    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul"),
+    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True, counts=True),
+    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul", counts=True),
+    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul", counts=True),
 }
 VARIANTS = {
     "Euler": {},
@@ -326,7 +329,8 @@ CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
     for variant in VARIANTS
-    if (variant != "DDIM" or neighbour.discrete) and not neighbour.refused
+    if (variant != "DDIM" or neighbour.discrete) and (variant != "static" or not neighbour.counts)
+    if not neighbour.refused
 ]
 REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if neighbour.refused for variant in VARIANTS]
 
