@@ -12,6 +12,7 @@ tenths, up to which the variance is within :data:`SOUND` of the host's.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,15 +72,20 @@ def ways_down(sampler: Sampler, options: Options) -> tuple[list[Tensor], dict]:
     return [way.double() for way in ways], rest
 
 
-def variance(name: str, curve: str = "quadratic", k: float = 0.0) -> float:
-    """The final variance of a pixel."""
+def variance(
+    name: str, curve: str = "quadratic", k: float = 0.0, motion: Callable[[Tensor], Tensor] = torch.clone
+) -> float:
+    """The final variance of a pixel.
+
+    ``motion(sigma)``: where the Brownian motion is that the host's ``sigma`` asks for.
+    """
     sampler, given = SAMPLERS[name]
     ways, options = ways_down(sampler, given)
     units, scaled = Units(), sampler.levels == "timesteps"
     x = units.like(torch.zeros(1, 4, 4, 8, dtype=torch.float64))
     x = x if scaled else x * (1 + ways[0][0] ** 2).sqrt()
     if sampler.noise == "Brownian":
-        options["noise_sampler"] = brownian(units.like, x)
+        options["noise_sampler"] = brownian(units.like, x, motion)
 
     def predict(x: Tensor, sigma: Tensor) -> Tensor:
         return x * sigma / (1 + sigma**2).sqrt() if scaled else x / (1 + sigma**2)

@@ -77,7 +77,7 @@ class Scene:
 
     def __init__(self, attaching, ours, refuses=False, moved=False, host=lambda: None):
         self.said = said = []
-        self.given = None
+        self.given, self.making = None, lambda: None
 
         def sample_euler(model, x, sigmas=None, extra_args=None):
             said.append("the host samples")
@@ -86,6 +86,7 @@ class Scene:
             return x
 
         def make_call(call):
+            self.making()
             options = dict(call.options)
             options.clear()  # a call may take its copy apart
             if refuses:

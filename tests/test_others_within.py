@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -203,6 +204,17 @@ def test_a_forward_of_ours_that_somebody_keeps_holds_nothing_of_the_run():
         gc.enable()
     assert torch.equal(kept(torch.ones(1, 2)), layer(torch.ones(1, 2)))
     assert len(seen) == 1
+
+
+def test_a_hook_of_ours_goes_also_where_somebody_else_put_the_hooks_into_another_dict():
+    layer, seen = nn.Linear(2, 2), []
+    theirs = layer.register_forward_hook(lambda *_: None)
+    with watched(layer, seen.append):
+        layer._forward_hooks = OrderedDict((i, hook) for i, hook in layer._forward_hooks.items() if i != theirs.id)
+        layer(torch.zeros(1, 2))
+    layer(torch.zeros(1, 2))
+    assert len(seen) == 1
+    assert not layer._forward_hooks
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])

@@ -45,7 +45,7 @@ class UNet:
         self.model_options = options
 
     def clone(self):
-        return UNet(copy.copy(self.model_options))
+        return UNet(copy.deepcopy(self.model_options))
 
     def set_model_unet_function_wrapper(self, wrapper):
         self.model_options["model_function_wrapper"] = wrapper
@@ -89,7 +89,7 @@ class Forge:
     def _forward(self, module, sd_model):
         params = SimpleNamespace(x=self.x, sigma=torch.full((B,), SIGMA))
         module.cfg_denoiser_callback(params)
-        options = sd_model.forge_objects.unet.model_options
+        options = sd_model.forge_objects.unet.clone().model_options  # extensions clone it in their callbacks
         for function in options.get("sampler_pre_cfg_function", ()):
             params.sigma = function(self, options, params.sigma)
         # The negative prompt first, the parts last to first.

@@ -51,7 +51,8 @@ def nothing_left(host):
     before = host.get("/asyndm-probe/left")
     yield
     left = host.get("/asyndm-probe/left")
-    assert set(left["hooks"]) <= set(before["hooks"])
+    for whose in ("hooks", "others"):
+        assert set(left[whose]) <= set(before[whose])
     assert (left["patches"], left["objects"]) == ([], {})
 
 

@@ -39,5 +39,5 @@ def test_a_refiner_that_cannot_go_on(unclip, host, reference):
     assert answer.status == 500
     assert "unCLIP checkpoints are not supported" in answer.info["errors"]
     left = host.get("/asyndm-probe/left")  # before another job can hide it
-    assert (left["hooks"], left["patches"]) == ([], [])
+    assert (left["hooks"], left["others"], left["patches"]) == ([], [], [])
     assert host.make(BASE).pictures == reference(BASE).result().pictures

@@ -57,6 +57,8 @@ class Neighbour:
     ``beside``: the arguments of others that are switched on with it, by their names in the API.
     ``encodes``: whether it encodes a picture, for which the WebUI draws random numbers that go by
     the jobs before.
+    ``counts``: whether it counts the model's calls, or keeps what it made in them, so that the
+    ordinary pass before static masks is not without trace in it.
     """
 
     script: str
@@ -68,6 +70,7 @@ class Neighbour:
     refused: str = ""
     beside: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     encodes: bool = False
+    counts: bool = False
 
     @property
     def name(self) -> str:
@@ -127,6 +130,19 @@ def _incantations(**values: Any) -> tuple[Any, ...]:
     return (*seg, *scfg, *pag, *t2i_zero, False, False, False, "BREAK", "-", 0.2, 10)
 
 
+def _fabric() -> tuple[Any, ...]:
+    """The arguments of FABRIC, with a picture that is liked."""
+    weights, merging = (0.0, 0.8, 0.0, 0.8, 0.5), (False, 0.5, 8192, -1)
+    return ([str(REPOSITORY / "docs" / "sheet.png")], [], True, *weights, False, *merging)
+
+
+def _llul(*places: str) -> tuple[Any, ...]:
+    """The arguments of LLuL, which evaluates a part of the feature maps at ``places`` enlarged."""
+    ways = ("Bilinear", False, "Bilinear", False, "Lerp")
+    return (True, 1, 0.6, True, "", [*places], 1, 0, *ways, "", "", False, False, None, False)
+
+
+LARGE = {"width": 128, "height": 128}
 INCANTATIONS = {"real": "sd-webui-incantations"}
 REGIONS_OF = {"real": "sd-webui-regional-prompter"}
 DAEMON = (True, "both", 0.0, 1.0, 0.5, 0.3, 1.0, 0.0, 0.0, 0.0, True)
@@ -148,7 +164,7 @@ NEIGHBOURS = {
     "Kohya hires fix, early": Neighbour("stand-in kohya hires", (True, True)),
     "detail": Neighbour("stand-in detail"),
     "perturbed attention": Neighbour("stand-in perturbed attention"),
-    **{f"edited {what}": Neighbour(CALLBACKS, (what,)) for what in ("conditioning", "attention")},
+    **{f"edited {what}": Neighbour(CALLBACKS, (what,)) for what in ("conditioning", "noise", "attention")},
     "edited regions": Neighbour(CALLBACKS, ("regions",), request=AND),
     "edited latents": Neighbour(CALLBACKS, ("latents",), discrete=False),
     "own denoiser": Neighbour("stand-in own denoiser", refused="stand_in_own_denoiser.py"),
@@ -267,6 +283,12 @@ NEIGHBOURS = {
     "real Kohya hires fix": Neighbour(
         "kohya hires.fix", (True, True, *KOHYA, True, False), real="sd-webui-kohya-hiresfix"
     ),
+    "real negative prompt weight": Neighbour(
+        "negative prompt weight extention", (0.2,), {"negative_prompt": "a red house"}, real="stable-diffusion-NPW"
+    ),
+    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True, counts=True),
+    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul", counts=True),
+    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul", counts=True),
 }
 VARIANTS = {
     "Euler": {},
@@ -307,7 +329,8 @@ CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
     for variant in VARIANTS
-    if (variant != "DDIM" or neighbour.discrete) and not neighbour.refused
+    if (variant != "DDIM" or neighbour.discrete) and (variant != "static" or not neighbour.counts)
+    if not neighbour.refused
 ]
 REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if neighbour.refused for variant in VARIANTS]
 
@@ -340,6 +363,12 @@ def _started(folder: Path, extensions: dict[str, Path]) -> Iterator[WebUI]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def hooks_of_others() -> bool:
+    """PAG of sd-webui-incantations takes its own away when the next job begins."""
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -441,8 +470,10 @@ def test_both_effects_show(neighbour, variant, host):
     neither, ours = four.once(False, False), four.once(False, True)
     if neighbour.encodes:
         four.make(True, False)
-    theirs, still = four.make(True, False), four.make(True, True, concavity=0.0)
-    both, again, after = four.make(True, True), four.make(True, True), four.make(False, False)
+    theirs, hooks = four.make(True, False), host.get("/asyndm-probe/hooks")
+    still, both, again = four.make(True, True, concavity=0.0), four.make(True, True), four.make(True, True)
+    assert host.get("/asyndm-probe/hooks") == hooks, "not the hooks that the other extension leaves by itself"
+    after = four.make(False, False)
 
     assert four.distance(still, theirs) == 0, "concavity 0 is another picture"
     assert both.pictures == again.pictures, "the same request made another picture"

@@ -52,7 +52,7 @@ def test_an_exception_inside_the_model(job, timing, host, reference):
     assert answer.status == 500
     assert answer.info["error"] == "Accident"
     left = host.get("/asyndm-probe/left")  # before another job can hide it
-    assert (left["hooks"], left["patches"]) == ([], [])
+    assert (left["hooks"], left["others"], left["patches"]) == ([], [], [])
     as_before(host, reference)
 
 
@@ -87,15 +87,17 @@ def test_many_pictures_do_not_pile_up(host):
     assert host.get("/asyndm-probe/left")["tensors"] == before
 
 
-@pytest.mark.parametrize("what", ["nothing", "interrupt", "skip", "raise"])
+@pytest.mark.parametrize(
+    ("what", "job"), [*((what, "Euler") for what in ("nothing", "interrupt", "skip", "raise")), ("raise", "DDIM")]
+)
 @pytest.mark.parametrize("timing", SETTINGS)
-def test_what_a_run_was_made_of_is_gone_at_once(timing, what, host):
+def test_what_a_run_was_made_of_is_gone_at_once(timing, what, job, host):
     """No object of ours waits for the garbage collector."""
     host.make(BASE)
     host.post("/asyndm-probe/collector", {"on": False})
     try:
         host.post("/asyndm-probe/arm", {"what": what, "at": 4})
-        host.make(switched_on({**BASE, "batch_size": 2}, SETTINGS[timing]))
+        host.make(switched_on({**BASE, **JOBS[job], "batch_size": 2}, SETTINGS[timing]))
     finally:
         living = host.post("/asyndm-probe/collector", {"on": True})
     gone = {"Run", "ModelCall", "TabledTimesteps", "BatchedTokenMaps", "Walk", "SigmaMap", "Call"}

@@ -44,7 +44,7 @@ def test_a_job_that_does_not_come_to_its_end_leaves_nothing(what, family: Transf
     host.post("/asyndm-probe/arm", {"what": what, "at": 3})
     answer = host.make(switched_on(off))
     left = host.get("/asyndm-probe/left")  # before another job can hide it
-    assert (left["hooks"], left["patches"]) == ([], [])
+    assert (left["hooks"], left["others"], left["patches"]) == ([], [], [])
     if what == "raise":
         assert (answer.status, answer.info["error"]) == (500, "Accident")
     else:

@@ -71,12 +71,11 @@ class Call:
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=functools.partial(rehearsal, p, model),
+            rehearsal=functools.partial(rehearsal, p, model, x.device),
             steady=_steady,
         )
 
     def _predict(self, x: Tensor, sigma: Tensor) -> Tensor:
-        # No function within a function: an error that somebody keeps would keep what it encloses.
         self._rows.begin()
         self._told = self._input(sigma)
         return self._model(x, self._told, **self._extra_args)
@@ -85,26 +84,25 @@ class Call:
     def patched(self, run: Run) -> Iterator[None]:
         """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
         model, denoising = self._model, ExitStack()
-        original = model.update_inner_model
-
-        def update_inner_model() -> None:
-            """Go on with the refiner that the host has loaded: all its parts are others."""
-            denoising.close()
-            original()
-            check_model(shared.sd_model)
-            run.move(shared.sd_model.model.diffusion_model, self._read_targets())
-            denoising.enter_context(self._denoising(run))
-
         with ExitStack() as stack:
             stack.callback(denoising.close)
             denoising.enter_context(self._denoising(run))
-            stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
+            moved = functools.partial(self._moved, denoising, run, model.update_inner_model)
+            stack.enter_context(replaced(model, "update_inner_model", moved))
             if self._previews_noise:
                 preview = functools.partial(_pred_x0, run, model.get_pred_x0)
                 stack.enter_context(replaced(model, "get_pred_x0", preview))
             stack.enter_context(blending(self._p.scripts, run, self._unit))
             stack.enter_context(_callbacks(self._rows, self._text))
             yield
+
+    def _moved(self, denoising: ExitStack, run: Run, update_inner_model: Callable[[], None]) -> None:
+        """Go on with the refiner that the host has loaded: all its parts are others."""
+        denoising.close()
+        update_inner_model()
+        check_model(shared.sd_model)
+        run.move(shared.sd_model.model.diffusion_model, self._read_targets())
+        denoising.enter_context(self._denoising(run))
 
     def _denoising(self, run: Run) -> AbstractContextManager[None]:
         pieces = functools.partial(Pieces, regions(self._p), [len(parts) for parts in self._extra_args["cond"].batch])
@@ -177,31 +175,33 @@ def _callbacks(slices: RowSlices, text: Callable[[], Tensor]) -> Iterator[None]:
     They may call the model, change the noise levels that it is told, and put the rows of the batch
     in another order. ``text()``: the prompts as the host has them.
     """
-
-    before = sd_samplers_cfg_denoiser.cfg_denoiser_callback
-
-    def cfg_denoiser_callback(params: Any) -> None:
-        told, x = params.sigma, params.x
-        # Inference tensors do not count how often they are written to.
-        own = told.clone() if told.is_inference() else told._version
-        version = None if x.is_inference() else x._version
-        with slices.others(x):
-            before(params)
-        written = not torch.equal(own, told) if told.is_inference() else told._version != own
-        slices.retold = written or params.sigma is not told
-        if params.x is not x or version is None or x._version != version:
-            slices.reorder(params.x, encodings(params.text_cond), text())
-
-    def entered(original: Callable[[Any], None], params: Any) -> None:
-        with slices.others():
-            original(params)
-
+    module = sd_samplers_cfg_denoiser
     with ExitStack() as stack:
-        stack.enter_context(replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback", cfg_denoiser_callback))
+        before = functools.partial(_before_guidance, slices, text, module.cfg_denoiser_callback)
+        stack.enter_context(replaced(module, "cfg_denoiser_callback", before))
         for name in ("cfg_denoised_callback", "cfg_after_cfg_callback"):
-            callback = functools.partial(entered, getattr(sd_samplers_cfg_denoiser, name))
-            stack.enter_context(replaced(sd_samplers_cfg_denoiser, name, callback))
+            stack.enter_context(replaced(module, name, functools.partial(_as_others, slices, getattr(module, name))))
         yield
+
+
+def _before_guidance(
+    slices: RowSlices, text: Callable[[], Tensor], original: Callable[[Any], None], params: Any
+) -> None:
+    told, x = params.sigma, params.x
+    # Inference tensors do not count how often they are written to.
+    own = told.clone() if told.is_inference() else told._version
+    version = None if x.is_inference() else x._version
+    with slices.others(x):
+        original(params)
+    written = not torch.equal(own, told) if told.is_inference() else told._version != own
+    slices.retold = written or params.sigma is not told
+    if params.x is not x or version is None or x._version != version:
+        slices.reorder(params.x, encodings(params.text_cond), text())
+
+
+def _as_others(slices: RowSlices, original: Callable[[Any], None], params: Any) -> None:
+    with slices.others():
+        original(params)
 
 
 def _pred_x0(run: Run, original: Callable[..., Tensor], x_in: Tensor, x_out: Tensor, timestep: Tensor) -> Tensor:

@@ -82,11 +82,10 @@ class Denoising:
 
     def _denoised(self, own: Method) -> Method:
         """The denoiser's ``own`` forward, as another extension calls it with pieces."""
+        return partial(self._denoise_piece, own)
 
-        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-            return self._denoise(own, self._of_denoiser.of(input, kwargs["cond"]), input, sigma, **kwargs)
-
-        return forward
+    def _denoise_piece(self, own: Method, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        return self._denoise(own, self._of_denoiser.of(input, kwargs["cond"]), input, sigma, **kwargs)
 
     def _denoise_unseen(self, theirs: Method, whole: Piece, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
         try:
@@ -104,15 +103,14 @@ class Denoising:
 
     def _applied(self, own: Method) -> Method:
         """The model's ``own`` apply_model, as another extension calls it with pieces."""
+        return partial(self._apply_piece, own)
 
-        def apply_model(x: Tensor, t: Tensor, cond: Any, *args: Any, **kwargs: Any) -> Tensor:
-            piece = self._of_model.of(x, cond)
-            if not piece.rows:
-                return own(x, t, cond, *args, **kwargs)
-            with self._run.rows(piece.rows, told=piece.told, boxes=piece.boxes):
-                return own(x, t, cond, *args, **kwargs)
-
-        return apply_model
+    def _apply_piece(self, own: Method, x: Tensor, t: Tensor, cond: Any, *args: Any, **kwargs: Any) -> Tensor:
+        piece = self._of_model.of(x, cond)
+        if not piece.rows:
+            return own(x, t, cond, *args, **kwargs)
+        with self._run.rows(piece.rows, told=piece.told, boxes=piece.boxes):
+            return own(x, t, cond, *args, **kwargs)
 
 
 @contextmanager
@@ -121,13 +119,13 @@ def _velocity(denoiser: Any, here: Rows | None) -> Iterator[None]:
     if here is None or not hasattr(denoiser, "predict_eps_from_z_and_v"):
         yield
         return
-    original = denoiser.predict_eps_from_z_and_v
-
-    def predict_eps_from_z_and_v(x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
-        return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
-
-    with replaced(denoiser, "predict_eps_from_z_and_v", predict_eps_from_z_and_v):
+    formula = partial(_eps_of_v, here, denoiser.predict_eps_from_z_and_v)
+    with replaced(denoiser, "predict_eps_from_z_and_v", formula):
         yield
+
+
+def _eps_of_v(here: Rows, original: Callable[..., Tensor], x: Tensor, timestep: Tensor, v: Tensor) -> Tensor:
+    return torch.where(here.lagging, eps_of_v(x, v, here.sigma).to(v.dtype), original(x, timestep, v))
 
 
 @contextmanager
@@ -136,13 +134,12 @@ def _at_own_levels(name: str, owner: Any, here: Rows | None) -> Iterator[None]:
     if here is None or not hasattr(owner, name):
         yield
         return
-    original = getattr(owner, name)
-
-    def formula(sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
-        return at_own_levels(original, original(sigma, output, input), here, output, input)
-
-    with replaced(owner, name, formula):
+    with replaced(owner, name, partial(_by_pixel, here, getattr(owner, name))):
         yield
+
+
+def _by_pixel(here: Rows, original: Callable[..., Tensor], sigma: Tensor, output: Tensor, input: Tensor) -> Tensor:
+    return at_own_levels(original, original(sigma, output, input), here, output, input)
 
 
 _lcm = partial(_at_own_levels, "get_scaled_out")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import k_diffusion.sampling
@@ -51,18 +52,18 @@ class Call(family.Call):
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:
         noise = _StartNoise(run)
-        original = self._model.forward
-
-        def forward(x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-            noise.sigma = told_sigma(self._model, sigma) if self._variance_preserving else sigma
-            return original(x, sigma, **kwargs)
-
         with (
             replaced(sd_samplers_cfg_denoiser, "torch", noise),
-            replaced(self._model, "forward", forward),
+            replaced(self._model, "forward", partial(self._forward, noise, self._model.forward)),
             super().patched(run),
         ):
             yield
+
+    def _forward(
+        self, noise: _StartNoise, original: Callable[..., Tensor], x: Tensor, sigma: Tensor, **kwargs: Any
+    ) -> Tensor:
+        noise.sigma = told_sigma(self._model, sigma) if self._variance_preserving else sigma
+        return original(x, sigma, **kwargs)
 
 
 class _StartNoise:

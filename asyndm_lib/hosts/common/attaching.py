@@ -101,6 +101,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
     """
     detach(sampler)
     original, name = sampler.func, _function_name(sampler)
+    once = [(make_call, task)]  # of which an error that somebody keeps keeps no more
 
     # The host reads the signature to decide which options to pass; wraps() keeps it.
     @functools.wraps(original)
@@ -110,7 +111,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         if knots is not None and len(knots) < 2:
             return original(model, x, **options)  # nothing to sample
         try:
-            sampled = _taken_over(lambda: make_call(SamplerCall(name, model, x, options)), x, samplers[name], task)
+            sampled = _taken_over(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
         except BaseException as error:
             # A host may keep the error until the garbage collector comes; the run lives no longer.
             traceback.clear_frames(error.__traceback__)
@@ -121,18 +122,20 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
     sampler.func = sample
 
 
-def _taken_over(make_call: Callable[[], Call], x: Tensor, sampler: Callable[..., Tensor], task: Task) -> Tensor | None:
-    """What ``sampler`` of ours makes of ``x``; None where the host has to sample by itself."""
+def _taken_over(
+    make_call: Callable[[SamplerCall], Call], task: Task, theirs: SamplerCall, sampler: Callable[..., Tensor]
+) -> Tensor | None:
+    """What ``sampler`` of ours makes of ``theirs``; None where the host has to sample by itself."""
     try:
-        call = make_call()
+        call = make_call(theirs)
         observers = [_observing(observer, task.listener) for observer in task.observers]
-        run = Run(call.host, task.settings, task.targets, x, observers)
+        run = Run(call.host, task.settings, task.targets, theirs.x, observers)
     except Exception as error:
         task.listener.refused(fault(error))
         return None
     try:
         # Other extensions may write into x, from which the host may have to begin anew.
-        sampled = _sampled(run, call, task, sampler, x.clone())
+        sampled = _sampled(run, call, task, sampler, theirs.x.clone())
         blind, problems = run.blind, sorted(run.problems)
     except Exception as error:
         if not is_ours(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,9 +55,10 @@ def scalings(denoiser: Any, here: Rows | None) -> Iterator[None]:
         yield
         return
 
-    def per_pixel(sigma: Tensor) -> Sequence[Tensor]:
-        """``sigma [n]`` → the denoiser's factors, ``[n, 1, H, W]`` each."""
-        return own(torch.where(here.lagging, here.sigma.to(sigma.dtype), of_rows(sigma, here.sigma)))
-
-    with replaced(denoiser, "get_scalings", per_pixel):
+    with replaced(denoiser, "get_scalings", partial(_per_pixel, here, own)):
         yield
+
+
+def _per_pixel(here: Rows, own: Callable[[Tensor], Sequence[Tensor]], sigma: Tensor) -> Sequence[Tensor]:
+    """``sigma [n]`` → the denoiser's factors, ``[n, 1, H, W]`` each."""
+    return own(torch.where(here.lagging, here.sigma.to(sigma.dtype), of_rows(sigma, here.sigma)))

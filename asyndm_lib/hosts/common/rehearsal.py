@@ -15,14 +15,16 @@ from ...models.parts.patching import replaced
 
 
 @contextmanager
-def rehearsal(p: Any, model: Any) -> Iterator[None]:
+def rehearsal(p: Any, model: Any, device: torch.device) -> Iterator[None]:
     """A pass that leaves the random numbers and the model calls counted by the host as they were.
 
-    ``model``: its CFG denoiser. The pass stays on the UNet that it begins with, which the one after
-    it begins with too.
+    ``model``: its CFG denoiser. PyTorch's own random numbers, those of ``device`` too, are other
+    extensions' and, in inpainting, some hosts'. The pass stays on the UNet that it begins with,
+    which the one after it begins with too.
     """
     step, restore = model.step, _random_numbers(p)
-    with replaced(p, "refiner_checkpoint_info", None):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), replaced(p, "refiner_checkpoint_info", None):
         yield
     model.step = step
     restore()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +66,6 @@ class Call:
         )
 
     def _predict(self, x: Tensor, sigma: Tensor) -> Tensor:
-        # No function within a function: an error that somebody keeps would keep what it encloses.
         return self._model(x, self._input(sigma), **self._extra_args)
 
     def _levels(self, sampler: Sampler, x: Tensor, options: Options) -> Levels:
@@ -86,34 +85,29 @@ class Call:
     def patched(self, run: Run) -> Iterator[None]:
         """The host's denoiser with a noise level per pixel, inside the ``with`` only."""
         model, rows, engine = self._model, UNetRows(run, self._model, self._extra_args), ExitStack()
-        original = model.update_inner_model
-
-        def enter() -> None:
-            engine.enter_context(preconditioned(self._predictor(), run, rows.levels))
-            engine.enter_context(rows.named(self._p.sd_model))
-
-        def update_inner_model() -> None:
-            """Go on with another UNet and text encoder: the host has loaded its refiner."""
-            engine.close()
-            original()
-            check_model(self._p.sd_model)
-            run.move(unet_of(self._p.sd_model), self._read_targets())
-            enter()
-
         with ExitStack() as stack:
             stack.callback(engine.close)
-            enter()
-            stack.enter_context(replaced(model, "update_inner_model", update_inner_model))
+            self._enter(engine, run, rows)
+            moved = functools.partial(self._moved, engine, run, rows, model.update_inner_model)
+            stack.enter_context(replaced(model, "update_inner_model", moved))
             stack.enter_context(rows.counted())
             if self._variance_preserving:
                 stack.enter_context(in_sigma_space(model, run))
             stack.enter_context(blending(self._p.scripts, run, lambda map: map, self.blends_apart))
             yield
 
-    @contextmanager
-    def _rehearsal(self) -> Iterator[None]:
-        # Inpainting draws the start picture's noise from PyTorch's own random numbers.
+    def _enter(self, engine: ExitStack, run: Run, rows: UNetRows) -> None:
+        engine.enter_context(preconditioned(self._predictor(), run, rows.levels))
+        engine.enter_context(rows.named(self._p.sd_model))
+
+    def _moved(self, engine: ExitStack, run: Run, rows: UNetRows, update_inner_model: Callable[[], None]) -> None:
+        """Go on with another UNet and text encoder: the host has loaded its refiner."""
+        engine.close()
+        update_inner_model()
+        check_model(self._p.sd_model)
+        run.move(unet_of(self._p.sd_model), self._read_targets())
+        self._enter(engine, run, rows)
+
+    def _rehearsal(self) -> AbstractContextManager[None]:
         device = torch.device(self._p.sd_model.forge_objects.unet.load_device)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices), rehearsal(self._p, self._model):
-            yield
+        return rehearsal(self._p, self._model, device)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
@@ -53,25 +53,25 @@ class UNetRows:
         """Inside the ``with`` the parts count from the last one in every evaluation, and what other
         extensions do in the host's callbacks is known as theirs.
         """
-        original, module = self._model.forward, sd_samplers_cfg_denoiser
-        before = module.cfg_denoiser_callback
-
-        def forward(*args: Any, **kwargs: Any) -> Tensor:
-            self._conditional, self._sigma = 0, None
-            self._known.clear()
-            return original(*args, **kwargs)
-
-        def cfg_denoiser_callback(params: Any) -> None:
-            self._sigma = params.sigma.clone()  # extensions write into it
-            self._known.append((params.x, list(range(len(params.x)))))
-            self._theirs(before)(params)
-
+        module = sd_samplers_cfg_denoiser
+        forward = partial(self._from_the_last, self._model.forward)
+        before = partial(self._before_guidance, module.cfg_denoiser_callback)
+        after = self._theirs(module.cfg_after_cfg_callback)
         with ExitStack() as stack:
             stack.enter_context(replaced(self._model, "forward", forward))
-            stack.enter_context(replaced(module, "cfg_denoiser_callback", cfg_denoiser_callback))
-            after = self._theirs(module.cfg_after_cfg_callback)
+            stack.enter_context(replaced(module, "cfg_denoiser_callback", before))
             stack.enter_context(replaced(module, "cfg_after_cfg_callback", after))
             yield
+
+    def _from_the_last(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        self._conditional, self._sigma = 0, None
+        self._known.clear()
+        return original(*args, **kwargs)
+
+    def _before_guidance(self, original: Callable[[Any], None], params: Any) -> None:
+        self._sigma = params.sigma.clone()  # extensions write into it
+        self._known.append((params.x, list(range(len(params.x)))))
+        self._as_theirs(original, params)
 
     @contextmanager
     def named(self, sd_model: Any) -> Iterator[None]:
@@ -82,7 +82,7 @@ class UNetRows:
             theirs = clone.model_options[name]
             marked = [*map(self._theirs, theirs)] if isinstance(theirs, list) else self._theirs(theirs)
             clone.model_options[name] = marked
-        clone.set_model_unet_function_wrapper(self._wrapper(unet.model_options.get(WRAPPER)))
+        clone.set_model_unet_function_wrapper(_Option(self._wrapper, unet.model_options.get(WRAPPER)))
         sd_model.forge_objects.unet = clone
         try:
             yield
@@ -122,40 +122,39 @@ class UNetRows:
     def _theirs(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` of other extensions, in which calls of the model are theirs."""
 
-        @functools.wraps(function)
-        def theirs(*args: Any, **kwargs: Any) -> Any:
-            before, self._others = self._others, True
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._others = before
+        return update_wrapper(_Option(self._as_theirs, function), function)
 
-        return theirs
+    def _as_theirs(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before, self._others = self._others, True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._others = before
 
-    def _wrapper(self, previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    def _wrapper(
+        self, previous: Callable[..., Tensor] | None, apply_model: Callable[..., Tensor], call: dict[str, Any]
+    ) -> Tensor:
         """``previous``: another extension's wrapper, which goes on working around the model."""
+        whole = Piece()
+        if self._run.evaluating is not None:
+            whole = self._whole(call["cond_or_uncond"], call["input"])
+            if not whole.rows:
+                self._run.unmatched(UNKNOWN)
+        apply = partial(self._apply, apply_model, call, whole)
+        if previous is None:
+            return apply(call["input"], call["timestep"], **call["c"])
+        with self._pieces.of_whole(call["input"], whole, call["c"]):
+            return previous(apply, call)
 
-        def wrapper(apply_model: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
-            whole = Piece()
-            if self._run.evaluating is not None:
-                whole = self._whole(call["cond_or_uncond"], call["input"])
-                if not whole.rows:
-                    self._run.unmatched(UNKNOWN)
-
-            def apply(x: Tensor, t: Tensor, **c: Any) -> Tensor:
-                piece = whole if x.shape == call["input"].shape else self._piece(whole, call, x, c)
-                if not piece.rows:
-                    return apply_model(x, t, **c)
-                tokens = self._tokens(call["c"]["c_crossattn"])
-                with self._run.rows(piece.rows, tokens, self._told(t), piece.boxes) as here, self._at(here):
-                    return apply_model(x, t, **c)
-
-            if previous is None:
-                return apply(call["input"], call["timestep"], **call["c"])
-            with self._pieces.of_whole(call["input"], whole, call["c"]):
-                return previous(apply, call)
-
-        return wrapper
+    def _apply(
+        self, apply_model: Callable[..., Tensor], call: dict[str, Any], whole: Piece, x: Tensor, t: Tensor, **c: Any
+    ) -> Tensor:
+        piece = whole if x.shape == call["input"].shape else self._piece(whole, call, x, c)
+        if not piece.rows:
+            return apply_model(x, t, **c)
+        tokens = self._tokens(call["c"]["c_crossattn"])
+        with self._run.rows(piece.rows, tokens, self._told(t), piece.boxes) as here, self._at(here):
+            return apply_model(x, t, **c)
 
     def _piece(self, whole: Piece, call: dict[str, Any], x: Tensor, c: dict[str, Any]) -> Piece:
         """What another extension's wrapper has taken of ``call``, which holds ``whole``."""
@@ -217,6 +216,16 @@ class UNetRows:
             return text.shape[-2]
         # By an option a host lengthens an SDXL prompt with empty chunks instead.
         return context.shape[1] if self._model.padded_cond_uncond else text["crossattn"].shape[1]
+
+
+class _Option(partial):
+    """A function of ours among the options of a UNet.
+
+    A deep copy of it is itself, as of any function: every clone of the UNet copies them.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Option:
+        return self
 
 
 def _part(rows: Sequence[Row], call: dict[str, Any], x: Tensor, context: Tensor) -> list[Row]:

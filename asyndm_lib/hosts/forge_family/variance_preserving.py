@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,23 +23,24 @@ def in_sigma_space(model: Any, run: Run) -> Iterator[None]:
     before and after, so that masks, guidance and previews within meet the latent and the picture
     that are really there.
     """
-    original = model.forward
-
-    def forward(x: Tensor, timestep: Tensor, **kwargs: Any) -> Tensor:
-        here = run.evaluating
-        if here is None:
-            return original(x, timestep, **kwargs)
-        own, levels, lagging = of_rows(told_sigma(model, timestep), here.sigma), here.sigma, here.lagging
-        scale = ((levels**2 + 1) / (own**2 + 1)).sqrt()
-        eps = original(torch.where(lagging, (x * scale).to(x.dtype), x), timestep, **kwargs)
-        ratio = (own / levels).to(eps.dtype)
-        if getattr(model, "need_last_noise_uncond", False):  # Forge Classic has no CFG++
-            uncond = model.last_noise_uncond
-            model.last_noise_uncond = torch.where(lagging, uncond * ratio, uncond)
-        return torch.where(lagging, eps * ratio, eps)
-
-    with replaced(model, "forward", forward):
+    with replaced(model, "forward", partial(_forward, model, run, model.forward)):
         yield
+
+
+def _forward(
+    model: Any, run: Run, original: Callable[..., Tensor], x: Tensor, timestep: Tensor, **kwargs: Any
+) -> Tensor:
+    here = run.evaluating
+    if here is None:
+        return original(x, timestep, **kwargs)
+    own, levels, lagging = of_rows(told_sigma(model, timestep), here.sigma), here.sigma, here.lagging
+    scale = ((levels**2 + 1) / (own**2 + 1)).sqrt()
+    eps = original(torch.where(lagging, (x * scale).to(x.dtype), x), timestep, **kwargs)
+    ratio = (own / levels).to(eps.dtype)
+    if getattr(model, "need_last_noise_uncond", False):  # Forge Classic has no CFG++
+        uncond = model.last_noise_uncond
+        model.last_noise_uncond = torch.where(lagging, uncond * ratio, uncond)
+    return torch.where(lagging, eps * ratio, eps)
 
 
 def told_sigma(model: Any, timestep: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
         self._exchange.__exit__()
         if self._handle is not None:
             self._handle.remove()
+            # Extensions that take their own hooks away put another dict in this one's place.
+            self._module._forward_hooks.pop(self._handle.id, None)
         self._seen = None
 
     def look(self) -> None:

@@ -221,13 +221,22 @@ def objects():
     return {k.__qualname__: n for k, n in kinds.items() if is_ours(k)}, tensors
 
 
+def hooks():
+    """The hooks on the models, the extension's own and others'."""
+    found = {True: [], False: []}
+    for name, module in modules_of_models():
+        for kind in HOOKS:
+            for hook in getattr(module, kind).values():
+                found[ours(hook) or is_ours(type(hook))].append(f"{name}.{kind}")
+    return {"hooks": found[True], "others": found[False]}
+
+
 def left():
     armed.disarm()
-    hooks = [f"{name}.{kind}" for name, module in modules_of_models() for kind in HOOKS if getattr(module, kind)]
-    patched = patches()
+    hooked, patched = hooks(), patches()
     samplers.clear()
     living, tensors = objects()
-    return {"hooks": hooks, "patches": patched, "objects": living, "tensors": tensors}
+    return {**hooked, "patches": patched, "objects": living, "tensors": tensors}
 
 
 def add_routes(_: gr.Blocks, app: FastAPI):
@@ -235,6 +244,7 @@ def add_routes(_: gr.Blocks, app: FastAPI):
     gc.freeze()  # the host's own objects need no counting, and there are many
 
     app.add_api_route("/asyndm-probe/left", left, methods=["GET"])
+    app.add_api_route("/asyndm-probe/hooks", hooks, methods=["GET"])
 
     @app.get("/asyndm-probe/version")
     def version():

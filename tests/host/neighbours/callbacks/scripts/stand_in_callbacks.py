@@ -1,6 +1,7 @@
 """Stand-ins for extensions that edit what the host hands to them at every step.
 
 - "conditioning": the prompts' tensors, as CADS does;
+- "noise": them too, by PyTorch's own random numbers, as CADS does;
 - "regions": what the model gave for the parts of a prompt, as Latent Couple does;
 - "latents": the latents and the prediction in the sampler's own callback, as ReSharpen and
   Vectorscope CC do by a function in its place in the class;
@@ -51,6 +52,8 @@ class Callbacks(scripts.Script):
         if self.edited == "conditioning":
             params.text_cond = params.text_cond + STRENGTH * params.text_cond.roll(1, 1)
             params.text_uncond = params.text_uncond * (1 - STRENGTH)
+        if self.edited == "noise":
+            params.text_cond = params.text_cond + STRENGTH * torch.randn_like(params.text_cond)
 
     def after(self, params):
         if self.edited == "regions":
