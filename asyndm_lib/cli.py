@@ -116,6 +116,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         else:
             choices, metavar = meta.get("choices"), None if "choices" in meta else "WORDS"
             method.add_argument(flag, default=f.default, choices=choices, metavar=metavar, help=text)
+    method.add_argument("--mask", type=Path, metavar="FILE",
+        help="a PNG picture, stretched over the picture: what is white in it, or opaque, lags; "
+        "with --targets see --with-words")
     add = one.add_argument_group("picture").add_argument
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
     _add_sampling(add, {**LABELS, **FLOW_LABELS}, "DPM++ 2M", "automatic", steps=30, cfg=4.5, side=256)

@@ -25,6 +25,9 @@ DEFAULTS = {
     "second_concavity": 0.5,
     "show_masks": False,
     "normalisation": "as the model",
+    "region": "words",
+    "with_words": "union",
+    "mask": "",
 }
 """The script's arguments after ``enabled``, in the order that saved API requests rely on."""
 

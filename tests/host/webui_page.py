@@ -89,6 +89,26 @@ class Page:
         self.page.locator(f"#{tab}_gallery img").first.wait_for(timeout=SECONDS * 1000)
         self.page.wait_for_selector(f"#{tab}_interrupt", state="hidden", timeout=SECONDS * 1000)
 
+    def open_canvas(self, tab: str = "txt2img", begin: str = "blank") -> None:
+        """Choose to paint, and begin with an empty canvas, or with the last picture."""
+        self.element("region", tab, "input[value=painted]").check()
+        if not self.element(f"mask_{begin}", tab).is_visible():
+            self.element("mask_canvas", tab, ".label-wrap").first.click()
+        self.element(f"mask_{begin}", tab).click()
+        self.page.wait_for_timeout(1500)  # the canvas takes its picture
+
+    def paint(self, *places: tuple[float, float], tab: str = "txt2img") -> None:
+        """Draw one stroke through ``places``, shares of the canvas from its left and top."""
+        canvas = self.element("mask", tab, ":is(canvas[key=interface], .forge-drawing-canvas)").first
+        canvas.scroll_into_view_if_needed()
+        box, mouse = canvas.bounding_box(), self.page.mouse
+        for n, (x, y) in enumerate(places):
+            mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+            if n == 0:
+                mouse.down()
+        mouse.up()
+        self.page.wait_for_timeout(700)
+
     def messages(self, tab: str = "txt2img"):
         return self.page.locator(f"#html_log_{tab} .comments")
 
