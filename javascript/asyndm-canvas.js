@@ -3,10 +3,10 @@
 (function(asyndm) {
     "use strict";
 
-    const LONGEST = 768;  // of a side; a mask is no finer than the latent
+    const LONGEST = 768;  // the longer side, always, as a brush's width is in pixels
 
     function drawn(width, height, draw) {
-        const scale = Math.min(1, LONGEST / Math.max(width, height));
+        const scale = LONGEST / Math.max(width, height);
         const canvas = document.createElement("canvas");
         canvas.width = Math.max(1, Math.round(width * scale));
         canvas.height = Math.max(1, Math.round(height * scale));

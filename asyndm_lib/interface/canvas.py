@@ -8,8 +8,10 @@ from typing import Any
 import gradio as gr
 from modules import shared
 
-_BLANK = "Begin with an empty canvas in the form of the picture"
-_LAST = "Begin with the picture that is selected in the results, to paint on it"
+_BLANK = "Paint on a blank in the form of the picture"
+_OPACITY = 75
+"""Per cent: the picture is seen through the strokes, which count as painted above a half."""
+_LAST = "Paint on the picture that is selected in the results"
 
 
 def build(elem_id: str, label: str) -> Any:
@@ -20,7 +22,7 @@ def build(elem_id: str, label: str) -> Any:
     """
     with gr.Accordion("Paint the mask", open=False, elem_id=f"{elem_id}_canvas"):
         with gr.Row():
-            blank = gr.Button("Empty canvas", size="sm", elem_id=f"{elem_id}_blank", tooltip=_BLANK)
+            blank = gr.Button("Blank", size="sm", elem_id=f"{elem_id}_blank", tooltip=_BLANK)
             last = gr.Button("Last picture", size="sm", elem_id=f"{elem_id}_last", tooltip=_LAST)
         background, strokes = _forge(elem_id) if _has_forge_canvas() else _gradio(elem_id, label)
     tab = "img2img" if "_img2img_" in elem_id else "txt2img"
@@ -37,7 +39,10 @@ def _forge(elem_id: str) -> tuple[Any, Any]:
     """Forge's canvas: the control of its background, and that of its strokes."""
     from modules_forge.forge_canvas.canvas import ForgeCanvas
 
-    canvas = ForgeCanvas(elem_id=elem_id, height=384, scribble_color=_colour(), scribble_width=20)
+    fixed = {"scribble_color_fixed": True, "scribble_alpha_fixed": True, "scribble_softness_fixed": True}
+    brush = {"scribble_color": _colour(), "scribble_alpha": _OPACITY, "scribble_width": 4}
+    contrast = getattr(shared.opts, "img2img_inpaint_mask_high_contrast", False)
+    canvas = ForgeCanvas(elem_id=elem_id, height=384, contrast_scribbles=contrast, **brush, **fixed)
     return canvas.background, canvas.foreground
 
 

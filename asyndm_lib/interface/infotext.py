@@ -96,7 +96,7 @@ def lost(params: Mapping[str, Any]) -> str:
         return ""
     return (
         f"The picture was made with a painted mask ({html.escape(str(params[MASK]))}). An infotext cannot restore "
-        "it: paint it again. What is painted here now is another one."
+        "it: paint it again, if it is not still on the canvas."
     )
 
 

@@ -211,7 +211,7 @@ def _prepared(page, host, begin: str = "blank"):
 
 def test_a_mask_is_painted_on_the_page(page, host):
     _prepared(page, host)
-    page.paint((0.25, 0.25), (0.25, 0.6))
+    page.paint((0.25, 0.4))
     page.shot("canvas", page.element("enabled"))
     page.generate()
     assert "AsynDM region: painted" in page.infotext()
@@ -219,7 +219,7 @@ def test_a_mask_is_painted_on_the_page(page, host):
     assert page.messages().inner_text().strip() == ""
     page.shot("painted")
     first = DIGEST.search(page.infotext())[1]
-    page.paint((0.75, 0.3), (0.75, 0.7))
+    page.paint((0.75, 0.5))
     page.generate()
     assert DIGEST.search(page.infotext())[1] != first, "another stroke is another mask"
 
@@ -229,7 +229,7 @@ def test_the_last_picture_is_painted_on(page, host):
     page.generate()
     page.open()
     page.open_canvas(begin="last")
-    page.paint((0.5, 0.3), (0.5, 0.7))
+    page.paint((0.5, 0.5))
     page.shot("canvas-last", page.element("enabled"))
     page.generate()
     assert DIGEST.search(page.infotext())
@@ -271,7 +271,7 @@ def test_a_mask_is_painted_in_img2img(page, host):
     page.page.wait_for_timeout(1500)
     page.open("img2img")
     page.open_canvas("img2img")
-    page.paint((0.25, 0.25), (0.25, 0.6), tab="img2img")
+    page.paint((0.25, 0.4), tab="img2img")
     page.generate("img2img")
     assert DIGEST.search(page.infotext("img2img"))
     assert page.messages("img2img").inner_text().strip() == ""

@@ -90,7 +90,7 @@ class Page:
         self.page.wait_for_selector(f"#{tab}_interrupt", state="hidden", timeout=SECONDS * 1000)
 
     def open_canvas(self, tab: str = "txt2img", begin: str = "blank") -> None:
-        """Choose to paint, and begin with an empty canvas, or with the last picture."""
+        """Choose to paint, on a blank or on the last picture."""
         self.element("region", tab, "input[value=painted]").check()
         if not self.element(f"mask_{begin}", tab).is_visible():
             self.element("mask_canvas", tab, ".label-wrap").first.click()
@@ -98,9 +98,15 @@ class Page:
         self.page.wait_for_timeout(1500)  # the canvas takes its picture
 
     def paint(self, *places: tuple[float, float], tab: str = "txt2img") -> None:
-        """Draw one stroke through ``places``, shares of the canvas from its left and top."""
+        """Draw one stroke through ``places``, shares of the canvas from its left and top.
+
+        A single place stands for a patch around it.
+        """
         canvas = self.element("mask", tab, ":is(canvas[key=interface], .forge-drawing-canvas)").first
         canvas.scroll_into_view_if_needed()
+        if len(places) == 1:
+            ((x, y),) = places
+            places = tuple((x + 0.02 * n - 0.1, y - 0.15 if n % 2 else y + 0.15) for n in range(11))
         box, mouse = canvas.bounding_box(), self.page.mouse
         for n, (x, y) in enumerate(places):
             mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
