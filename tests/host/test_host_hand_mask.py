@@ -43,37 +43,27 @@ def rows():
     def nothing(name: str, said: str, settings: dict, **request: object) -> Row:
         return replace(painted(name, settings, **request), unchanged=True, without=True, messages=(said,))
 
-    for sampler in ("Euler", "Euler a", "DPM++ 2M", "DDIM", "Restart", "DPM++ SDE"):
+    for sampler in ("Euler", "DPM++ 2M", "DDIM", "Restart"):
         yield painted(sampler, sampler_name=sampler)
-    for timing in ("fresh", "static"):
-        yield painted(timing, {"mask_timing": timing})
-    yield painted("exponential", {"curve": "exponential"})
-    yield painted("by level", {"normalisation": "by level"})
+    others = {"mask_timing": "static", "curve": "exponential", "normalisation": "by level"}
+    yield painted("with other settings", others)
     yield replace(painted("still", {"concavity": 0.0}, sampler_name="Euler a"), unchanged=True)
     yield painted("batch size 2, count 2", batch_size=2, n_iter=2)
-    yield painted("another form", width=128, height=64)
-    yield painted("AND, editing", prompt="a [cat:dog:0.5] AND a heart:0.6")
-    yield painted("a prompt that names nothing", prompt="of the")
-    yield painted("hires fix", **HIRES)
+    yield painted("another form", width=128, height=64, prompt="a [cat:dog:0.5] AND of the:0.6")
     yield painted("hires fix, own concavity", {"second_pass": "own concavity", "second_concavity": 0.8}, **HIRES)
     yield painted("hires fix, cut to size", **{**HIRES, "hr_resize_x": 120, "hr_resize_y": 88})
     yield painted("refiner", refiner_checkpoint="tiny-sd1-v", refiner_switch_at=0.5)
-    for checkpoint in ("sd1-v", "sdxl"):
-        yield replace(painted(checkpoint), checkpoint=checkpoint)
-    for timing in ("lagged", "fresh", "static"):
-        for how in ("union", "intersection"):
-            both = {"targets": "cat, dog:0.8", "with_words": how, "mask_timing": timing}
-            yield painted(f"{how}, {timing}", both)
+    yield replace(painted("sdxl"), checkpoint="sdxl")
+    for how, timing in (("union", "lagged"), ("union", "static"), ("intersection", "fresh")):
+        both = {"targets": "cat, dog:0.8", "with_words": how, "mask_timing": timing}
+        yield painted(f"{how}, {timing}", both)
     yield painted("with tags", prompt="a cat<asyn:cat> and a dog")
     alone = painted("a word that is not in the prompt", {"targets": "zebra"})
     yield replace(alone, messages=('"zebra" not found in the prompt; the mask alone was used',))
     yield painted("img2img", **START, denoising_strength=0.7)
-    yield painted("inpainting", **INPAINTING)
     yield painted("inpainting, only masked", **{**INPAINTING, **PART})
     yield nothing("empty", "The mask is empty", {"mask": in_base64(Image.new("L", (96, 96)))})
-    yield nothing("too thin", "The mask is empty", {"mask": in_base64(Image.new("RGBA", (9, 9), (0, 0, 0, 20)))})
     yield nothing("empty, hires fix", "The mask is empty", {"mask": in_base64(Image.new("L", (96, 96)))}, **HIRES)
-    yield nothing("nothing painted", "No mask is painted", {"mask": ""})
     yield nothing("nothing painted, with words", "No mask is painted", {"mask": "", "targets": "cat"})
     edge = Image.new("L", (96, 96))
     edge.paste(255, (0, 0, 8, 96))
