@@ -399,6 +399,14 @@ def test_a_page_gives_its_canvas():
         arguments.of(SimpleNamespace(), listed(7))
 
 
+def test_who_names_a_mask_means_it():
+    assert arguments.of(SimpleNamespace(), [{"mask": TEXT}]).region == "painted"
+    for region in ("words", "painted", "inpaint mask"):
+        assert arguments.of(SimpleNamespace(), [{"mask": TEXT, "region": region}]).region == region
+    assert arguments.of(SimpleNamespace(), [{"mask": ""}]).region == "words"
+    assert arguments.of(SimpleNamespace(), listed(TEXT)).region == "words"
+
+
 def test_lists_of_before_stay_valid():
     assert arguments.of(SimpleNamespace(), listed(None)[:-3]) == Settings(targets="cat")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import SettingsError
 from ..pictures import painting
-from ..settings.settings import Settings
+from ..settings.settings import PAINTED, Settings
 from . import job
 
 TITLE = "AsynDM"
@@ -25,12 +25,12 @@ def of(p: Any, args: Sequence[Any]) -> Settings | None:
     """The settings of one job or one cell of an X/Y/Z plot, or None if switched off.
 
     ``args``: the script's arguments, in order, or one object that names settings; what is missing
-    has its default. A page gives what is on its canvas in place of the mask's text. Named settings
-    and axes switch AsynDM on unless they say otherwise. Raises :class:`errors.AsynDMError` that
-    names the value that is wrong.
+    has its default, but for the region of a named mask. A page gives what is on its canvas in place
+    of the mask's text. Named settings and axes switch AsynDM on unless they say otherwise. Raises
+    :class:`errors.AsynDMError` that names the value that is wrong.
     """
     if args and isinstance(args[0], Mapping):
-        values = {"enabled": True, **args[0]}
+        values = _named(args[0])
     else:
         values = {"enabled": False, **dict(zip(NAMES, args, strict=False))}
         if "mask" in values:
@@ -66,7 +66,7 @@ def _check_entry(entry: Any) -> None:
     if args and isinstance(args[0], Mapping):
         if len(args) > 1:
             raise SettingsError(f"AsynDM takes one object of named settings, and nothing after it: {args[1]!r:.80}")
-        values = {"enabled": True, **args[0]}
+        values = _named(args[0])
         _enabled(values)
         settings = _settings(values)
         if settings.mask:
@@ -87,6 +87,11 @@ def _check_repeatable(entry: Any) -> None:
             raise SettingsError(f"a whole number is longer than 64 bits: {value!r:.80}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"a number is not finite: {value!r:.80}")
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is meant by an object that names settings: on, and by a mask that it is painted."""
+    return {"enabled": True, **({"region": PAINTED} if values.get("mask") else {}), **values}
 
 
 def _mask(value: Any) -> Any:

@@ -120,8 +120,7 @@ def test_mask_and_words_together_are_neither_alone(host):
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_an_object_names_it_and_the_infotext_has_its_digest(prefix, host):
-    named = {"region": "painted", "mask": prefix + PAINTED["mask"]}
-    answer = host.make(with_arguments(BASE, [named]))
+    answer = host.make(with_arguments(BASE, [{"mask": prefix + PAINTED["mask"]}]))
     assert answer.pictures == host.make(switched_on(BASE, PAINTED)).pictures
     assert answer.messages == []
     assert "AsynDM region: painted" in answer.infotext
