@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFile
 from stand_ins import make_run, uniform_sigmas
 from test_run import HEIGHT, WIDTH, latent, model
 
@@ -124,8 +124,10 @@ WRONG = {
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("truncated", [False, True])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_mask_is_refused_in_one_line(case):
+def test_what_is_no_mask_is_refused_in_one_line(case, truncated, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", truncated)  # as WebUIs have it
     text, said = WRONG[case]
     with pytest.raises(SettingsError, match=said) as caught:
         painting.read(text)

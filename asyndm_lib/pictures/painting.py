@@ -50,7 +50,9 @@ def of_file(data: bytes) -> np.ndarray:
         if picture.mode not in _MODES:
             raise SettingsError(f"Mask is a picture of mode {picture.mode}; save it with eight bits per channel")
         try:
-            return painted(picture)
+            picture.verify()  # the WebUIs have Pillow read the beginning of one that is cut off
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as whole:
+                return painted(whole)
         except Exception:
             raise SettingsError("Mask is a PNG picture that is cut off or broken") from None
 
