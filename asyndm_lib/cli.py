@@ -117,6 +117,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
             read, metavar = (choice(choices, meta["label"].lower()), "NAME") if choices else (str, "WORDS")
             named = f" ({', '.join(choices)})" if choices else ""
             method.add_argument(flag, default=f.default, type=read, metavar=metavar, help=text + named)
+    method.add_argument("--mask", type=Path, metavar="FILE",
+        help="a PNG picture, stretched over the picture: what is white in it, or opaque, lags; "
+        "with --targets see --with-words")
     add = one.add_argument_group("picture").add_argument
     add("--negative", default="", metavar="PROMPT", help="what to keep out of the picture")
     _add_sampling(add, "DPM++ 2M", "automatic", steps=30, cfg=4.5, side=256)

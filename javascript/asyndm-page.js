@@ -6,6 +6,7 @@
     const LOOK_MS = 200;
     const DEFAULT_HOTKEY = "Alt+M";
     const UNREACHABLE = "The prompt's tokens cannot be read now; marking works all the same";
+    const ALONE = "No targets named: the mask lags alone";
 
     const within = selector => gradioApp().querySelector(selector);
     const hotkey = () => typeof opts === "undefined" ? DEFAULT_HOTKEY : opts.asyndm_hotkey ?? DEFAULT_HOTKEY;
@@ -60,9 +61,14 @@
             return within(`#${this.id}_whole_picture input`)?.checked ?? false;
         }
 
+        /** Whether a mask by hand lags, beside which no word is chosen automatically. */
+        get byHand() {
+            return (within(`#${this.id}_region input:checked`)?.value ?? "words") !== "words";
+        }
+
         get state() {
             const prompts = this.boxes.map(box => box.prompt);
-            return JSON.stringify([hotkey(), this.field.value, this.steps, this.styles, this.wholePicture, ...prompts]);
+            return JSON.stringify([hotkey(), this.field.value, this.steps, this.styles, this.wholePicture, this.byHand, ...prompts]);
         }
 
         /** The boxes that are worked on: the first, and others that are not empty. */
@@ -129,7 +135,7 @@
             return answers.flatMap((answer, n) => {
                 const own = answer.error ? [notice(answer.error, "asyndm-missing")] :
                     asyndm.describe(answer).map(({found, pieces}) => notice(pieces, found ? "" : "asyndm-missing"));
-                if (!own.length) own.push(notice("No targets named: chosen automatically"));
+                if (!own.length) own.push(notice(this.byHand ? ALONE : "No targets named: chosen automatically"));
                 return several ? [element("span", {className: "asyndm-title"}, this.used[n].title), ...own] : own;
             });
         }

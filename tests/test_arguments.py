@@ -44,8 +44,12 @@ def test_the_order_of_the_list_is_what_saved_requests_rely_on():
         "second_concavity",
         "show_masks",
         "normalisation",
+        "region",
+        "with_words",
+        "mask",
     )
     values = (True, "cat", 0.7, "exponential", "fresh", 1.5, True, "own concavity", 0.2, True, "by level")
+    values += ("painted", "intersection", "iVBORw0KGgo=")
     assert astuple(arguments.of(NOTHING, values)) == values[1:]
 
 

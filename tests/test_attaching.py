@@ -33,7 +33,7 @@ def attaching(monkeypatch):
 class Run:
     blind = False
 
-    def __init__(self, host, settings, targets, x, observers):
+    def __init__(self, host, settings, targets, x, observers, masks=None):
         self.chosen, self.problems, self._said, self.moved = ["cat"], {"b", "a"}, host.said, host.moved
 
     def __enter__(self):

@@ -353,6 +353,9 @@ def failing(capsys, arguments: list[str], prompt: str = "a cat", targets: str | 
     return said.err
 
 
+MASK = Path(__file__).parents[1] / "docs" / "marking.png"
+"""Some picture."""
+
 ERRORS = {
     "sampler": (["--sampler", "Oiler"], "'Oiler'"),
     "schedule": (["--schedule", "cosinus"], "'cosinus'"),
@@ -378,6 +381,9 @@ ERRORS = {
     "mask timing": (["--mask-timing", "late"], "'late'"),
     "checkpoint": (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
     "config": (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    "mask": (["--mask", "nowhere.png"], "--mask nowhere.png: No such file"),
+    "mask that is no picture": (["--mask", __file__], "no PNG picture"),
+    "mask and whole picture": (["--mask", str(MASK), "--whole-picture"], "--whole-picture do not go together"),
     "format": (["--out", "sheet.xyz"], ".xyz"),
     "unknown option": (["--sparkle"], "--sparkle"),
 }
@@ -466,6 +472,34 @@ def test_ctrl_c(folder, tmp_path, monkeypatch, capsys):
     checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--out", str(tmp_path / "sheet.png")]
     assert cli.main(["generate", "a cat", "--targets", "cat", *checkpoint]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "warned"),
+    [
+        ([], ""),
+        (["--targets", "cat", "--with-words", "intersection"], ""),
+        (["--targets", "unicorn"], "so the mask alone counts: 'unicorn'"),
+    ],
+)
+def test_a_mask_by_hand(extra, warned, folder, tmp_path, capsys):
+    half = Image.new("L", (50, 20))
+    half.paste(255, (0, 0, 25, 20))
+    half.save(tmp_path / "mask.png")
+    checkpoint = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
+    arguments = [*checkpoint, "--mask", str(tmp_path / "mask.png"), "--steps", "4", "--images", str(tmp_path)]
+    assert cli.main(["generate", "a cat", *arguments, "--out", str(tmp_path / "sheet.png"), *extra]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'sheet.png'}\n"
+    assert warned in said.err
+    made = [Image.open(tmp_path / f"seed-1-{name}.png").tobytes() for name in ("dm", "dm_concave", "asyndm")]
+    assert len(set(made)) == 3
+
+
+def test_an_empty_mask(folder, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+    model = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--out", str(tmp_path / "sheet.png")]
+    assert "nothing is painted" in failing(capsys, [*model, "--mask", str(tmp_path / "mask.png")])
 
 
 @pytest.mark.parametrize("extra", [["--targets", "cat, unicorn", "--batch", "2"], ["--whole-picture", "--steps", "1"]])

@@ -220,3 +220,19 @@ def test_timesteps_can_be_told_apart_on_a_scale_to_1_too(most, labels, monkeypat
     frames = [Frame(i, 3, 1.0, own, np.ones(SIZE, dtype=bool)) for i, own in enumerate((mixed, grades))]
     sheet.draw(Image.new("RGB", (48, 64)), Reel(frames, frames[0].mask, 0, []), [])
     assert [line for line in written if line in labels] == labels
+
+
+def test_a_sheet_says_what_its_masks_are(monkeypatch):
+    written, text = [], drawing.Canvas.text
+
+    def heard(self: drawing.Canvas, x: int, y: int, line: str, *rest: object, **options: object) -> int:
+        written.append(line)
+        return text(self, x, y, line, *rest, **options)
+
+    monkeypatch.setattr(drawing.Canvas, "text", heard)
+    film = Film((), 4, "painted mask")
+    for i in range(3):
+        film(seen(i, 3, masks(4, 4) if i < 2 else None))
+    sheet.draw(picture(48, 64), film.reel(0), [])
+    assert "Painted mask, over the result" in written
+    assert "painted mask of step 2 of 3" in written

@@ -22,7 +22,7 @@ TEXTS = [name for name, f in FIELDS.items() if isinstance(f.default, str)]
 
 
 def test_there_are_settings_of_every_kind():
-    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 2, 5)
+    assert (len(NUMBERS), len(FLAGS), len(TEXTS)) == (3, 2, 8)
 
 
 def test_defaults_are_valid_and_are_what_an_empty_mapping_gives():
@@ -59,6 +59,8 @@ def test_the_choices_are_all_there_are():
     assert FIELDS["mask_timing"].metadata["choices"] == tuple(TIMINGS) == ("lagged", "fresh", "static")
     assert FIELDS["second_pass"].metadata["choices"] == ("same", "off", "own concavity")
     assert FIELDS["normalisation"].metadata["choices"] == ("as the model", "by level")
+    assert FIELDS["region"].metadata["choices"] == ("words", "painted", "inpaint mask")
+    assert FIELDS["with_words"].metadata["choices"] == ("union", "intersection")
 
 
 def test_the_second_pass():
@@ -70,7 +72,7 @@ def test_the_second_pass():
 
 
 def test_settings_that_only_a_webui_has():
-    names = ["second_pass", "second_concavity", "show_masks"]
+    names = ["second_pass", "second_concavity", "show_masks", "region", "mask"]
     assert [f.name for f in FIELDS.values() if f not in EVERYWHERE] == names
 
 

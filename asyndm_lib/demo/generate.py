@@ -8,15 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import TargetError
+from ..errors import AsynDMError, SettingsError, TargetError
 from ..hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.standalone.ldm_checkpoint import load
 from ..pictures.film import Film
+from ..pictures.painting import of_file
 from ..prompt.target_list import parse_targets
-from ..settings.settings import EVERYWHERE, Settings
+from ..settings.settings import EVERYWHERE, INTERSECTION, PAINTED, WORDS, Settings
 from . import EMBEDDED, outputs
 from .device import device_of
 from .sheet import Picture, SeedSection, draw
@@ -31,7 +34,12 @@ def generate(options: argparse.Namespace) -> None:
 
     Raises :class:`AsynDMError` for anything that is wrong with them.
     """
-    settings = Settings(**{f.name: getattr(options, f.name) for f in EVERYWHERE})
+    settings = Settings(
+        **{f.name: getattr(options, f.name) for f in EVERYWHERE}, region=PAINTED if options.mask else WORDS
+    )
+    painted = None if options.mask is None else _painted(options.mask)
+    if painted is not None and settings.whole_picture:
+        raise AsynDMError("--mask and --whole-picture do not go together: name one of them")
     seeds = range(options.seed, options.seed + options.batch)
     request = Request(seeds=seeds, **{f.name: getattr(options, f.name) for f in fields(Request) if f.name != "seeds"})
     device = device_of(options.device)
@@ -41,9 +49,11 @@ def generate(options: argparse.Namespace) -> None:
     checkpoint = load(options.checkpoint or EMBEDDED[options.model], options.config, device)
     host = Embedded(checkpoint)
     host.check(request)
-    _check_targets(host, request, settings)
+    found = _check_targets(host, request, settings)
 
-    named = ", ".join(str(target) for target in parse_targets(settings.targets))
+    named = ", ".join(str(target) for target in parse_targets(settings.targets)) if found else ""
+    if painted is not None:
+        named = f"painted {'and' if settings.with_words == INTERSECTION else 'or'} {named}" if named else "painted"
     variants = [
         Variant("DM", "all pixels on one clock", SYNCHRONOUS),
         Variant("DM_concave", f"every pixel lags, k = {settings.concavity:g}", replace(settings, whole_picture=True)),
@@ -53,7 +63,8 @@ def generate(options: argparse.Namespace) -> None:
     made, film = [], Film((), MOMENTS)
     for variant in variants:
         film.clear()  # the sheet shows the last one's
-        made.append(_pictures(host, request, variant, film))
+        by_hand = None if variant.settings.whole_picture else painted
+        made.append(_pictures(host, request, variant, film, by_hand))
 
     sections = []
     for n, seed in enumerate(seeds):
@@ -90,7 +101,9 @@ class Variant:
     settings: Settings
 
 
-def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) -> list[Picture]:
+def _pictures(
+    host: Embedded, request: Request, variant: Variant, film: Film, painted: Tensor | None
+) -> list[Picture]:
     """One picture per seed. Words that AsynDM chose by itself are printed and stand in the
     caption."""
 
@@ -98,7 +111,7 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
         return tqdm(steps, desc=f"{variant.name:10}", disable=None)
 
     chosen: list[Sequence[str] | None] = []
-    pixels = host.decode(host.sample(request, variant.settings, progress, [film], chosen.extend))
+    pixels = host.decode(host.sample(request, variant.settings, progress, [film], chosen.extend, painted))
     pictures = []
     for seed, words, own in zip(request.seeds, chosen, pixels, strict=True):
         if words is None:
@@ -109,29 +122,49 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
     return pictures
 
 
-def _check_targets(host: Embedded, request: Request, settings: Settings) -> None:
-    """Warn of targets that are not in the prompt.
+def _painted(file: Path) -> Tensor:
+    """The painted pixels of a mask in a file, bool ``[H, W]``."""
+    try:
+        painted = torch.from_numpy(of_file(file.read_bytes()))
+    except OSError as error:
+        raise AsynDMError(f"--mask {file}: {error.strerror or error}") from error
+    except SettingsError as error:
+        raise AsynDMError(f"--mask {file}: {error}") from error
+    if not painted.any():
+        raise AsynDMError(f"--mask {file}: nothing is painted in it, in white or opaque")
+    return painted
 
-    Raises :class:`TargetError` if none is in it, or if none can be chosen.
+
+def _check_targets(host: Embedded, request: Request, settings: Settings) -> bool:
+    """Warn of targets that are not in the prompt; whether any is.
+
+    Raises :class:`TargetError` if none is in it where they are needed, or if none can be chosen.
     """
     targets = host.targets(request, settings)
     if targets and not targets.targets:
         raise TargetError(f"no word of {request.prompt!r:.80} names a thing (name --targets, or add --whole-picture)")
     missing = targets.missing() if targets else []
     if not missing:
-        return
+        return targets is not None
     names = ", ".join(f"{str(target)!r:.40}" for target in missing)
     if len(missing) == len(targets.targets):
+        if settings.region == PAINTED:
+            print(f"asyndm: warning: not in the prompt, so the mask alone counts: {names}", file=sys.stderr)
+            return False
         raise TargetError(f"no target is in the prompt: {names} not found in {request.prompt!r:.80}")
     print(f"asyndm: warning: not in the prompt, ignored: {names}", file=sys.stderr)
+    return True
 
 
 def _lines(request: Request, settings: Settings, model: str) -> list[str]:
     """The lines that say what the pictures were made with."""
-    named = settings.targets.strip() if parse_targets(settings.targets) else "chosen by itself"
-    method = ["whole picture" if settings.whole_picture else f"targets: {named}"]
+    by_hand = settings.region == PAINTED
+    otherwise = "none" if by_hand else "chosen by itself"
+    named = settings.targets.strip() if parse_targets(settings.targets) else otherwise
+    method = ["painted mask"] if by_hand else []
+    method += ["whole picture" if settings.whole_picture else f"targets: {named}"]
     for f in EVERYWHERE:
-        if f.name not in ("targets", "whole_picture"):
+        if f.name not in ("targets", "whole_picture") and (f.name != "with_words" or (by_hand and named != "none")):
             method.append(f"{f.metadata['label'].lower()} {getattr(settings, f.name)}")
     picture = [model, f"{request.sampler}, {request.steps} steps, {request.schedule} schedule", f"CFG {request.cfg:g}"]
     if request.eta is not None:

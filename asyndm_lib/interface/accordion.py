@@ -11,8 +11,11 @@ from modules.ui_components import InputAccordion
 
 from ..settings.presets import HELP, PRESETS
 from ..settings.settings import Settings
-from . import marking, options
-from .infotext import READERS, was_on
+from . import canvas, marking, options
+from .infotext import READERS, lost, was_on
+
+BY_HAND = ("region", "with_words", "mask")
+"""The settings of a mask by hand, whose controls stand together."""
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Callable]]]:
@@ -20,17 +23,33 @@ def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Cal
     with InputAccordion(False, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
         controls = {}
         for f in fields(Settings):
-            controls[f.name] = _control(f, elem_id(f.name))
+            if f.name not in BY_HAND:
+                controls[f.name] = _control(f, elem_id(f.name))
             if f.name == "targets":
                 marking.panel(elem_id("words"))
+        lost_mask = _by_hand(controls, elem_id)
         _presets(controls, elem_id)
-    restored = [(enabled, was_on), *((control, READERS[name]) for name, control in controls.items())]
+    controls = {f.name: controls[f.name] for f in fields(Settings)}
+    readers = {name: read for name, read in READERS.items() if name != "mask"}
+    restored = [(enabled, was_on), *((controls[name], read) for name, read in readers.items()), (lost_mask, lost)]
     # The host's Settings → Defaults keeps whether it is on. It would also keep for good what the
     # other controls began with at the first start, and so what Settings → AsynDM says would not
     # count.
     for control in controls.values():
         control.do_not_save_to_config = True
     return [enabled, *controls.values()], restored
+
+
+def _by_hand(controls: dict[str, Any], elem_id: Callable[[str], str]) -> Any:
+    """The controls of a mask by hand, added to ``controls``; returns where the page says that an
+    infotext's mask is lost.
+    """
+    by_name = {f.name: f for f in fields(Settings)}
+    for name in ("region", "with_words"):
+        controls[name] = _control(by_name[name], elem_id(name))
+    lost_mask = gr.HTML("", elem_classes=["asyndm-lost"])
+    controls["mask"] = canvas.build(elem_id("mask"), by_name["mask"].metadata["label"])
+    return lost_mask
 
 
 def _presets(controls: dict[str, Any], elem_id: Callable[[str], str]) -> None:

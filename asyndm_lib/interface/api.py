@@ -57,7 +57,8 @@ def mount(host: Adapter, demo: Any, app: FastAPI) -> None:
 
 async def _refuse_wrong_settings(request: Request) -> None:
     try:
-        arguments.check(await request.json())  # the host has read it already
+        body = await request.json()  # the host has read it already
+        await run_in_threadpool(arguments.check, body)  # a mask may take a moment
     except AsynDMError as error:
         raise HTTPException(422, f"AsynDM: {error}") from None
     except Exception:

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from PIL import Image
+
 from ..errors import SettingsError
-from ..settings.settings import Settings
+from ..pictures import painting
+from ..settings.settings import PAINTED, Settings
 from . import job
 
 TITLE = "AsynDM"
@@ -22,13 +25,16 @@ def of(p: Any, args: Sequence[Any]) -> Settings | None:
     """The settings of one job or one cell of an X/Y/Z plot, or None if switched off.
 
     ``args``: the script's arguments, in order, or one object that names settings; what is missing
-    has its default. Named settings and axes switch AsynDM on unless they say otherwise. Raises
+    has its default, but for the region of a named mask. A page gives what is on its canvas in place
+    of the mask's text. Named settings and axes switch AsynDM on unless they say otherwise. Raises
     :class:`errors.AsynDMError` that names the value that is wrong.
     """
     if args and isinstance(args[0], Mapping):
-        values = {"enabled": True, **args[0]}
+        values = _named(args[0])
     else:
         values = {"enabled": False, **dict(zip(NAMES, args, strict=False))}
+        if "mask" in values:
+            values["mask"] = _mask(values["mask"])
     if axes := job.of(p).axes:
         values |= {"enabled": True, **axes}
     return _settings(values) if _enabled(values) else None
@@ -60,9 +66,11 @@ def _check_entry(entry: Any) -> None:
     if args and isinstance(args[0], Mapping):
         if len(args) > 1:
             raise SettingsError(f"AsynDM takes one object of named settings, and nothing after it: {args[1]!r:.80}")
-        values = {"enabled": True, **args[0]}
+        values = _named(args[0])
         _enabled(values)
-        _settings(values)
+        settings = _settings(values)
+        if settings.mask:
+            painting.read(settings.mask)
 
 
 def _check_repeatable(entry: Any) -> None:
@@ -79,6 +87,22 @@ def _check_repeatable(entry: Any) -> None:
             raise SettingsError(f"a whole number is longer than 64 bits: {value!r:.80}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"a number is not finite: {value!r:.80}")
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is meant by an object that names settings: on, and by a mask that it is painted."""
+    return {"enabled": True, **({"region": PAINTED} if values.get("mask") else {}), **values}
+
+
+def _mask(value: Any) -> Any:
+    """The text of a mask that may be what a page's canvas holds: nothing, a picture of the strokes,
+    or a picture with a mask on it.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("mask")
+    if value is None:
+        return ""
+    return painting.as_text(value) if isinstance(value, Image.Image) else value
 
 
 def _enabled(values: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from ..models.parts.patching import replaced
 from ..pictures import sheet
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
-from ..settings.settings import EVERYWHERE, Settings
+from ..settings.settings import EVERYWHERE, INTERSECTION, PAINTED, WORDS, Settings
 from . import job, messages
 from .job import Filmed, Sheet
 
@@ -26,10 +26,10 @@ The page's JavaScript looks for it.
 _font = functools.cache(images.get_font)
 
 
-def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | None:
+def film(p: Any, settings: Settings, targets: PromptTargets | None, by_hand: bool) -> Film | None:
     """The film that is to observe the coming sampling call of ``p``.
 
-    None if nobody will see the sheet.
+    ``by_hand``: whether it has a mask by hand. None if nobody will see the sheet.
     """
     if not settings.show_masks:
         return None
@@ -39,10 +39,18 @@ def film(p: Any, settings: Settings, targets: PromptTargets | None) -> Film | No
         )
         if not p.save_samples():
             return None
-    film = Film([str(target) for target in targets.targets] if targets else [], sheet.FRAMES)
+    names = [str(target) for target in targets.targets] if targets else []
+    film = Film(names, sheet.FRAMES, _kind(settings, bool(names)) if by_hand else "mask")
     filmed = Filmed(film, settings, getattr(p, "is_hr_pass", False))
     job.update(p, films=(*job.of(p).films, filmed))
     return film
+
+
+def _kind(settings: Settings, words: bool) -> str:
+    """What a mask by hand is called on a sheet; ``words``: whether target words count too."""
+    kind = "painted mask" if settings.region == PAINTED else settings.region
+    joined = " and words" if settings.with_words == INTERSECTION else " or words"
+    return kind + joined if words else kind
 
 
 def _script_selected(p: Any) -> bool:
@@ -130,7 +138,12 @@ def _spread(values: Sequence[Any], each: int, length: int) -> list[Any]:
 
 def _values(settings: Settings) -> Iterator[str]:
     """The settings that counted, as texts."""
+    by_hand = settings.region != WORDS and not settings.whole_picture
+    if by_hand:
+        yield f"region {settings.region}"
     for field in EVERYWHERE:
+        if field.name == "with_words" and not by_hand:
+            continue
         label, value = field.metadata["label"].lower(), getattr(settings, field.name)
         if value is True:
             yield label

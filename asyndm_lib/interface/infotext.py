@@ -5,12 +5,13 @@ Written only when on, and only what is not the default, with the targets as the 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import fields
 from typing import Any
 
 from ..errors import AsynDMError
-from ..settings.settings import Settings
+from ..settings.settings import PAINTED, Settings
 
 PREFIX = "AsynDM"
 
@@ -20,17 +21,26 @@ def key(field: Any) -> str:
     return f"{PREFIX} {field.metadata['label'].lower()}"
 
 
-_WRITTEN = tuple(f for f in fields(Settings) if not f.metadata.get("aside"))
-KEYS = (PREFIX, *(key(f) for f in _WRITTEN))
+MASK = f"{PREFIX} mask"
+"""The name of a mask by hand; the mask itself does not fit."""
+
+_WRITTEN = tuple(f for f in fields(Settings) if not f.metadata.get("aside") and not f.metadata.get("picture"))
+_REGION = next(f for f in _WRITTEN if f.name == "region")
+KEYS = (PREFIX, *(key(f) for f in _WRITTEN), MASK)
 
 CHOSEN = f"{PREFIX} chosen"
 
 
-def write(settings: Settings) -> dict[str, Any]:
-    """The entries for ``settings``. There is always one: tags alone may have named the targets."""
+def write(settings: Settings, mask: str | None = None) -> dict[str, Any]:
+    """The entries for ``settings``. There is always one: tags alone may have named the targets.
+
+    ``mask``: the digest of a mask by hand.
+    """
     values = {key(f): getattr(settings, f.name) for f in _WRITTEN if getattr(settings, f.name) != f.default}
     # Line breaks divide targets as commas do; an infotext is one line.
     values = {name: value.replace("\n", ", ") if isinstance(value, str) else value for name, value in values.items()}
+    if mask is not None:
+        values[MASK] = mask
     return values or {PREFIX: "on"}
 
 
@@ -75,6 +85,19 @@ def _reader(field: Any) -> Callable[[Mapping[str, Any]], Any]:
         return value
 
     return read
+
+
+def lost(params: Mapping[str, Any]) -> str:
+    """What is said, as HTML, of a painted mask that an infotext names but cannot bring back.
+
+    It is empty where there is none.
+    """
+    if params.get(key(_REGION)) != PAINTED or MASK not in params:
+        return ""
+    return (
+        f"The picture was made with a painted mask ({html.escape(str(params[MASK]))}). An infotext cannot restore "
+        "it: paint it again, if it is not still on the canvas."
+    )
 
 
 READERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {f.name: _reader(f) for f in fields(Settings)}

@@ -18,8 +18,9 @@ DEFAULTS = (
     "What the controls of the accordion begin with is set here. <i>Settings → Defaults</i> keeps only whether the "
     "accordion is on."
 )
-OWN = tuple(f for f in fields(Settings) if f.name != "targets")
-"""The settings that can have a default of one's own; targets belong to their prompt."""
+OWN = tuple(f for f in fields(Settings) if f.name not in ("targets", "mask"))
+"""The settings that can have a default of one's own; targets belong to their prompt, and a mask to
+its picture."""
 
 
 def register() -> None:

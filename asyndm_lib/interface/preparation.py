@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AsynDMError, TargetError, fault
+from ..hosts.common import hand_mask
 from ..hosts.common.live_view import LiveView
 from ..hosts.common.task import Task
 from ..masks.choice import Chosen
@@ -61,18 +62,25 @@ def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) ->
 
     chosen = job.of(p).chosen
     host.check(p)
+    hand = hand_mask.of(p, settings)
     targets = host.prompt_targets(p, settings, chosen)
-    shortcomings = [] if targets is None else list(_shortcomings(targets))
+    try:
+        shortcomings = [] if targets is None else list(_shortcomings(targets))
+    except TargetError as error:
+        if hand is None:
+            raise
+        targets, shortcomings = None, [f"{error}; the mask alone was used"]
     for shortcoming in shortcomings:
         call.report(shortcoming)
 
-    call.film = gallery.film(p, settings, targets)
+    call.film = gallery.film(p, settings, targets, hand is not None)
     live_view = LiveView() if options.live_view() else None
     observers = [observer for observer in (call.film, live_view) if observer is not None]
     if not call.second:
         job.update(p, first=True)
-    host.attach(p, Task(settings, targets, chosen, call, observers))
-    p.extra_generation_params.update(infotext.write(asked))
+    painted = None if hand is None else hand.painted
+    host.attach(p, Task(settings, targets, chosen, call, observers, painted))
+    p.extra_generation_params.update(infotext.write(asked, None if hand is None else hand.digest))
 
 
 def _shortcomings(targets: PromptTargets) -> Iterator[str]:

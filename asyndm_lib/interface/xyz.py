@@ -53,7 +53,7 @@ class WrongValue(HTTPException):
 
 
 def _axes(option: Callable[..., Any]) -> list[Any]:
-    by_name = {f.name: f for f in fields(Settings) if not f.metadata.get("aside")}
+    by_name = {f.name: f for f in fields(Settings) if not f.metadata.get("aside") and not f.metadata.get("picture")}
     names = [*FIRST, *(name for name in by_name if name not in FIRST)]
     enabled = _axis(option, "Enabled", "enabled", _yes_or_no, ("True", "False"))
     return [enabled, *(_axis_of(option, by_name[name]) for name in names)]

@@ -46,13 +46,14 @@ class Heat:
 
 @dataclass(frozen=True)
 class Reel:
-    """What is kept of one image: its frames, its last mask and that mask's step, and the targets of
-    its prompt."""
+    """What is kept of one image: its frames, its last mask and that mask's step, the targets of its
+    prompt, and what its masks are called."""
 
     frames: Sequence[Frame]
     mask: np.ndarray
     step: int
     heats: Sequence[Heat]
+    kind: str = "mask"
 
 
 class Film:
@@ -63,10 +64,10 @@ class Film:
     unit.
     """
 
-    def __init__(self, targets: Sequence[str], most: int):
+    def __init__(self, targets: Sequence[str], most: int, kind: str = "mask"):
         """``targets`` are their names in the order of the maps, empty if no maps are wanted.
-        ``most`` is how many steps are kept."""
-        self._targets, self._most = targets, most
+        ``most`` is how many steps are kept. ``kind`` is what the masks are called."""
+        self._targets, self._most, self._kind = targets, most, kind
         self.clear()
 
     def clear(self) -> None:
@@ -124,7 +125,7 @@ class Film:
         else:
             step, related = self._last
             mask = related[image, 0].cpu().numpy()
-        return Reel(frames, mask, step, self._heats(image))
+        return Reel(frames, mask, step, self._heats(image), self._kind)
 
     def _heats(self, image: int) -> list[Heat]:
         if self._maps is None:

@@ -46,7 +46,7 @@ def draw(picture: Image.Image, reel: Reel, lines: Sequence[str], fonts: Fonts = 
     for line in lines:
         y = canvas.wrapped(y + 4, line, 19, FAINT)
     canvas.rule(y + 14)
-    title = "Mask, and where the model saw each target" if reel.heats else "Mask"
+    title = reel.kind.capitalize() + (", and where the model saw each target" if reel.heats else "")
     y = canvas.text(MARGIN, y + 30, f"{title}, over the result", 22) + 10
     y = _large(canvas, y, pixels, reel)
     y = canvas.text(MARGIN, y + 20, "Timestep of every latent pixel, with the outline of the step's mask", 22) + 10
@@ -59,7 +59,7 @@ def _large(canvas: Canvas, y: int, pixels: np.ndarray, reel: Reel) -> int:
     width, columns = _cell(pixels, LARGE)
     of = reel.frames[0].total
     step = f"step {reel.step + 1} of {of}"
-    cells = [(masked(pixels, reel.mask, width), f"mask of {step}", f"{_share(reel.mask)} of the pixels lag")]
+    cells = [(masked(pixels, reel.mask, width), f"{reel.kind} of {step}", f"{_share(reel.mask)} of the pixels lag")]
     cells += [(_heat(pixels, heat, width), heat.name, f"up to {heat.times.max():.1f} times its mean") for heat in shown]
     y = _grid(canvas, y, cells, LARGE, columns)
     hidden = [heat.name for heat in reel.heats[TARGETS:]]

@@ -26,6 +26,17 @@ def named_or_candidates(
     return PromptTargets(together, prompts, tokenize, [frozenset(targets) for targets in own], automatic)
 
 
+def only_named(
+    named: Sequence[Sequence[Target]], prompts: Sequence[Sequence[Scheduled]], tokenize: Tokenize
+) -> PromptTargets | None:
+    """The targets of a batch in which no word is to be chosen: the ``named`` ones of each image.
+
+    None if no image has any. ``prompts``: per image its ``AND`` parts.
+    """
+    together = tuple(dict.fromkeys(target for targets in named for target in targets))
+    return PromptTargets(together, prompts, tokenize, [frozenset(targets) for targets in named]) if together else None
+
+
 def candidates(parts: Sequence[Scheduled], tokenize: Tokenize) -> tuple[Target, ...]:
     """The candidates in one image's prompt, at most ``MAX_TARGETS``.
 

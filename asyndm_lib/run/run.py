@@ -16,11 +16,12 @@ from ..clock.clocks import Clock, Mask, make_clock
 from ..clock.sigma_map import SigmaMap
 from ..errors import Unsupported
 from ..masks.choice import Chosen
+from ..masks.hand import WithWords, by_hand
 from ..masks.source import FixedMask, MaskSource
 from ..masks.target_masks import TIMINGS, Threshold
 from ..models.family import Row
 from ..prompt.prompt_targets import PromptTargets
-from ..settings.settings import BY_LEVEL, Settings
+from ..settings.settings import BY_LEVEL, INTERSECTION, Settings
 from .host import Descent, Host
 from .model_call import ModelCall, Rows, Told
 from .step import REMEMBERED, Observer, Seen, Step
@@ -30,12 +31,25 @@ MakeMasks = Callable[["PromptTargets | None", Settings, Cells], MaskSource]
 """Makes the masks of a run; without targets, of the whole picture."""
 
 
-def masks_of(targets: PromptTargets | None, settings: Settings, cells: Cells) -> MaskSource:
-    """The masks that the method has for ``targets``; without targets, the whole picture."""
+def masks_of(
+    targets: PromptTargets | None, settings: Settings, cells: Cells, painted: Tensor | None = None
+) -> MaskSource:
+    """The masks that the method has for ``targets``, for a mask by hand, or for both together.
+
+    ``painted`` is bool ``[H', W']`` on the CPU; see :func:`masks.hand.by_hand`, and what it raises.
+    Without either the whole picture lags.
+    """
+    hand = None if painted is None else by_hand(painted, settings.concavity, cells)
     if targets is None:
-        return FixedMask.whole_picture(settings.concavity, cells)
+        if hand is None:
+            return FixedMask.whole_picture(settings.concavity, cells)
+        return FixedMask(hand, [settings.concavity])
     rule = Threshold(targets, settings.concavity, settings.threshold, cells)
-    return TIMINGS[settings.mask_timing](targets, rule, cells)
+    words = TIMINGS[settings.mask_timing](targets, rule, cells)
+    if hand is None:
+        return words
+    named = targets.ever_present().any(dim=1)
+    return WithWords(words, hand, settings.concavity, named, settings.with_words == INTERSECTION)
 
 
 class Run:
@@ -62,8 +76,9 @@ class Run:
         """``x [B, C, H, W]`` is the initial latent, for its shape and kind; ``[B, C, 1, H, W]``
         where the model makes videos too.
 
-        Without ``targets`` the whole picture lags. ``observers`` see every step of the pass that
-        makes the picture. Raises :class:`errors.Unsupported` if the host's model is of no family.
+        Without ``targets`` the whole picture lags, or what ``masks`` has of its own. ``observers``
+        see every step of the pass that makes the picture. Raises :class:`errors.Unsupported` if the
+        host's model is of no family.
         """
         self.host, self.settings, self._observers = host, settings, observers
         side = models.of(host.model).side(host.model)

@@ -15,6 +15,11 @@ NORMALISATIONS = ("as the model", BY_LEVEL)
 MASK_TIMINGS = ("lagged", "fresh", "static")
 SECOND_PASSES = ("same", "off", "own concavity")
 
+WORDS, PAINTED, INPAINT_MASK = REGIONS = ("words", "painted", "inpaint mask")
+UNION, INTERSECTION = WITH_WORDS = ("union", "intersection")
+MAX_MASK = 2**25
+"""The most characters of a mask."""
+
 
 def _setting(default: Any, label: str, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"label": label, "help": help, **limits})
@@ -29,8 +34,8 @@ class Settings:
 
     Every field's metadata holds ``label`` (for controls and infotext) and ``help`` (one sentence).
     Where they apply it holds ``minimum``, ``maximum``, ``step``, ``choices``, ``max_length``
-    (characters), ``webui`` (True: of no use without a WebUI) and ``aside`` (True: changes no
-    picture).
+    (characters), ``webui`` (True: the command line has no such option), ``aside`` (True: changes no
+    picture) and ``picture`` (True: a picture in base64).
 
     Raises :class:`SettingsError` for a value of the wrong type or out of range, and
     :class:`TargetError` for a target list that cannot be read.
@@ -100,8 +105,32 @@ class Settings:
         NORMALISATIONS[0],
         "Normalisation",
         "How a UNet normalises a picture whose pixels are at several noise levels: all alike (as the model), "
-        "or each as in a picture of its level alone (by level; makes an ordinary picture first, so takes twice as long)",
+        "or each as in a picture of its level alone (by level; an ordinary picture is made first: twice the time)",
         choices=NORMALISATIONS,
+    )
+    region: str = _setting(
+        WORDS,
+        "Region",
+        "What lags: the regions of the target words (words), what you paint (painted), or what is to be inpainted "
+        "(inpaint mask, in img2img); with a mask, words lag only if you name some",
+        choices=REGIONS,
+        webui=True,
+    )
+    with_words: str = _setting(
+        UNION,
+        "Mask and words",
+        "Where there are a mask and target words: what belongs to either lags (union), "
+        "or only what belongs to both (intersection)",
+        choices=WITH_WORDS,
+    )
+    mask: str = _setting(
+        "",
+        "Mask",
+        "The painted mask, stretched over the picture: a PNG picture in base64, in which white lags, "
+        "or what is opaque where it has transparency",
+        max_length=MAX_MASK,
+        webui=True,
+        picture=True,
     )
 
     def of_second_pass(self) -> Settings | None:
@@ -130,7 +159,7 @@ class Settings:
 
 
 EVERYWHERE = tuple(f for f in fields(Settings) if not f.metadata.get("webui"))
-"""Fields of the settings that count without a WebUI too."""
+"""Fields of the settings that are options of the command line too."""
 
 
 def _checked(f: Field[Any], value: Any) -> Any:

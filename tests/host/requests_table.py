@@ -25,6 +25,9 @@ DEFAULTS = {
     "second_concavity": 0.5,
     "show_masks": False,
     "normalisation": "as the model",
+    "region": "words",
+    "with_words": "union",
+    "mask": "",
 }
 """The script's arguments after ``enabled``, in the order that saved API requests rely on."""
 
@@ -513,3 +516,5 @@ _START = in_base64(drawing())
 START = {"init_images": [_START]}
 MASK = {"mask": in_base64(masked_area()), "inpaint_full_res": False}
 """The mask of the whole picture. The API's own default is the masked part alone."""
+PAINTED = {"region": "painted", "mask": MASK["mask"]}
+"""Settings of a mask by hand."""

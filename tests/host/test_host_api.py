@@ -19,7 +19,7 @@ import pictures
 import pytest
 from family import HOST
 from materials import INVERSION, INVERSION_VECTORS
-from requests_table import BASE, DEFAULTS, FILLER, SMALL, Row, plot, switched_on, with_arguments
+from requests_table import BASE, DEFAULTS, FILLER, SMALL, Row, masked_area, plot, switched_on, with_arguments
 from webui import ENVIRONMENT, REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -431,7 +431,7 @@ def test_the_pages_curl(host, tmp_path):
 
 @pytest.mark.usefixtures("quiet")
 def test_the_pages_python(host, tmp_path):
-    code, _ = example("python")
+    code, *_ = example("python")
     said = ran([sys.executable, "-c", as_here(code, host)], tmp_path)
     assert said.splitlines() == ["cat is in the prompt", "zebra is not in the prompt"]
     text = pictures.infotext((tmp_path / "cat.png").read_bytes())
@@ -439,9 +439,21 @@ def test_the_pages_python(host, tmp_path):
 
 
 @pytest.mark.usefixtures("quiet")
+def test_the_pages_mask(host, tmp_path):
+    """Goes on from the page's first Python, as it says."""
+    masked_area().save(tmp_path / "mask.png")
+    first, mask, _ = example("python")
+    ran([sys.executable, "-c", as_here(f"{first}\n{mask}", host)], tmp_path)
+    text = pictures.infotext((tmp_path / "painted.png").read_bytes())
+    assert "AsynDM region: painted, AsynDM mask: " in text
+    assert "AsynDM targets" not in text
+
+
+@pytest.mark.usefixtures("quiet")
 def test_the_pages_plot(host, tmp_path):
     """Goes on from the page's first Python, as it says."""
-    ran([sys.executable, "-c", as_here("\n".join(example("python")), host)], tmp_path)
+    first, _, plotting = example("python")
+    ran([sys.executable, "-c", as_here(f"{first}\n{plotting}", host)], tmp_path)
     (plot_script,) = (s for s in host.get("/sdapi/v1/script-info") if s["name"] == "x/y/z plot" and not s["is_img2img"])
     x, y = ("[AsynDM] Targets", '"cat, sandwich:0.3", cat'), ("[AsynDM] Curve", "quadratic, exponential")
     same = {"prompt": "a cat and a sandwich", "seed": 1, "width": 64, "height": 64, "steps": 4}

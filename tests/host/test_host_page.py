@@ -13,6 +13,7 @@ CONTROLS = (
     *("targets", "concavity", "curve", "mask_timing", "threshold", "whole_picture"),
     *("second_pass", "second_concavity"),
 )
+BY_HAND = ("region", "with_words", "mask", "mask_canvas", "mask_blank", "mask_last")
 PRESETS = ("preset_paper", "preset_gentle", "preset_strong")
 OFF = {
     "enabled": False,
@@ -49,6 +50,7 @@ def test_the_ids_that_others_rely_on(page):
     found = [name for name in found if not name.startswith(("setting_", "column_"))]
     ids = [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("enabled", "words", *CONTROLS)]
     ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("show_masks", *PRESETS)]
+    ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in BY_HAND]
     ids += [f"{tab}_asyndm_mark" for tab in TABS]
     own = [f"script_{tab}_asyndm_enabled-{part}" for tab in TABS for part in ("checkbox", "visible-checkbox")]
     assert found == sorted([*ids, *own])

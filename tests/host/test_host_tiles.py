@@ -13,6 +13,7 @@ import numpy as np
 import pictures
 import pytest
 from family import HOST
+from PIL import Image
 from requests_table import BASE, arguments, drawing, in_base64, masked_area
 from test_host_neighbours import EXTENSIONS, FOLDER, STAND_INS, VISIBLE, _copy
 from webui import PROBE, REPOSITORY, Answer, WebUI
@@ -162,6 +163,24 @@ STATIC = {"targets": "cat", "mask_timing": "static"}
 def test_both_effects_show_with_other_settings(kind, way, settings, host):
     theirs, both = (_make(host, TALL, kind(way), chosen) for chosen in ("off", settings))
     assert _distance(both, theirs) > VISIBLE
+
+
+@pytest.mark.parametrize("variant", ["Euler", "batch of 2", "DDIM"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_by_hand_lags_in_the_tiles_that_it_covers(kind, way, variant, host):
+    request, white = {**TALL, **VARIANTS[variant]}, Image.new("L", (40, 60), 255)
+    left = white.copy()
+    left.paste(0, (13, 0, 40, 60))
+    masks = ({"region": "painted", "mask": in_base64(mask)} for mask in (white, left))
+    theirs, whole = (_make(host, request, kind(way), chosen) for chosen in ("off", {"whole_picture": True}))
+    all_of_it, third = (_make(host, request, kind(way), mask) for mask in masks)
+    assert _distance(all_of_it, whole) == 0
+    assert min(_distance(third, theirs), _distance(third, whole)) > VISIBLE
+    for one, other in zip(third.pictures, theirs.pictures, strict=True):
+        differs = np.abs(pictures.pixels(one) - pictures.pixels(other))
+        print(f"left: {differs[:, :64].mean()}, right: {differs[:, 128:].mean()}")
+        assert differs[:, :64].mean() > differs[:, 128:].mean()
 
 
 @pytest.mark.parametrize("variant", ["Euler", "batch of 2", "DDIM", "img2img"])

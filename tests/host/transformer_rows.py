@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from family import A1111, FORGE, HOST, NEO
-from requests_table import MASK, START, Row
+from requests_table import MASK, PAINTED, START, Row
 from sampler_rows import both
 
 
@@ -96,6 +96,8 @@ SETTINGS = {
     "two targets": {"targets": "cat:0.3, dog", "curve": "exponential"},
     "whole picture": {"whole_picture": True},
     "automatic": {},
+    "painted": PAINTED,
+    "painted or words": {**PAINTED, "targets": "cat:0.8"},
 }
 NOT_FOR_FLOWS = {
     A1111.name: ("DDIM", "DDIM CFG++", "PLMS", "UniPC"),

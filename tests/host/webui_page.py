@@ -43,7 +43,7 @@ class Page:
     def open(self, tab: str = "txt2img") -> None:
         """Open the accordion by its title, which also switches it on. The box beside the title
         switches it on alone."""
-        self.element("enabled", tab, ".label-wrap").click()
+        self.element("enabled", tab, ".label-wrap").first.click()
         self.element("targets", tab).wait_for()
 
     def switch(self, tab: str = "txt2img"):
@@ -88,6 +88,32 @@ class Page:
         )
         self.page.locator(f"#{tab}_gallery img").first.wait_for(timeout=SECONDS * 1000)
         self.page.wait_for_selector(f"#{tab}_interrupt", state="hidden", timeout=SECONDS * 1000)
+
+    def open_canvas(self, tab: str = "txt2img", begin: str = "blank") -> None:
+        """Choose to paint, on a blank or on the last picture."""
+        self.element("region", tab, "input[value=painted]").check()
+        if not self.element(f"mask_{begin}", tab).is_visible():
+            self.element("mask_canvas", tab, ".label-wrap").first.click()
+        self.element(f"mask_{begin}", tab).click()
+        self.page.wait_for_timeout(1500)  # the canvas takes its picture
+
+    def paint(self, *places: tuple[float, float], tab: str = "txt2img") -> None:
+        """Draw one stroke through ``places``, shares of the canvas from its left and top.
+
+        A single place stands for a patch around it.
+        """
+        canvas = self.element("mask", tab, ":is(canvas[key=interface], .forge-drawing-canvas)").first
+        canvas.scroll_into_view_if_needed()
+        if len(places) == 1:
+            ((x, y),) = places
+            places = tuple((x + 0.02 * n - 0.1, y - 0.15 if n % 2 else y + 0.15) for n in range(11))
+        box, mouse = canvas.bounding_box(), self.page.mouse
+        for n, (x, y) in enumerate(places):
+            mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+            if n == 0:
+                mouse.down()
+        mouse.up()
+        self.page.wait_for_timeout(700)
 
     def messages(self, tab: str = "txt2img"):
         return self.page.locator(f"#html_log_{tab} .comments")

@@ -38,7 +38,7 @@ class Adapter:
     def prompt_targets(self, p: Any, settings: Settings, chosen: EarlierChoice) -> PromptTargets | None:
         """The target words in the prompts of ``p``'s coming sampling call.
 
-        None for the whole picture.
+        None for the whole picture, and where a mask by hand alone counts.
         ``chosen``: what the first pass chose, which the second one keeps.
         """
         return self._targets(p, settings, chosen, self.reader.regions(p))

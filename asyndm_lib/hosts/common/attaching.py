@@ -19,7 +19,7 @@ from torch import Tensor
 from ...errors import Unsupported, fault, is_ours
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
-from ...run.run import Run
+from ...run.run import Run, masks_of
 from ...run.step import Observer, Seen
 from ...samplers.table import UNFIT
 from .task import Listener, Task
@@ -55,7 +55,7 @@ Samplers = Mapping[str, Callable[..., Tensor]]
 ReadTargets = Callable[[], PromptTargets | None]
 """Gives the target words as the host's present text encoder reads them.
 
-None for the whole picture.
+None where no words count.
 """
 
 BLIND = (
@@ -129,7 +129,8 @@ def _taken_over(
     try:
         call = make_call(theirs)
         observers = [_observing(observer, task.listener) for observer in task.observers]
-        run = Run(call.host, task.settings, task.targets, theirs.x, observers)
+        masks = functools.partial(masks_of, painted=task.painted)
+        run = Run(call.host, task.settings, task.targets, theirs.x, observers, masks)
     except Exception as error:
         task.listener.refused(fault(error))
         return None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from ...errors import AsynDMError
 from ...masks.choice import Chosen
 from ...prompt.prompt_targets import PromptTargets
@@ -33,9 +35,9 @@ class Listener(Protocol):
 class Task:
     """One sampling call that is to run on sigma maps.
 
-    ``targets``: the target words in its prompts, None for the whole picture. ``chosen``: what the
-    first pass chose. ``observers`` see every step; one that is a context manager is entered for the
-    call.
+    ``targets``: the target words in its prompts, None where none counts. ``chosen``: what the first
+    pass chose. ``observers`` see every step; one that is a context manager is entered for the call.
+    ``painted``: a mask by hand, see :func:`masks.hand.by_hand`.
     """
 
     settings: Settings
@@ -43,3 +45,4 @@ class Task:
     chosen: EarlierChoice
     listener: Listener
     observers: Sequence[Observer] = ()
+    painted: Tensor | None = None

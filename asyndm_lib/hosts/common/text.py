@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from modules import extra_networks, prompt_parser, script_callbacks, sd_models, shared
 
 from ...errors import SettingsError, Unsupported
-from ...prompt.candidates import named_or_candidates
+from ...prompt.candidates import named_or_candidates, only_named
 from ...prompt.prompt_targets import PromptTargets, Scheduled, Tokenize
 from ...prompt.report import ROWS
 from ...prompt.target_list import Target, named_targets, replace_tags, tagged
 from ...prompt.token_search import Token
 from ...prompt.vocabulary import as_written, text_token
-from ...settings.settings import Settings
+from ...settings.settings import WORDS, Settings
 from .pieces import Region
 from .task import EarlierChoice
 from .untouched import is_replaced, untouched
@@ -95,12 +95,12 @@ class Reader:
 
     def prompt_targets(
         self, p: Any, settings: Settings, chosen: EarlierChoice, regions: Sequence[Region]
-    ) -> PromptTargets:
+    ) -> PromptTargets | None:
         """The target words in the prompts of the coming sampling call of the host's ``p``.
 
-        Where none are named they are those to choose from. Hires fix's second pass keeps what the
-        first one chose for its prompt, by ``chosen``. The prompts of ``regions`` count as further
-        ``AND`` parts.
+        Where none are named they are those to choose from; with a mask by hand there are none then,
+        and None where no image has any. Hires fix's second pass keeps what the first one chose for
+        its prompt, by ``chosen``. The prompts of ``regions`` count as further ``AND`` parts.
         """
         hires = getattr(p, "is_hr_pass", False)
         prompts = p.hr_prompts if hires else p.prompts
@@ -119,7 +119,8 @@ class Reader:
         if hires and p.hr_prompts == p.prompts:
             kept = [chosen.get(first + image, ()) for image in range(len(prompts))]
             named = [own or tuple(map(Target, words)) for own, words in zip(named, kept, strict=True)]
-        return named_or_candidates(named, parts, self.tokenizer(p.sd_model))
+        find = named_or_candidates if settings.region == WORDS else only_named
+        return find(named, parts, self.tokenizer(p.sd_model))
 
 
 def _scheduled(prompts: Sequence[str], **steps: int) -> list[list[Scheduled]]:

@@ -7,6 +7,7 @@ the pictures that its seeds give one by one, on any device.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,17 +24,17 @@ from ...clock.schedule import NoiseLevels, Schedule
 from ...errors import SettingsError
 from ...masks.choice import Chosen
 from ...models.family import Row
-from ...prompt.candidates import named_or_candidates
+from ...prompt.candidates import named_or_candidates, only_named
 from ...prompt.prompt_targets import PromptTargets
 from ...prompt.target_list import parse_targets
 from ...run.host import Descent, Host, Progressbar
 from ...run.model_call import Rows
-from ...run.run import Run
+from ...run.run import Run, masks_of
 from ...run.step import Observer
 from ...samplers.neo.table import LABELS as FLOW_LABELS
 from ...samplers.row import Options, Sampler
 from ...samplers.table import LABELS
-from ...settings.settings import Settings
+from ...settings.settings import WORDS, Settings
 from ..common.own_scalars import lms_coefficients
 from ..common.per_pixel import eps_of_v, scalings
 from .flow import FlowDenoiser
@@ -125,13 +126,14 @@ class Embedded:
     def targets(self, request: Request, settings: Settings) -> PromptTargets | None:
         """Where the target words, or those to choose from, stand in the prompt.
 
-        It is None for the whole picture.
+        It is None for the whole picture, and where a mask by hand alone counts.
         """
         if settings.whole_picture:
             return None
         images = len(request.seeds)
         named, prompts = [parse_targets(settings.targets)] * images, [[[(0, request.prompt)]]] * images
-        return named_or_candidates(named, prompts, lambda text: tokenize(self._model.text, text))
+        find = named_or_candidates if settings.region == WORDS else only_named
+        return find(named, prompts, lambda text: tokenize(self._model.text, text))
 
     @torch.no_grad()
     def sample(
@@ -141,11 +143,13 @@ class Embedded:
         progress: Progressbar = iter,
         observers: Sequence[Observer] = (),
         chose: Callable[[Chosen], None] | None = None,
+        painted: Tensor | None = None,
     ) -> Tensor:
         """The final latents ``[B, C, h, w]`` of a request that passes :meth:`check`.
 
         ``progress`` wraps the step counter of each pass, ``observers`` see every step (see
-        :mod:`run`). ``chose`` is told afterwards which words became targets. Raises
+        :mod:`run`). ``chose`` is told afterwards which words became targets. ``painted`` is a mask
+        by hand, for settings whose region is one (:func:`masks.hand.by_hand`). Raises
         :class:`Unsupported` for a prompt that is too long.
         """
         model, batch = self._model, len(request.seeds)
@@ -188,7 +192,8 @@ class Embedded:
             rehearsal=noise.kept,
             steady=lambda: True,
         )
-        run = Run(host, settings, self.targets(request, settings), x, observers)
+        masks = functools.partial(masks_of, painted=painted)
+        run = Run(host, settings, self.targets(request, settings), x, observers, masks)
         running.append(run)
         try:
             with run:
