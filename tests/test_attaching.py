@@ -34,7 +34,10 @@ class Run:
     blind = False
 
     def __init__(self, host, settings, targets, x, observers):
-        self.chosen, self.problems, self._said, self.moved = ["cat"], {"b", "a"}, host.said, host.moved
+        self.outcome, self.problems, self._said, self.moved = "some", {"b", "a"}, host.said, host.moved
+
+    def check_steps(self):
+        pass
 
     def __enter__(self):
         self._said.append("run begins")
@@ -105,7 +108,7 @@ class Scene:
         told = SimpleNamespace(
             report=lambda text: said.append(f"report {text}"),
             refused=lambda reason: said.append(f"refused: {reason}"),
-            chose=lambda chosen: said.append(f"chose {chosen}"),
+            ran=lambda outcome: said.append(f"did {outcome}"),
         )
         self.own = sample_euler
         self.sampler = SimpleNamespace(func=sample_euler)
@@ -124,7 +127,7 @@ def test_a_call_is_ours_once_and_what_was_seen_is_told(attaching):
     scene = Scene(attaching, lambda x: "ours")
     assert inspect.signature(scene.sampler.func) == inspect.signature(scene.own)
     assert scene.sample() == "ours"
-    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1], "report a", "report b"]
+    assert scene.said == [*AROUND[0], "did some", *AROUND[1], "report a", "report b"]
     assert scene.sampler.func is scene.own
 
 
@@ -136,7 +139,7 @@ def test_everything_is_undone_after_an_exception_and_the_choice_is_told(what, at
     scene = Scene(attaching, ours)
     with pytest.raises(what):
         scene.sample()
-    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1]]
+    assert scene.said == [*AROUND[0], "did some", *AROUND[1]]
     assert scene.sampler.func is scene.own
 
 

@@ -9,21 +9,30 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ..settings.presets import HELP, PRESETS
+from ..settings.presets import HELP, PRESETS, label
 from ..settings.settings import Settings
 from . import marking, options
 from .infotext import READERS, was_on
+
+AT_ONCE = ("targets", "concavity")
+"""The settings that stand in the open accordion; the others are under "Advanced"."""
 
 
 def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Callable]]]:
     """The script's controls in the order of its arguments, and its infotext fields."""
     with InputAccordion(False, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
-        controls = {}
+        controls = dict.fromkeys(f.name for f in fields(Settings))  # in the order of the arguments
+        buttons = _preset_buttons(elem_id)
         for f in fields(Settings):
-            controls[f.name] = _control(f, elem_id(f.name))
+            if f.name in AT_ONCE:
+                controls[f.name] = _control(f, elem_id(f.name))
             if f.name == "targets":
                 marking.panel(elem_id("words"))
-        _presets(controls, elem_id)
+        with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
+            for f in fields(Settings):
+                if f.name not in AT_ONCE:
+                    controls[f.name] = _control(f, elem_id(f.name))
+        _connect(buttons, controls)
     restored = [(enabled, was_on), *((control, READERS[name]) for name, control in controls.items())]
     # The host's Settings → Defaults keeps whether it is on. It would also keep for good what the
     # other controls began with at the first start, and so what Settings → AsynDM says would not
@@ -33,13 +42,20 @@ def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Cal
     return [enabled, *controls.values()], restored
 
 
-def _presets(controls: dict[str, Any], elem_id: Callable[[str], str]) -> None:
-    """A row of buttons, each of which sets some of the controls."""
-    with gr.Row():
-        for name, preset in PRESETS.items():
-            button = gr.Button(name.capitalize(), size="sm", elem_id=elem_id(f"preset_{name}"), tooltip=HELP[name])
-            outputs = [controls[setting] for setting in preset]
-            button.click(_setting(preset), None, outputs, show_progress=False, queue=False)
+def _preset_buttons(elem_id: Callable[[str], str]) -> dict[str, Any]:
+    """A row of buttons, by the presets' names."""
+    with gr.Row(elem_classes="asyndm-presets"):
+        return {
+            name: gr.Button(label(name), size="sm", elem_id=elem_id(f"preset_{name}"), tooltip=HELP[name])
+            for name in PRESETS
+        }
+
+
+def _connect(buttons: dict[str, Any], controls: dict[str, Any]) -> None:
+    """Have each preset's button set some of the controls."""
+    for name, preset in PRESETS.items():
+        outputs = [controls[setting] for setting in preset]
+        buttons[name].click(_setting(preset), None, outputs, show_progress=False, queue=False)
 
 
 def _setting(preset: dict[str, Any]) -> Callable[[], list[Any]]:

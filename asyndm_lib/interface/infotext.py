@@ -24,6 +24,7 @@ _WRITTEN = tuple(f for f in fields(Settings) if not f.metadata.get("aside"))
 KEYS = (PREFIX, *(key(f) for f in _WRITTEN))
 
 CHOSEN = f"{PREFIX} chosen"
+SLOWED = f"{PREFIX} slowed"
 
 
 def write(settings: Settings) -> dict[str, Any]:
@@ -34,11 +35,11 @@ def write(settings: Settings) -> dict[str, Any]:
     return values or {PREFIX: "on"}
 
 
-class ChosenWords(tuple):
-    """The words chosen where no targets were named: a text or None per picture of the job.
+class OfPictures(tuple):
+    """What a run told of each picture of the job: a text or None per picture.
 
     An infotext calls it and has its own picture's; the API's ``info`` has all. It is not restored:
-    the same request chooses the same.
+    the same request tells the same.
     """
 
     def __call__(self, p: Any, index: int, all_prompts: Any, use_main_prompt: bool = False, **_: Any) -> str | None:
@@ -51,7 +52,7 @@ class ChosenWords(tuple):
 
 def erase(params: MutableMapping[str, Any]) -> None:
     """Take our entries out; the host shares ``params`` between the cells of an X/Y/Z plot."""
-    for name in (*KEYS, CHOSEN):
+    for name in (*KEYS, CHOSEN, SLOWED):
         params.pop(name, None)
 
 

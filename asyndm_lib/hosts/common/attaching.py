@@ -127,6 +127,7 @@ def _taken_over(make_call: Callable[[], Call], x: Tensor, sampler: Callable[...,
         call = make_call()
         observers = [_observing(observer, task.listener) for observer in task.observers]
         run = Run(call.host, task.settings, task.targets, x, observers)
+        run.check_steps()
     except Exception as error:
         task.listener.refused(fault(error))
         return None
@@ -161,7 +162,7 @@ def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x
         finally:
             del call.host  # its functions would keep the call until the garbage collector comes
             if counts:
-                task.listener.chose(run.chosen)
+                task.listener.ran(run.outcome)
 
 
 def _observing(observer: Observer, listener: Listener) -> Observer:

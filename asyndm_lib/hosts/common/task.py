@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...errors import AsynDMError
-from ...masks.choice import Chosen
 from ...prompt.prompt_targets import PromptTargets
+from ...run.outcome import Outcome
 from ...run.step import Observer
 from ...settings.settings import Settings
 
@@ -25,8 +25,8 @@ class Listener(Protocol):
     def refused(self, reason: AsynDMError) -> None:
         """The call cannot run on sigma maps, and the host samples by itself."""
 
-    def chose(self, chosen: Chosen) -> None:
-        """The words that became targets where none were named, of an interrupted picture too."""
+    def ran(self, outcome: Outcome) -> None:
+        """What the call did to its pictures, to interrupted ones too."""
 
 
 @dataclass(frozen=True)
