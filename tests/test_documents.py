@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyndm_lib import cli
-from asyndm_lib.settings.presets import PRESETS
+from asyndm_lib.settings.presets import PRESETS, label
 from asyndm_lib.settings.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,8 @@ def test_the_settings_page_names_every_setting_as_a_program_does():
 
 
 def test_the_presets_table_is_that_of_the_presets():
-    table = rows("docs/SETTINGS.md", "| preset | concavity | curve | mask timing | mask threshold |\n")
+    table = rows("docs/SETTINGS.md", "| preset | concavity | curve | mask timing | mask threshold | whole picture |\n")
+    assert list(table) == [label(name) for name in PRESETS]
     for name, preset in PRESETS.items():
-        values = [preset[key] for key in ("concavity", "curve", "mask_timing", "threshold")]
-        assert table[name.capitalize()] == list(map(shown, values))
+        values = [preset[key] for key in ("concavity", "curve", "mask_timing", "threshold", "whole_picture")]
+        assert table[label(name)] == list(map(shown, values))
