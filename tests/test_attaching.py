@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from asyndm_lib.errors import Unmatched, Unsupported
+from asyndm_lib.errors import TooFewSteps, Unmatched, Unsupported
 from asyndm_lib.hosts.common.task import Task
 from asyndm_lib.settings.settings import Settings
 
@@ -37,7 +37,8 @@ class Run:
         self.outcome, self.problems, self._said, self.moved = "some", {"b", "a"}, host.said, host.moved
 
     def check_steps(self):
-        pass
+        if self.moved is None:
+            raise TooFewSteps("too few")
 
     def __enter__(self):
         self._said.append("run begins")
@@ -151,6 +152,12 @@ def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
     assert scene.sampler.func is scene.own
 
 
+def test_a_call_of_too_few_steps_is_the_hosts_own(attaching):
+    scene = Scene(attaching, lambda x: "ours", moved=None)
+    assert scene.sample() == "x"
+    assert scene.said == ["refused: too few", "the host samples"]
+
+
 def _unmatched(x):
     raise Unmatched("no levels")
 
@@ -173,7 +180,7 @@ def test_from_a_refiner_there_is_no_way_back(attaching):
 def test_a_schedule_of_no_step_is_the_hosts_own(attaching):
     scene = Scene(attaching, lambda x: "ours")
     assert scene.sample(sigmas=(0.0,)) == "x"
-    assert scene.said == ["the host samples"]
+    assert scene.said == ["refused: there is no step to make", "the host samples"]
 
 
 def test_a_call_attached_to_twice_gives_back_the_hosts_own_function(attaching):

@@ -53,7 +53,7 @@ def test_the_ids_that_others_rely_on(page):
     # Of the Settings page.
     found = [name for name in found if not name.startswith(("setting_", "column_"))]
     ids = [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("enabled", "words", *CONTROLS)]
-    ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("show_masks", "advanced", *PRESETS)]
+    ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("show_masks", "normalisation", "advanced", *PRESETS)]
     ids += [f"{tab}_asyndm_mark" for tab in TABS]
     own = [f"script_{tab}_asyndm_enabled-{part}" for tab in TABS for part in ("checkbox", "visible-checkbox")]
     assert found == sorted([*ids, *own])
@@ -88,7 +88,7 @@ def test_what_matters_is_seen_at_once_and_the_rest_on_demand(page):
     page.open()
     for name in (*AT_ONCE, *PRESETS, "advanced"):
         assert page.element(name).is_visible(), name
-    rest = [name for name in (*CONTROLS, "show_masks") if name not in AT_ONCE]
+    rest = [name for name in (*CONTROLS, "show_masks", "normalisation") if name not in AT_ONCE]
     assert [name for name in rest if page.element(name).is_visible()] == []
     tops = [page.element(name).bounding_box()["y"] for name in (PRESETS[0], "targets", "concavity", "advanced")]
     assert tops == sorted(tops)

@@ -43,7 +43,7 @@ class Page:
     def open(self, tab: str = "txt2img") -> None:
         """Open the accordion by its title, which also switches it on. The box beside the title
         switches it on alone."""
-        self.element("enabled", tab, ".label-wrap").click()
+        self.element("enabled", tab, ".label-wrap").first.click()
         self.element("targets", tab).wait_for()
 
     def open_advanced(self, tab: str = "txt2img") -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...errors import Unsupported, fault, is_ours
+from ...errors import TooFewSteps, Unsupported, fault, is_ours
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run
@@ -108,7 +108,8 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         detach(sampler)
         knots = options.get("sigmas", options.get("timesteps"))
         if knots is not None and len(knots) < 2:
-            return original(model, x, **options)  # nothing to sample
+            task.listener.refused(TooFewSteps("there is no step to make"))
+            return original(model, x, **options)
         try:
             sampled = _taken_over(lambda: make_call(SamplerCall(name, model, x, options)), x, samplers[name], task)
         except BaseException as error:
