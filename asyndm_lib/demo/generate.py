@@ -45,11 +45,15 @@ def generate(options: argparse.Namespace) -> None:
 
     named = ", ".join(str(target) for target in parse_targets(settings.targets))
     variants = [
-        Variant("DM", "all pixels on one clock", SYNCHRONOUS),
-        Variant("DM_concave", f"every pixel lags, k = {settings.concavity:g}", replace(settings, whole_picture=True)),
+        Variant("ordinary", "as the model makes it", SYNCHRONOUS),
+        Variant(
+            "whole picture slowed",
+            f"everything lags alike, concavity {settings.concavity:g}",
+            replace(settings, whole_picture=True),
+        ),
     ]
     if not settings.whole_picture:
-        variants.append(Variant("AsynDM", f"lagging: {named}", settings))
+        variants.append(Variant("AsynDM", f"slowed: {named}", settings))
     made, film = [], Film((), MOMENTS)
     for variant in variants:
         film.clear()  # the sheet shows the last one's
@@ -105,7 +109,7 @@ def _pictures(host: Embedded, request: Request, variant: Variant, film: Film) ->
             pictures.append(Picture(variant.name, variant.caption, own))
         else:
             print(f"seed {seed}: chose {', '.join(words)}")
-            pictures.append(Picture(variant.name, f"lagging, chosen by itself: {', '.join(words)}", own))
+            pictures.append(Picture(variant.name, f"slowed, chosen by itself: {', '.join(words)}", own))
     return pictures
 
 

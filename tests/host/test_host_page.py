@@ -53,7 +53,8 @@ def test_the_ids_that_others_rely_on(page):
     # Of the Settings page.
     found = [name for name in found if not name.startswith(("setting_", "column_"))]
     ids = [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("enabled", "words", *CONTROLS)]
-    ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in ("show_masks", "normalisation", "advanced", *PRESETS)]
+    others = ("show_masks", "normalisation", "advanced", *PRESETS)
+    ids += [f"script_{tab}_asyndm_{name}" for tab in TABS for name in others]
     ids += [f"{tab}_asyndm_mark" for tab in TABS]
     own = [f"script_{tab}_asyndm_enabled-{part}" for tab in TABS for part in ("checkbox", "visible-checkbox")]
     assert found == sorted([*ids, *own])
