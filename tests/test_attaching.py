@@ -152,6 +152,26 @@ def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
     assert scene.sampler.func is scene.own
 
 
+def test_a_device_that_fails_when_a_run_is_asked_what_it_did_hides_no_error(attaching, monkeypatch):
+    def ours(x):
+        raise MemoryError("out of memory")
+
+    class Silent(Run):
+        @property
+        def outcome(self):
+            raise RuntimeError("the device does not answer")
+
+        @outcome.setter
+        def outcome(self, value):
+            pass
+
+    monkeypatch.setattr(attaching, "Run", Silent)
+    scene = Scene(attaching, ours)
+    with pytest.raises(MemoryError):
+        scene.sample()
+    assert sum("the device does not answer" in said for said in scene.said) == 1
+
+
 def test_a_call_of_too_few_steps_is_the_hosts_own(attaching):
     scene = Scene(attaching, lambda x: "ours", moved=None)
     assert scene.sample() == "x"

@@ -163,7 +163,15 @@ def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x
         finally:
             del call.host  # its functions would keep the call until the garbage collector comes
             if counts:
-                task.listener.ran(run.outcome)
+                _tell(run, task.listener)
+
+
+def _tell(run: Run, listener: Listener) -> None:
+    """Tell what ``run`` did. A device that failed in it may fail here again."""
+    try:
+        listener.ran(run.outcome)
+    except Exception as error:
+        listener.report(f"{fault(error)}. Only what lagged is not told")
 
 
 def _observing(observer: Observer, listener: Listener) -> Observer:
