@@ -170,6 +170,7 @@ def said(*firsts: Outcome, second: Outcome | None = None, hires: bool = False) -
 
 
 CAT = 'slowed "cat" by up to 2.4 of 20 steps, in 23 % of the picture'
+WORD = '"cat"'
 FAST = ran(slowed("cat", share=0.2, lag=1.21), steps=10, differing=7)
 
 
@@ -190,6 +191,7 @@ FAST = ran(slowed("cat", share=0.2, lag=1.21), steps=10, differing=7)
             'slowed "cat" and "dog" by up to 2.4 of 20 steps, in 23 % of each picture.',
         ),
         (said(ran(WHOLE)), "slowed the whole picture by up to 2.4 of 20 steps."),
+        (said(ran(Slowed(None, 0.23, 2.37))), f"{CAT.replace(WORD, 'the region of the mask')}."),
         (said(ran(slowed("cat", share=0.001))), f"{CAT.replace('23', '1')}."),
         (said(ran(slowed("cat"), steps=20, differing=2)), f"{CAT} (regions could differ in 2 of the steps only)."),
         (said(ran(slowed("cat", nowhere=("dog",)))), f'{CAT}, and found no place for "dog".'),

@@ -90,8 +90,9 @@ def _said(outcomes: Sequence[Outcome]) -> str:
     if not slowed:
         return _why_nothing(pictures, nowhere)
     steps, differing = max((outcome.steps, outcome.differing) for outcome in outcomes)
-    regions = any(picture.words is not None for picture in slowed)
-    said = f"{'chose and slowed' if chose else 'slowed'} {_listed(seen) if regions else 'the whole picture'}"
+    regions = any(map(_is_region, slowed))
+    what = _listed(seen) if seen else "the region of the mask" if regions else "the whole picture"
+    said = f"{'chose and slowed' if chose else 'slowed'} {what}"
     said += f" by up to {max(picture.lag for picture in slowed):.1f} of {steps} steps"
     if regions:
         share = _percent(picture.share for picture in slowed)
@@ -103,6 +104,11 @@ def _said(outcomes: Sequence[Outcome]) -> str:
     if len(slowed) < len(pictures):
         said += f"; {len(pictures) - len(slowed)} of {len(pictures)} pictures had nothing to slow"
     return said
+
+
+def _is_region(picture: Slowed) -> bool:
+    """Whether words, or a mask of a person's own, say what lags, and not all does."""
+    return picture.words is not None or picture.share < 1
 
 
 def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str]) -> str:
@@ -128,7 +134,7 @@ def _written(passes: Sequence[Pass], number: int) -> str | None:
 def _figures(outcome: Outcome, picture: Slowed) -> str:
     if picture.lag <= 0:
         return "nothing"
-    share = f"{_percent([picture.share])} of the picture" if picture.words is not None else "the whole picture"
+    share = f"{_percent([picture.share])} of the picture" if _is_region(picture) else "the whole picture"
     return f"{share} by up to {picture.lag:.1f} of {outcome.steps} steps"
 
 
