@@ -326,13 +326,16 @@ def test_too_few_steps_are_said_and_the_picture_is_the_hosts_own(case, host, ref
 
 
 @pytest.mark.usefixtures("quiet")
-def test_img2img_at_a_low_strength_says_that_it_has_too_few_steps(host, reference, start_picture):
+def test_img2img_at_a_low_strength_says_that_it_has_too_few_steps(host, start_picture):
     request = {**BASE, "init_images": [start_picture], "denoising_strength": 0.1, "steps": 20}
+    host.make(BASE)  # the start picture's encoding depends on the random numbers that the job before leaves
     answer = host.make(switched_on(request), "img2img")
+    host.make(BASE)
+    bare = host.make(request, "img2img")
     (message,) = answer.messages
     assert "3 steps leave none in which regions could differ" in message
     assert "a low denoising strength" in message
-    assert pictures.same_pixels(answer.pictures[0], host.make(request, "img2img").pictures[0])
+    assert pictures.same_pixels(answer.pictures[0], bare.pictures[0])
 
 
 @pytest.mark.usefixtures("quiet")
