@@ -102,7 +102,7 @@ class Settings:
         NORMALISATIONS[0],
         "Normalisation",
         "How a UNet evens out a picture whose places are at several noise levels: all together (as the model), "
-        "or each as in a picture of its level alone (by level; makes an ordinary picture first, so takes twice as long)",
+        "or each as in a picture of its level alone (by level; an ordinary picture is made first: twice as long)",
         choices=NORMALISATIONS,
     )
 
