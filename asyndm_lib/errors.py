@@ -28,6 +28,10 @@ class Unsupported(AsynDMError):
     """The host's present set-up (its sampler, model or the like) cannot run on a sigma map."""
 
 
+class TooFewSteps(Unsupported):
+    """The sampling call has no step in which regions could differ."""
+
+
 class Unmatched(Unsupported):
     """Somebody calls the model in a way that leaves its pixels without their noise levels."""
 

@@ -4,14 +4,15 @@
 (function(asyndm) {
     "use strict";
 
-    /** Per target {found, pieces}: "cat" → token 2; "sandwich" → tokens 5-6, chunk 1; "zebra" not found in the prompt. */
+    /** Per target {found, pieces}: "cat" → token 2; "sandwich" → tokens 5-6, chunk 1; "cat" not found in the prompt;
+        did you mean "cats"? */
     function describe({targets}) {
         const every = targets.flatMap(target => target.occurrences);
         const chunks = every.some(({tokens}) => tokens.some(token => token.chunk));
         const parts = every.some(({part}) => part);
         return targets.map(target => {
             const name = `"${target.text}${target.occurrence === null ? "" : `#${target.occurrence}`}"`;
-            if (!target.found) return {found: false, pieces: [name, " ", "not found in the prompt"]};
+            if (!target.found) return {found: false, pieces: [name, " ", "not found in the prompt", ...meant(target)]};
             if (target.unread) return {found: false, pieces: [name, " ", "stands where the model reads no more"]};
             const several = target.occurrences.reduce((count, {tokens}) => count + tokens.length, 0) > 1;
             const places = target.occurrences.map(occurrence => placeOf(occurrence, chunks, parts));
@@ -20,6 +21,11 @@
                 pieces: [name, " → ", several ? "tokens" : "token", " ", ...places.flatMap((place, n) => n ? ["; ", ...place] : place)],
             };
         });
+    }
+
+    function meant({nearest = []}) {
+        if (!nearest.length) return [];
+        return ["; ", "did you mean", " ", ...nearest.flatMap((word, n) => n ? [" ", "or", " ", `"${word}"`] : [`"${word}"`]), "?"];
     }
 
     function placeOf({part, tokens}, chunks, parts) {

@@ -9,7 +9,7 @@ import modules.scripts as scripts
 from modules import script_callbacks
 
 from asyndm_lib import hosts
-from asyndm_lib.interface import accordion, api, gallery, job, marking, options, preparation, xyz
+from asyndm_lib.interface import accordion, api, gallery, job, marking, options, outcomes, preparation, xyz
 from asyndm_lib.interface.guarding import NO_SHEET, WITHOUT, guarded
 
 # Chosen here, not at the first use: the WebUI has this folder on its path only while it loads
@@ -58,4 +58,5 @@ class AsynDM(scripts.Script):
 
     @guarded(NO_SHEET)
     def postprocess(self, p, processed, *args):
+        outcomes.say(p, processed)
         gallery.show(p, processed)

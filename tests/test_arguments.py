@@ -181,7 +181,7 @@ def test_an_impossible_value_of_an_infotext_gives_the_default(field):
 
 
 def test_an_infotext_names_the_words_chosen_for_its_own_picture():
-    chosen = infotext.ChosenWords(["cat", "dog", None, "tree"])
+    chosen = infotext.OfPictures(["cat", "dog", None, "tree"])
     every = ["a", "b", "c", "d"]
     p = SimpleNamespace(all_prompts=every, prompts=["c", "d"], iteration=1, batch_size=2)
     for of_batch in (p.prompts, ["c", "d"]):  # reForge has others made, without comments

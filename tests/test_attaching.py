@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from asyndm_lib.errors import Unmatched, Unsupported
+from asyndm_lib.errors import TooFewSteps, Unmatched, Unsupported
 from asyndm_lib.hosts.common.task import Task
 from asyndm_lib.settings.settings import Settings
 
@@ -34,7 +34,11 @@ class Run:
     blind = False
 
     def __init__(self, host, settings, targets, x, observers, masks=None):
-        self.chosen, self.problems, self._said, self.moved = ["cat"], {"b", "a"}, host.said, host.moved
+        self.outcome, self.problems, self._said, self.moved = "some", {"b", "a"}, host.said, host.moved
+
+    def check_steps(self):
+        if self.moved is None:
+            raise TooFewSteps("too few")
 
     def __enter__(self):
         self._said.append("run begins")
@@ -106,7 +110,7 @@ class Scene:
         told = SimpleNamespace(
             report=lambda text: said.append(f"report {text}"),
             refused=lambda reason: said.append(f"refused: {reason}"),
-            chose=lambda chosen: said.append(f"chose {chosen}"),
+            ran=lambda outcome: said.append(f"did {outcome}"),
         )
         self.own = sample_euler
         self.sampler = SimpleNamespace(func=sample_euler)
@@ -125,7 +129,7 @@ def test_a_call_is_ours_once_and_what_was_seen_is_told(attaching):
     scene = Scene(attaching, lambda x: "ours")
     assert inspect.signature(scene.sampler.func) == inspect.signature(scene.own)
     assert scene.sample() == "ours"
-    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1], "report a", "report b"]
+    assert scene.said == [*AROUND[0], "did some", *AROUND[1], "report a", "report b"]
     assert scene.sampler.func is scene.own
 
 
@@ -137,7 +141,7 @@ def test_everything_is_undone_after_an_exception_and_the_choice_is_told(what, at
     scene = Scene(attaching, ours)
     with pytest.raises(what):
         scene.sample()
-    assert scene.said == [*AROUND[0], "chose ['cat']", *AROUND[1]]
+    assert scene.said == [*AROUND[0], "did some", *AROUND[1]]
     assert scene.sampler.func is scene.own
 
 
@@ -147,6 +151,32 @@ def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
     assert scene.said == ["refused: no", "the host samples"]
     assert scene.given == {"cond": 1}
     assert scene.sampler.func is scene.own
+
+
+def test_a_device_that_fails_when_a_run_is_asked_what_it_did_hides_no_error(attaching, monkeypatch):
+    def ours(x):
+        raise MemoryError("out of memory")
+
+    class Silent(Run):
+        @property
+        def outcome(self):
+            raise RuntimeError("the device does not answer")
+
+        @outcome.setter
+        def outcome(self, value):
+            pass
+
+    monkeypatch.setattr(attaching, "Run", Silent)
+    scene = Scene(attaching, ours)
+    with pytest.raises(MemoryError):
+        scene.sample()
+    assert sum("the device does not answer" in said for said in scene.said) == 1
+
+
+def test_a_call_of_too_few_steps_is_the_hosts_own(attaching):
+    scene = Scene(attaching, lambda x: "ours", moved=None)
+    assert scene.sample() == "x"
+    assert scene.said == ["refused: too few", "the host samples"]
 
 
 def _unmatched(x):
@@ -171,7 +201,7 @@ def test_from_a_refiner_there_is_no_way_back(attaching):
 def test_a_schedule_of_no_step_is_the_hosts_own(attaching):
     scene = Scene(attaching, lambda x: "ours")
     assert scene.sample(sigmas=(0.0,)) == "x"
-    assert scene.said == ["the host samples"]
+    assert scene.said == ["refused: there is no step to make", "the host samples"]
 
 
 def test_a_call_attached_to_twice_gives_back_the_hosts_own_function(attaching):

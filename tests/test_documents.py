@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from dataclasses import fields
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from asyndm_lib import cli
-from asyndm_lib.settings.presets import PRESETS
+from asyndm_lib.settings.presets import PRESETS, label
 from asyndm_lib.settings.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 GENERATED = re.compile(r"(<!-- ([\w-]+): begin -->).*?(<!-- \2: end -->)", re.S)
 FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
 
@@ -46,7 +48,36 @@ def shown(value: object) -> str:
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+    words = [word for word in (ROOT / "README.md").read_text("utf-8").split() if re.search(r"\w", word)]
+    assert len(words) < 900
+
+
+def test_the_readme_has_its_order():
+    text = (ROOT / "README.md").read_text("utf-8")
+    order = [
+        *("![", "## When it helps", "## Install", "| WebUI | models |", "## First picture", "## How do I know"),
+        *("## Settings", "| case | preset |", "| setting | default |", "**Cost:**", "## Troubleshooting"),
+        *("## Without a WebUI", "## More"),
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def repository() -> str:
+    """The project's address, of which this is the one place."""
+    found = re.search(r"^\[project\.urls\]\n(?:#.*\n)*Repository = \"(https://[^\"]+)\"$", PROJECT, re.M)
+    assert found
+    return found[1]
+
+
+def test_the_projects_address_is_that_of_pyproject_everywhere():
+    name, shown = repository().rsplit("/", 1)[1], []
+    files = [*PAGES, *ROOT.glob("*.cff"), *(ROOT / ".github").rglob("*.*"), *(ROOT / "asyndm_lib").rglob("*.py")]
+    for file in files:
+        if file.is_file():
+            shown += re.findall(rf"https?://[\w./-]+/{re.escape(name)}\b", file.read_text("utf-8"))
+    assert len(shown) >= 3
+    assert set(shown) == {repository()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -118,7 +149,87 @@ def test_the_settings_page_names_every_setting_as_a_program_does():
 
 
 def test_the_presets_table_is_that_of_the_presets():
-    table = rows("docs/SETTINGS.md", "| preset | concavity | curve | mask timing | mask threshold |\n")
+    table = rows("docs/SETTINGS.md", "| preset | concavity | curve | mask timing | mask threshold | whole picture |\n")
+    assert list(table) == [label(name) for name in PRESETS]
     for name, preset in PRESETS.items():
-        values = [preset[key] for key in ("concavity", "curve", "mask_timing", "threshold")]
-        assert table[name.capitalize()] == list(map(shown, values))
+        values = [preset[key] for key in ("concavity", "curve", "mask_timing", "threshold", "whole_picture")]
+        assert table[label(name)] == list(map(shown, values))
+
+
+def texts(node: ast.expr) -> str:
+    """What a text in the code says, with … for what it does not say there."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(texts(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return texts(node.left) + texts(node.right)
+    return "…"
+
+
+def told() -> dict[str, str]:
+    """The messages that the code has for a person of a WebUI, and their places."""
+    found = {}
+    rooms = ("hosts", "interface", "masks", "models", "prompt", "run", "settings")
+    for file in (file for room in rooms for file in (ROOT / "asyndm_lib" / room).rglob("*.py")):
+        if "standalone" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = getattr(getattr(node, "func", None), "id", getattr(getattr(node, "func", None), "attr", ""))
+            if name in TELLING and node.args:
+                text = max((texts(argument) for argument in node.args), key=len)
+                if len(re.sub(r"\W", "", text)) > 12:
+                    found[text] = file.name
+    return found
+
+
+TELLING = ("Unsupported", "TooFewSteps", "TargetError", "report")
+
+
+def phrases(page: str, head: str) -> list[str]:
+    return [phrase for first in rows(page, head) for phrase in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", first)]
+
+
+def pattern(phrase: str) -> re.Pattern[str]:
+    return re.compile(".*?".join(re.escape(part.strip()) for part in phrase.split("…")))
+
+
+MESSAGES = phrases("docs/TROUBLESHOOTING.md", "| message | what to do |\n")
+FOLLOWS = ("The picture was made without AsynDM", "The second pass was made without", "Only what")
+"""What stands behind a message of another place."""
+
+
+def test_every_message_has_its_line_in_the_troubleshooting():
+    known = told()
+    assert len(known) > 25
+    without = {
+        text: file
+        for text, file in known.items()
+        if not any(pattern(phrase).search(text) for phrase in MESSAGES)
+        and not any(text.lstrip("…. ").startswith(start) for start in FOLLOWS)
+    }
+    assert without == {}
+
+
+@pytest.mark.parametrize(
+    "phrase", {*MESSAGES, *phrases("README.md", "| message, or what you see | what to do |\n")} - {"AsynDM", "Targets"}
+)
+def test_every_message_of_the_troubleshooting_is_one_of_the_code(phrase):
+    code = " ".join(file.read_text("utf-8") for file in (ROOT / "asyndm_lib").rglob("*.py"))
+    code = re.sub(r"""["']\s*\n\s*f?["']""", "", code).lower()
+    parts = [part.strip(" ;,") for part in phrase.lower().split("…")]
+    for part in parts:
+        assert part in code
+
+
+def test_every_case_of_the_readme_names_a_preset():
+    table = rows("README.md", "| case | preset | sampler, steps, CFG |\n")
+    assert {row[0].strip("*") for name, row in table.items()} - {"---"} <= {label(name) for name in PRESETS}
+    assert len(table) >= 6
+
+
+def test_every_picture_that_a_page_shows_is_there_and_is_described():
+    for page in PAGES:
+        for described, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text("utf-8")):
+            assert (page.parent / path).is_file(), path
+            assert len(described) > 5, path

@@ -44,6 +44,7 @@ REQUEST = Request(
     height=64,
 )
 ON = Settings(targets="cat, basketball")
+SLOWED = "whole-picture-slowed"
 KINDS = ["sd1", "sd1-v"]  # the third needs open_clip, which a WebUI brings
 FUNCTIONS = {
     label: sampler.name
@@ -516,11 +517,11 @@ def test_the_sheet(extra, folder, tmp_path, capsys):
     assert sheet.shape[0] > (2800 if "--batch" in extra else 1400)
     written = sorted(path.name for path in images.iterdir())
     if "--batch" in extra:
-        assert written == [f"seed-{seed}-{name}.png" for seed in (1, 2) for name in ("asyndm", "dm", "dm_concave")]
+        assert written == [f"seed-{seed}-{name}.png" for seed in (1, 2) for name in ("asyndm", "ordinary", SLOWED)]
         # Three pictures, masks and timesteps differ from the paper's white all over the sheet.
         assert all((band != 255).any(axis=(1, 2)).mean() > 0.5 for band in np.array_split(sheet, 10))
     else:
-        assert written == ["seed-1-dm.png", "seed-1-dm_concave.png"]
+        assert written == ["seed-1-ordinary.png", f"seed-1-{SLOWED}.png"]
     assert {Image.open(images / name).size for name in written} == {(64, 128)}
 
 
@@ -533,7 +534,7 @@ def test_every_sampler_makes_a_sheet_by_its_label(sampler, folder, tmp_path, cap
     steps = ["--sampler", sampler, "--steps", "10" if sampler == "DPM fast" else "4", "--mask-timing", "fresh"]
     assert cli.main(["generate", "a cat", "--targets", "cat", *steps, *checkpoint, *files]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
-    pictures = [(tmp_path / f"seed-1-{name}.png").read_bytes() for name in ("dm", "dm_concave", "asyndm")]
+    pictures = [(tmp_path / f"seed-1-{name}.png").read_bytes() for name in ("ordinary", SLOWED, "asyndm")]
     assert len(set(pictures)) == 3
 
 

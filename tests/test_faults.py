@@ -122,7 +122,7 @@ def test_the_host_samples_by_itself_wherever_a_call_of_ours_fails(where, attachi
     if where in ("sampling", "told"):
         assert [*AROUND[0]] == scene.said[:3]
         assert "host put back" in scene.said
-        assert not any("chose" in said for said in scene.said) or where == "told"
+        assert not any("did" in said for said in scene.said) or where == "told"
 
 
 @pytest.mark.parametrize("what", [lambda x: "ours", failing, interrupted])
@@ -141,7 +141,7 @@ def test_a_call_is_gone_when_it_is_over_and_waits_for_no_garbage_collector(what,
         call = Call()
         gone = weakref.ref(call)
         run = attaching.Run(call.host, None, None, None, ())
-        task = SimpleNamespace(observers=(), listener=SimpleNamespace(chose=lambda chosen: None))
+        task = SimpleNamespace(observers=(), listener=SimpleNamespace(ran=lambda outcome: None))
         with suppress(Exception, KeyboardInterrupt):
             attaching._sampled(run, call, task, what, "x")
         del call, run

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from asyndm_lib.prompt.target_list import MAX_LENGTH
-from asyndm_lib.settings.presets import HELP, PRESETS
+from asyndm_lib.settings.presets import HELP, PRESETS, label
 from asyndm_lib.settings.schema import schema
 from asyndm_lib.settings.settings import Settings
 
@@ -21,7 +21,18 @@ def test_a_preset_is_valid_and_names_what_the_others_name(name):
 
 
 def test_the_papers_preset():
-    assert PRESETS["paper"] == {"concavity": 0.5, "curve": "quadratic", "mask_timing": "lagged", "threshold": 1.0}
+    assert PRESETS["paper"] == {
+        "concavity": 0.5,
+        "curve": "quadratic",
+        "mask_timing": "lagged",
+        "threshold": 1.0,
+        "whole_picture": False,
+    }
+
+
+def test_one_preset_slows_the_whole_picture_and_its_button_says_so():
+    assert [name for name, preset in PRESETS.items() if preset["whole_picture"]] == ["whole_picture"]
+    assert [label(name) for name in PRESETS] == ["Paper", "Gentle", "Strong", "Whole picture"]
 
 
 def test_the_schema_names_every_setting_with_its_limits():

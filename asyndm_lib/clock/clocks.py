@@ -101,6 +101,11 @@ class CountingClock:
         return self._k > 1 - UNEVEN**-0.5
 
     @property
+    def furthest(self) -> Tensor:
+        """How many steps the cell of each image lags that lags furthest, ``[B]``."""
+        return self.index.amax(dim=(1, 2, 3)) * (self._k * (1 - self.step / max(self.advances, 1)))
+
+    @property
     def everywhere(self) -> Tensor:
         """The present progress of every cell, ``[B, 1, h, w]``."""
         return self.step - self._k * (1 - self.step / max(self.advances, 1)) * self.index
@@ -168,6 +173,11 @@ class StateClock:
         return Progress(torch.cat([synchronous, lagging]), index.to(self._device))
 
     uneven = True
+
+    @property
+    def furthest(self) -> Tensor:
+        """How many steps the cell of each image lags that lags furthest, ``[B]``."""
+        return self.step - self._u.amin(dim=(1, 2, 3))
 
     @property
     def everywhere(self) -> Tensor:

@@ -55,11 +55,15 @@ def generate(options: argparse.Namespace) -> None:
     if painted is not None:
         named = f"painted {'and' if settings.with_words == INTERSECTION else 'or'} {named}" if named else "painted"
     variants = [
-        Variant("DM", "all pixels on one clock", SYNCHRONOUS),
-        Variant("DM_concave", f"every pixel lags, k = {settings.concavity:g}", replace(settings, whole_picture=True)),
+        Variant("ordinary", "as the model makes it", SYNCHRONOUS),
+        Variant(
+            "whole picture slowed",
+            f"everything lags alike, concavity {settings.concavity:g}",
+            replace(settings, whole_picture=True),
+        ),
     ]
     if not settings.whole_picture:
-        variants.append(Variant("AsynDM", f"lagging: {named}", settings))
+        variants.append(Variant("AsynDM", f"slowed: {named}", settings))
     made, film = [], Film((), MOMENTS)
     for variant in variants:
         film.clear()  # the sheet shows the last one's
@@ -118,7 +122,7 @@ def _pictures(
             pictures.append(Picture(variant.name, variant.caption, own))
         else:
             print(f"seed {seed}: chose {', '.join(words)}")
-            pictures.append(Picture(variant.name, f"lagging, chosen by itself: {', '.join(words)}", own))
+            pictures.append(Picture(variant.name, f"slowed, chosen by itself: {', '.join(words)}", own))
     return pictures
 
 

@@ -12,6 +12,11 @@ from PIL import Image
 from ..pictures.drawing import FAINT, GAP, MARGIN, NARROW, WIDTH, Canvas, coloured, enlarged, masked, scaled
 from ..pictures.film import Frame
 
+LOOK = (
+    "What to look at: in which of the pictures of a seed is everything that the prompt names, once and in its own form "
+    "and colour? And are they as clean as the ordinary one?"
+)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -37,6 +42,7 @@ def draw(title: str, lines: Sequence[str], sections: Sequence[SeedSection]) -> I
     y = canvas.wrapped(MARGIN, title, 34)
     for line in lines:
         y = canvas.wrapped(y + 4, line, 19, FAINT)
+    y = canvas.wrapped(y + 10, LOOK, 19)
     for section in sections:
         canvas.rule(y + 18)
         y = _draw_section(canvas, y + 36, section) + 6
@@ -55,14 +61,15 @@ def _draw_section(canvas: Canvas, y: int, section: SeedSection) -> int:
         y = canvas.paste(x, top + 62, scaled(picture.pixels, side))
     width = (inner - (len(section.moments) - 1) * NARROW) // max(len(section.moments), 6)
     last = section.pictures[-1]
-    y = canvas.text(MARGIN, y + 22, f"{last.name}: mask of the step, over the final picture", 20) + 8
+    y = canvas.text(MARGIN, y + 22, f"{last.name}: the places that lagged in the step, over the final picture", 20) + 8
     top = y
     for n, moment in enumerate(section.moments):
         x = MARGIN + n * (width + NARROW)
         y = canvas.paste(x, top, masked(last.pixels, moment.mask, width))
         whole = ": all" if moment.mask.all() else "" if moment.mask.any() else ": none"
         canvas.text(x, y + 4, moment.label + whole, 17)
-    y = canvas.text(MARGIN, y + 42, f"{last.name}: timestep of every latent pixel", 20) + 8
+    behind = f"{last.name}: how far each place was then (its timestep; a higher one is noisier)"
+    y = canvas.text(MARGIN, y + 42, behind, 20) + 8
     most = max(moment.timesteps.max() for moment in section.moments)
     top = y
     for n, moment in enumerate(section.moments):

@@ -58,7 +58,7 @@ class ControlledRule:
     def __init__(self, rule: Rule, control: Control):
         self._rule, self._control = rule, control
         self._order: Tensor | None = None
-        self.concavities = rule.concavities
+        self.concavities, self.threshold = rule.concavities, rule.threshold
 
     def first(self, present: Tensor) -> Mask:
         """What counts as related before the first map exists."""

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ..settings.presets import HELP, PRESETS
+from ..settings.presets import HELP, PRESETS, label
 from ..settings.settings import Settings
 from . import canvas, marking, options
 from .infotext import READERS, lost, was_on
@@ -17,19 +17,26 @@ from .infotext import READERS, lost, was_on
 BY_HAND = ("region", "with_words", "mask")
 """The settings of a mask by hand, whose controls stand together."""
 
+AT_ONCE = ("targets", "concavity")
+"""The settings that stand in the open accordion; the others are under "Advanced"."""
+
 
 def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Callable]]]:
     """The script's controls in the order of its arguments, and its infotext fields."""
     with InputAccordion(False, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
-        controls = {}
+        controls = dict.fromkeys(f.name for f in fields(Settings))  # in the order of the arguments
+        buttons = _preset_buttons(elem_id)
         for f in fields(Settings):
-            if f.name not in BY_HAND:
+            if f.name in AT_ONCE:
                 controls[f.name] = _control(f, elem_id(f.name))
             if f.name == "targets":
                 marking.panel(elem_id("words"))
-        lost_mask = _by_hand(controls, elem_id)
-        _presets(controls, elem_id)
-    controls = {f.name: controls[f.name] for f in fields(Settings)}
+        with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
+            for f in fields(Settings):
+                if f.name not in (*AT_ONCE, *BY_HAND):
+                    controls[f.name] = _control(f, elem_id(f.name))
+            lost_mask = _by_hand(controls, elem_id)
+        _connect(buttons, controls)
     readers = {name: read for name, read in READERS.items() if name != "mask"}
     restored = [(enabled, was_on), *((controls[name], read) for name, read in readers.items()), (lost_mask, lost)]
     # The host's Settings → Defaults keeps whether it is on. It would also keep for good what the
@@ -52,13 +59,20 @@ def _by_hand(controls: dict[str, Any], elem_id: Callable[[str], str]) -> Any:
     return lost_mask
 
 
-def _presets(controls: dict[str, Any], elem_id: Callable[[str], str]) -> None:
-    """A row of buttons, each of which sets some of the controls."""
-    with gr.Row():
-        for name, preset in PRESETS.items():
-            button = gr.Button(name.capitalize(), size="sm", elem_id=elem_id(f"preset_{name}"), tooltip=HELP[name])
-            outputs = [controls[setting] for setting in preset]
-            button.click(_setting(preset), None, outputs, show_progress=False, queue=False)
+def _preset_buttons(elem_id: Callable[[str], str]) -> dict[str, Any]:
+    """A row of buttons, by the presets' names."""
+    with gr.Row(elem_classes="asyndm-presets"):
+        return {
+            name: gr.Button(label(name), size="sm", elem_id=elem_id(f"preset_{name}"), tooltip=HELP[name])
+            for name in PRESETS
+        }
+
+
+def _connect(buttons: dict[str, Any], controls: dict[str, Any]) -> None:
+    """Have each preset's button set some of the controls."""
+    for name, preset in PRESETS.items():
+        outputs = [controls[setting] for setting in preset]
+        buttons[name].click(_setting(preset), None, outputs, show_progress=False, queue=False)
 
 
 def _setting(preset: dict[str, Any]) -> Callable[[], list[Any]]:

@@ -33,7 +33,7 @@ def film(p: Any, settings: Settings, targets: PromptTargets | None, by_hand: boo
     """
     if not settings.show_masks:
         return None
-    if _script_selected(p):
+    if job.script_selected(p):
         messages.report(
             p, "the sheets of the masks are saved with the pictures but not shown: the selected script shows its own"
         )
@@ -51,14 +51,6 @@ def _kind(settings: Settings, words: bool) -> str:
     kind = "painted mask" if settings.region == PAINTED else settings.region
     joined = " and words" if settings.with_words == INTERSECTION else " or words"
     return kind + joined if words else kind
-
-
-def _script_selected(p: Any) -> bool:
-    """Whether a script of the host collects the pictures of several jobs.
-
-    Some scripts take every picture for a result.
-    """
-    return bool(p.script_args) and p.script_args[0] not in (None, 0)
 
 
 def draw(p: Any, picture: Image.Image) -> None:
@@ -99,7 +91,7 @@ def show(p: Any, processed: Any) -> None:
     own = [texts[min(first + one.number, len(texts) - 1)] + MARK for one in sheets]
     for one, text in zip(sheets, own, strict=True):
         _finish(p, one, text)
-    if _script_selected(p):
+    if job.script_selected(p):
         return
     processed.images = [*processed.images, *(one.image for one in sheets)]
     each = _images_each(p)

@@ -29,6 +29,7 @@ _REGION = next(f for f in _WRITTEN if f.name == "region")
 KEYS = (PREFIX, *(key(f) for f in _WRITTEN), MASK)
 
 CHOSEN = f"{PREFIX} chosen"
+SLOWED = f"{PREFIX} slowed"
 
 
 def write(settings: Settings, mask: str | None = None) -> dict[str, Any]:
@@ -44,11 +45,11 @@ def write(settings: Settings, mask: str | None = None) -> dict[str, Any]:
     return values or {PREFIX: "on"}
 
 
-class ChosenWords(tuple):
-    """The words chosen where no targets were named: a text or None per picture of the job.
+class OfPictures(tuple):
+    """What a run told of each picture of the job: a text or None per picture.
 
     An infotext calls it and has its own picture's; the API's ``info`` has all. It is not restored:
-    the same request chooses the same.
+    the same request tells the same.
     """
 
     def __call__(self, p: Any, index: int, all_prompts: Any, use_main_prompt: bool = False, **_: Any) -> str | None:
@@ -61,7 +62,7 @@ class ChosenWords(tuple):
 
 def erase(params: MutableMapping[str, Any]) -> None:
     """Take our entries out; the host shares ``params`` between the cells of an X/Y/Z plot."""
-    for name in (*KEYS, CHOSEN):
+    for name in (*KEYS, CHOSEN, SLOWED):
         params.pop(name, None)
 
 

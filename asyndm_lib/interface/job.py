@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ..pictures.film import Film
+from ..run.outcome import Outcome
 from ..settings.settings import Settings
 
 
@@ -22,6 +23,18 @@ class Filmed(NamedTuple):
     film: Film
     settings: Settings
     second: bool
+
+
+class Pass(NamedTuple):
+    """A sampling call that is over.
+
+    ``pictures``: their numbers in the job. ``second``: it is hires fix's second pass. ``outcome``:
+    what it did; None where it was left to the host, as it had too few steps.
+    """
+
+    pictures: range
+    second: bool
+    outcome: Outcome | None
 
 
 @dataclass(frozen=True)
@@ -45,14 +58,15 @@ class Job:
 
     ``axes``: what an X/Y/Z plot sets for its cell, by the names of the script's arguments.
     ``chosen``: the words that became targets by themselves, by the number of the picture in the
-    job. ``sheets``: those of the pictures made so far. ``pictures``: how many were made so far.
-    ``asked``: whether the host has asked before it sampled the present batch. ``first``: whether
-    the first pass of the present batch is made with AsynDM. ``films``: the sampling calls of the
-    present batch that are observed.
+    job. ``passes``: the sampling calls so far. ``sheets``: those of the pictures made so far.
+    ``pictures``: how many were made so far. ``asked``: whether the host has asked before it sampled
+    the present batch. ``first``: whether the first pass of the present batch is made with AsynDM.
+    ``films``: the sampling calls of the present batch that are observed.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     pictures: int = 0
     asked: bool = False
@@ -87,3 +101,11 @@ def forget(p: Any) -> None:
     vars(p).pop("asyndm", None)
     if axes:
         p.asyndm = Job(axes=axes)
+
+
+def script_selected(p: Any) -> bool:
+    """Whether a script of the host collects the pictures of several jobs.
+
+    Some scripts take every picture for a result.
+    """
+    return bool(p.script_args) and p.script_args[0] not in (None, 0)

@@ -28,11 +28,25 @@ def refuse(p: Any, reason: AsynDMError, second: bool) -> None:
 
 
 def tell(p: Any, text: str) -> None:
-    """Say ``AsynDM text``, which is no matter of concern, once for this job.
+    """Say ``AsynDM text``, which is no matter of concern, unless such a line stands there.
 
     The API's info does not repeat it.
     """
-    _say(p, f"AsynDM {text}")
+    if not _told(p):
+        _say(p, f"AsynDM {text}")
+
+
+def conclude(p: Any, processed: Any, text: str, once: bool) -> None:
+    """Say ``AsynDM text`` of a job that is done, under its pictures and on the console.
+
+    ``processed``: the host's ``Processed``, which has the comments of ``p`` so far. ``once``: under
+    the pictures only if no such line stands there, since the jobs of a script share their comments.
+    """
+    line = _printable(f"AsynDM {text}")
+    if once and _told(p):
+        _print(line)
+    elif _say(p, f"AsynDM {text}"):
+        processed.comments += f"{line}\n"
 
 
 def _say(p: Any, text: str) -> bool:
@@ -41,9 +55,17 @@ def _say(p: Any, text: str) -> bool:
     if line in p.comments:
         return False
     p.comment(line)
+    _print(line)
+    return True
+
+
+def _told(p: Any) -> bool:
+    return any(comment.startswith("AsynDM ") for comment in p.comments)
+
+
+def _print(line: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a log file's on Windows is not UTF-8
     print("\n" + line.encode(encoding, "backslashreplace").decode(encoding))
-    return True
 
 
 def _line(text: str) -> str:

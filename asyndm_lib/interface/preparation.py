@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AsynDMError, TargetError, fault
+from ..errors import AsynDMError, TargetError, TooFewSteps, fault
 from ..hosts.common import hand_mask
 from ..hosts.common.live_view import LiveView
 from ..hosts.common.task import Task
-from ..masks.choice import Chosen
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
+from ..prompt.suggestions import nearest
 from ..prompt.target_list import Target
-from . import arguments, choices, gallery, infotext, job, messages, options
+from ..run.outcome import Outcome
+from . import arguments, choices, gallery, infotext, job, messages, options, outcomes
 
 if TYPE_CHECKING:  # it imports what a WebUI that is not supported may lack
     from ..hosts.common.adapter import Adapter
@@ -58,6 +59,8 @@ def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) ->
         return
     settings = asked.of_second_pass() if asked and call.second else asked
     if settings is None:
+        if asked is None and job.of(p).axes:
+            messages.tell(p, outcomes.OFF_AT_FIRST)
         return
 
     chosen = job.of(p).chosen
@@ -89,7 +92,7 @@ def _shortcomings(targets: PromptTargets) -> Iterator[str]:
         raise TargetError("no targets are named, and no word of the prompt names a thing")
     missing, unread = targets.missing(), targets.unread()
     absent = [target for target in missing if target not in unread]
-    why = [f"{_names(absent)} not found in the prompt"] if absent else []
+    why = [f"{_names(absent)} not found in the prompt{_instead(absent, targets)}"] if absent else []
     why += [f"{_names(unread)} found only where the model reads the prompt no more (as behind BREAK)"] if unread else []
     if len(missing) == len(targets.targets):
         raise TargetError("; ".join(why))
@@ -101,6 +104,12 @@ def _shortcomings(targets: PromptTargets) -> Iterator[str]:
 
 def _names(targets: Sequence[Target]) -> str:
     return ", ".join(f'"{target!s:.80}"' for target in targets)
+
+
+def _instead(absent: Sequence[Target], targets: PromptTargets) -> str:
+    """The words of the prompt that may have been meant by ``absent``, as a question."""
+    words = dict.fromkeys(f'"{word}"' for target in absent for word in nearest(target, targets.texts()))
+    return f" (did you mean {' or '.join(words)}?)" if words else ""
 
 
 class _SamplingCall:
@@ -124,12 +133,16 @@ class _SamplingCall:
             infotext.erase(self._p.extra_generation_params)
         films = job.of(self._p).films
         job.update(self._p, films=tuple(filmed for filmed in films if filmed.film is not self.film))
+        outcomes.withdraw(self._p, self.second)
+        if isinstance(reason, TooFewSteps):
+            outcomes.note(self._p, None, self.second)
         messages.refuse(self._p, reason, self.second)
 
-    def chose(self, chosen: Chosen) -> None:
+    def ran(self, outcome: Outcome) -> None:
         try:
-            choices.note(self._p, chosen)
+            choices.note(self._p, outcome.chosen)
+            outcomes.note(self._p, outcome, self.second)
             if self.film is not None:
-                self.film.chose(chosen)
+                self.film.chose(outcome.chosen)
         except Exception as error:  # the picture is made
-            self.report(f"{fault(error)}. Only the words chosen are not told")
+            self.report(f"{fault(error)}. Only what lagged is not told")

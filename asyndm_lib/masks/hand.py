@@ -16,7 +16,7 @@ from ..errors import SettingsError
 from ..models.family import Recorded, Row
 from ..prompt.prompt_targets import PromptTargets
 from .choice import Chosen
-from .source import MaskSource
+from .source import MaskSource, Words
 
 HALF = 0.5 - 1e-4
 """The least share of a cell that makes it lag: a half, but for rounding."""
@@ -123,6 +123,16 @@ class WithWords:
     def chosen(self) -> Chosen:
         """No word was chosen: with a mask by hand only named words count."""
         return self._words.chosen()
+
+    @property
+    def mapless(self) -> int:
+        """How many of the first advances know no map yet, so that all cells lag alike. Where a cell
+        must belong to both, those of the mask alone lag then."""
+        return 0 if self._both else self._words.mapless
+
+    def words(self) -> Sequence[Words | None]:
+        """The targets of each image so far."""
+        return self._words.words()
 
     def move(self, targets: PromptTargets | None) -> None:
         """The host goes on with another model, in whose prompts ``targets`` stand."""

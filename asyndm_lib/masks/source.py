@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,15 @@ from ..models.family import Recorded, Row
 from ..prompt.prompt_targets import PromptTargets
 from .choice import Chosen
 from .threshold import everywhere
+
+
+class Words(NamedTuple):
+    """The targets of one image by their names: those whose map ``reached`` the threshold somewhere,
+    and those ``nowhere`` seen, though they stand in the prompt.
+    """
+
+    reached: tuple[str, ...]
+    nowhere: tuple[str, ...]
 
 
 class MaskSource(Protocol):
@@ -81,6 +90,15 @@ class MaskSource(Protocol):
     def chosen(self) -> Chosen:
         """The words chosen so far, where no targets were named. Waits for the device."""
 
+    @property
+    def mapless(self) -> int:
+        """How many of the first advances of a pass know no map yet, so that all cells lag alike."""
+
+    def words(self) -> Sequence[Words | None]:
+        """The targets of each image so far; None where no words say what lags. Waits for the
+        device.
+        """
+
     def move(self, targets: PromptTargets | None) -> None:
         """The host goes on with another model, in whose prompts ``targets`` stand."""
 
@@ -91,6 +109,7 @@ class FixedMask:
     reads = rehearsing = blind = False
     problems: Set[str] = frozenset()
     maps = None
+    mapless = 0
 
     def __init__(self, mask: Mask, concavities: Sequence[float]):
         """``concavities`` are those that ``mask`` holds."""
@@ -127,6 +146,10 @@ class FixedMask:
 
     def chosen(self) -> Chosen:
         """No word was chosen for any image."""
+        return [None] * len(self.latest.related)
+
+    def words(self) -> Sequence[Words | None]:
+        """No word says what lags."""
         return [None] * len(self.latest.related)
 
     def move(self, targets: PromptTargets | None) -> None:

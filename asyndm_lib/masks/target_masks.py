@@ -19,8 +19,8 @@ from ..models.family import Recorded, Row
 from ..models.parts.resampling import Resize
 from ..prompt.prompt_targets import PromptTargets
 from .choice import EVALUATIONS, Choice, Chosen
-from .source import MaskSource
-from .threshold import everywhere, relate, relate_alike
+from .source import MaskSource, Words
+from .threshold import everywhere, reached, relate, relate_alike
 
 
 class Rule(Protocol):
@@ -29,6 +29,10 @@ class Rule(Protocol):
     @property
     def concavities(self) -> Sequence[float]:
         """The concavity of each target."""
+
+    @property
+    def threshold(self) -> float:
+        """From which multiple of its mean on a token map relates a place."""
 
     def mask(self, maps: Tensor, present: Tensor, reach: Tensor | None) -> Mask:
         """The mask of token maps ``[B, T, h, w]``.
@@ -51,7 +55,7 @@ class Threshold:
         """``concavity`` is of targets that name none."""
         own = [target.concavity for target in targets.targets]
         self.concavities = [concavity if k is None else k for k in own]
-        self._threshold, self._cells = threshold, cells
+        self.threshold, self._cells = threshold, cells
         self._k = torch.tensor(self.concavities, dtype=precision(cells.device), device=cells.device)
         self._to_cells = Resize(*cells.size)
         self._present_k: tuple[Tensor, Tensor] | None = None
@@ -59,8 +63,8 @@ class Threshold:
     def mask(self, maps: Tensor, present: Tensor, reach: Tensor | None = None) -> Mask:
         """``OR_o [A^o >= threshold·mean(A^o)]``, with the largest concavity that holds a cell."""
         if len(set(self.concavities)) > 1:
-            return relate(maps, self._of_present(present), self._threshold, self._to_cells, reach)
-        return relate_alike(maps, present, self._k[0], self._threshold, self._to_cells, reach)
+            return relate(maps, self._of_present(present), self.threshold, self._to_cells, reach)
+        return relate_alike(maps, present, self._k[0], self.threshold, self._to_cells, reach)
 
     def first(self, present: Tensor) -> Mask:
         """Every cell of the images that hold a target, with the largest concavity of those."""
@@ -145,12 +149,14 @@ class _TargetMasks:
 
     reads = True
     rehearsing = False
+    mapless = 0
 
     def __init__(self, targets: PromptTargets, rule: Rule, cells: Cells):
         self.rule, self.concavities = rule, rule.concavities
         self._problems: set[str] = set()
         self._tried = self.blind = False
         self._shown: dict[tuple[int, str], bool] = {}
+        self._ruled: list[tuple[Tensor, Tensor, Tensor | None, Tensor]] = []
         self.maps: Tensor | None = None
         self._targets = TargetMaps(targets, cells)
         self._moves: Sequence[bool] = ()
@@ -180,6 +186,29 @@ class _TargetMasks:
         """The words chosen so far; None for an image whose targets were named."""
         choice = self._targets.choice
         return [None] * len(self._targets.targets.prompts) if choice is None else choice.words()
+
+    def words(self) -> Sequence[Words | None]:
+        """The targets of each image that some mask so far was made of.
+
+        Those of concavity 0 are left out, and candidates that were not chosen.
+        """
+        shape = len(self._targets.targets.prompts), len(self.concavities)
+        there, found = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+        for highest, mean, reach, present in self._ruled:
+            there = there | present.cpu()
+            found = found | (reached(highest, mean, self.rule.threshold, reach) & present).cpu()
+        slow = torch.tensor(self.concavities) > 0
+        targets = zip(self._targets.targets.targets, self.concavities, strict=True)
+        names = [str(target) for target, k in targets if k > 0]
+        words = []
+        for yes, own, chosen in zip(there[:, slow], found[:, slow], self.chosen(), strict=True):
+            here = [name for name, present in zip(names, yes.tolist(), strict=True) if present]
+            seen = [name for name, hit in zip(names, own.tolist(), strict=True) if hit]
+            if chosen is None:
+                words.append(Words(tuple(seen), tuple(name for name in here if name not in seen)))
+            else:
+                words.append(Words(tuple(name for name in seen if name in chosen), ()))
+        return words
 
     def move(self, targets: PromptTargets | None) -> None:
         """The same targets from now on, where they stand in another model's prompts."""
@@ -221,7 +250,11 @@ class _TargetMasks:
         maps, reach = self._targets.of(recorded, step)
         self._note_shown(present, reach)
         self.maps, present = self._targets.of_chosen(maps, present)
-        return self.rule.mask(self.maps, present, reach)
+        return self._mask_of(self.maps, present, reach)
+
+    def _mask_of(self, maps: Tensor, present: Tensor, reach: Tensor | None) -> Mask:
+        self._ruled.append((maps.amax(dim=(-2, -1)), maps.mean(dim=(-2, -1)), reach, present))
+        return self.rule.mask(maps, present, reach)
 
 
 class FreshMasks(_TargetMasks):
@@ -246,6 +279,8 @@ class FreshMasks(_TargetMasks):
 
 class LaggedMasks(_TargetMasks):
     """The mask of a step from the token maps of the step before, as in the paper."""
+
+    mapless = 1
 
     def begin(self, moves: Sequence[bool], step: int) -> None:
         """A new pass, before whose first map every cell counts as related."""
@@ -304,7 +339,7 @@ class StaticMasks(_TargetMasks):
         count = self._seen.clamp(min=1)
         mean, reach = self._sum / count[:, :, None, None], None if self._reach is None else self._reach / count
         self.maps, seen = self._targets.of_chosen(mean, self._seen > 0)
-        self._mask_of_all = self.rule.mask(self.maps, seen, reach)
+        self._mask_of_all = self._mask_of(self.maps, seen, reach)
 
 
 Timing = Callable[[PromptTargets, Rule, Cells], MaskSource]

@@ -59,6 +59,16 @@ def _hit(maps: Tensor, threshold: float, reach: Tensor | None) -> Tensor:
     return hit if reach is None else hit & (maps > 0)
 
 
+def reached(highest: Tensor, mean: Tensor, threshold: float, reach: Tensor | None = None) -> Tensor:
+    """Which targets some place belongs to, bool ``[B, T]``, by the ``highest`` value and the
+    ``mean`` of their maps.
+    """
+    least = mean.clamp(min=LEAST)
+    if reach is None:
+        return highest >= threshold * least
+    return (highest >= threshold * least / reach.to(least)) & (highest > 0)
+
+
 def everywhere(concavities: Tensor, height: int, width: int) -> Mask:
     """Every cell related with its image's concavity of ``[B]``; a negative one relates none."""
     concavity = concavities[:, None, None, None].expand(-1, 1, height, width)

@@ -66,6 +66,10 @@ class PromptTargets:
 
         return self._once(("present", there, device), make)
 
+    def texts(self) -> list[str]:
+        """The different texts that the prompts ever are, in order."""
+        return list(dict.fromkeys(text for parts in self.prompts for part in parts for _, text in part))
+
     def changes(self) -> list[int]:
         """The steps that show all that the prompts ever are: 0, and the last one of every text."""
         return sorted({0} | {end for parts in self.prompts for part in parts for end, _ in part})

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import AsynDMError
 from .prompt_targets import PromptTargets, Scheduled, Tokenize
+from .suggestions import nearest, words_of
 from .target_list import Target, parse_targets
 from .token_search import UNREAD, Token
 
 ROWS = 77
 """Rows of the cross-attention context that a chunk of the prompt has, its start token included."""
-
-_WEIGHT = re.compile(r":\s*[-+.\d]+\s*(?=[)\]])")
-_WORD = re.compile(r'[^\s,;:!?()\[\]{}|\\"<>]+')
 
 Place = tuple[int, tuple[int, ...]]
 """One occurrence of a target: its ``AND`` part and the positions of its tokens."""
@@ -34,7 +31,8 @@ def match(
     The answer holds
 
     - ``targets``: per target ``text``, ``occurrence``, ``concavity``, ``tagged`` (in the tags
-      only), ``found``, ``unread`` (whether the model reads none of it, though it is found), and
+      only), ``found``, ``unread`` (whether the model reads none of it, though it is found),
+      ``nearest`` (words of the prompt that may have been meant by one that is not found), and
       ``occurrences``: where it stands, each with its ``part`` (from 0) and ``tokens`` (``chunk``
       and ``index`` in it, from 0; a chunk of CLIP's has its start token at 0).
       All that the prompt is at any step counts.
@@ -46,6 +44,7 @@ def match(
         return [token for token in tokenize(text) if not token.reading]
 
     targets: list[dict[str, Any]] = []
+    texts = [text for part in parts for _, text in part]
     error = None
     try:
         own, named = parse_targets(listed), parse_targets(listed, *tags)
@@ -63,6 +62,7 @@ def match(
                     "tagged": target not in own,
                     "found": bool(places),
                     "unread": bool(places) and not read,
+                    "nearest": [] if places else nearest(target, texts),
                     "occurrences": [_occurrence(part, positions, rows) for part, positions in read],
                 }
             )
@@ -91,7 +91,5 @@ def _occurrence(part: int, positions: Sequence[int], rows: int | None) -> dict[s
 
 
 def _words(parts: Sequence[Scheduled], tokenize: Tokenize) -> list[dict[str, Any]]:
-    texts = (_WEIGHT.sub("", text) for part in parts for _, text in part)
-    found = (word.strip(".") for text in texts for word in _WORD.findall(text))
-    words = dict.fromkeys(word for word in found if word and word != "BREAK")
+    words = words_of(text for part in parts for _, text in part)
     return [{"text": word, "tokens": len(tokenize(word))} for word in words]

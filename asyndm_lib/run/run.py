@@ -14,7 +14,7 @@ from .. import models
 from ..clock.cells import Box, Cells
 from ..clock.clocks import Clock, Mask, make_clock
 from ..clock.sigma_map import SigmaMap
-from ..errors import Unsupported
+from ..errors import TooFewSteps, Unsupported
 from ..masks.choice import Chosen
 from ..masks.hand import WithWords, by_hand
 from ..masks.source import FixedMask, MaskSource
@@ -24,6 +24,7 @@ from ..prompt.prompt_targets import PromptTargets
 from ..settings.settings import BY_LEVEL, INTERSECTION, Settings
 from .host import Descent, Host
 from .model_call import ModelCall, Rows, Told
+from .outcome import Outcome, Tally
 from .step import REMEMBERED, Observer, Seen, Step
 from .walk import Walk
 
@@ -89,6 +90,7 @@ class Run:
         self.call = ModelCall(host, self.masks, self.cells, settings.normalisation == BY_LEVEL and mixes)
         self.moved = False
         self._reported: set[str] = set()
+        self._tally = Tally()
         self._number = 0
         self._reads = False
         self._rehearsing = False
@@ -184,6 +186,33 @@ class Run:
         self._reported.add(problem)
 
     @property
+    def differing(self) -> int:
+        """In how many steps of a pass cells can be at several noise levels, or all of them lag.
+
+        All are together at the first and the last step of a descent. A step whose maps come one
+        step late has all cells lag alike.
+        """
+        room = [max(descent.schedule.evaluations - 2, 0) for descent in self.host.descents]
+        return sum(room) - min(self.masks.mapless, room[0])
+
+    def check_steps(self) -> None:
+        """Raise :class:`errors.TooFewSteps` if no step is left in which anything could differ."""
+        if self.differing > 0:
+            return
+        steps, least = self.evaluations, 3 + self.masks.mapless
+        what = "regions could differ" if self.masks.reads else "anything could lag"
+        raise TooFewSteps(
+            f"{steps} {'step leaves' if steps == 1 else 'steps leave'} none in which {what}; "
+            f"at least {least} are needed (a low denoising strength makes fewer than are set)"
+        )
+
+    @property
+    def outcome(self) -> Outcome:
+        """What this run did so far. Waits for the device."""
+        pictures = self._tally.slowed(self.masks.words())
+        return Outcome(pictures, self.evaluations, self.differing, self.chosen)
+
+    @property
     def chosen(self) -> Chosen:
         """The words chosen so far, where no targets were named. Waits for the device."""
         return self.masks.chosen()
@@ -253,7 +282,12 @@ class Run:
         recorded, step = self.call.take() if self.masks.wants(self._number) else (None, 0)
         mask = self.masks.after(self._number, recorded, step)
         self._observe(None if self.last else mask)
-        return self._walk.end() if self.last else self._walk.advance(mask)
+        if self.last:
+            return self._walk.end()
+        to = self._walk.advance(mask)
+        if not self.rehearsing:
+            self._tally.add(mask.related, self._walk.furthest, known=self._number >= self.masks.mapless)
+        return to
 
     def glance(self) -> SigmaMap | None:
         """The evaluation after the next one; see :meth:`step.Step.glance`."""

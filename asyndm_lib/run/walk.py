@@ -51,6 +51,11 @@ class Walk:
         """
         return self._cells.latents(self.clock.touched)
 
+    @property
+    def furthest(self) -> Tensor:
+        """How many steps the cell of each image lags that lags furthest, ``[B]``."""
+        return self.clock.furthest
+
     def advance(self, mask: Mask) -> SigmaMap:
         """Move the clock; returns the sigma map of the next evaluation."""
         self._mask = mask

@@ -44,51 +44,53 @@ class Settings:
     targets: str = _setting(
         "",
         "Targets",
-        "Words of the prompt, divided by commas, whose regions are refined more slowly: "
-        "cat, red heart:0.5, dog#2 (a number after a colon is that word's own concavity, #2 its second occurrence); "
-        "empty: chosen by itself",
+        "Words of the prompt, divided by commas, that are to take shape more slowly than the rest. "
+        "Empty: AsynDM chooses them. In cat, red heart:0.5, dog#2 the heart has a concavity of its own, "
+        "and only the second dog is meant",
         max_length=MAX_LENGTH,
     )
     concavity: float = _setting(
         0.5,
         "Concavity",
-        "How far the target regions lag behind the rest: 0 is the ordinary picture, 1 the strongest; it counts steps, "
-        "so the same value lags further on Karras than on Uniform",
+        "How far the targets lag behind the rest of the picture: at 0 not at all, at 1 the most. The same value "
+        "lags further on a Karras schedule than on a uniform one",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
     )
-    curve: str = _setting("quadratic", "Curve", "Shape of the target regions' slower clock", choices=CURVES)
+    curve: str = _setting(
+        "quadratic", "Curve", "How the targets fall behind and catch up again; quadratic is the paper's", choices=CURVES
+    )
     mask_timing: str = _setting(
         "lagged",
         "Mask timing",
-        "Where a step's mask comes from: the step before (lagged, as in the paper), the step itself (fresh), "
-        "or an ordinary picture made first (static; takes twice as long)",
+        "How each step knows where the targets are: from the step before (lagged, as in the paper), from the step "
+        "itself (fresh), or from an ordinary picture that is made first and takes as long again (static)",
         choices=MASK_TIMINGS,
     )
     threshold: float = _setting(
         1.0,
         "Mask threshold",
-        "A pixel belongs to a target where the target's token map is at least this many times its mean",
+        "How clearly the model must see a target in a place for that place to lag: a higher value makes the slower "
+        "regions smaller, a lower one larger (in multiples of the mean of the target's token map)",
         minimum=0.0,
         maximum=4.0,
         step=0.05,
     )
     whole_picture: bool = _setting(
-        False, "Whole picture", "Slow every pixel by the same clock, without targets (DM_concave of the paper)"
+        False, "Whole picture", "Everything lags alike, and the targets play no part (the paper's DM_concave)"
     )
     second_pass: str = _setting(
         "same",
         "Second pass",
-        "Hires fix: whether its second pass goes as the first (same), without AsynDM (off), "
-        "or with a concavity of its own for the targets that name none",
+        "Hires fix: its second pass goes as the first (same), without AsynDM (off), or with the concavity below",
         choices=SECOND_PASSES,
         webui=True,
     )
     second_concavity: float = _setting(
         0.5,
         "Second pass concavity",
-        "The concavity of hires fix's second pass, where it has its own",
+        "How far the targets lag in hires fix's second pass, where that has a concavity of its own",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -97,15 +99,15 @@ class Settings:
     show_masks: bool = _setting(
         False,
         "Show masks",
-        "Add pictures of the masks, of every pixel's timestep over the steps, and of each target's token map",
+        "Add a sheet to each picture that shows what lagged, when, and where the model saw each target",
         webui=True,
         aside=True,
     )
     normalisation: str = _setting(
         NORMALISATIONS[0],
         "Normalisation",
-        "How a UNet normalises a picture whose pixels are at several noise levels: all alike (as the model), "
-        "or each as in a picture of its level alone (by level; an ordinary picture is made first: twice the time)",
+        "How a UNet evens out a picture whose places are at several noise levels: all together (as the model), "
+        "or each as in a picture of its level alone (by level; an ordinary picture is made first: twice as long)",
         choices=NORMALISATIONS,
     )
     region: str = _setting(

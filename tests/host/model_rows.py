@@ -60,7 +60,7 @@ def _sdxl() -> Iterator[Row]:
     yield row("whole picture", {"whole_picture": True})
     yield from both(row("hires fix, DDIM", **{**HIRES, "sampler_name": "DDIM"}))
     yield row("hires fix, AND in its prompt", **HIRES, hr_prompt="a dog AND a cat")
-    yield row("520x328", width=520, height=328, steps=3)
+    yield row("520x328", width=520, height=328, steps=4)
     start = {**START, "denoising_strength": 0.7}
     yield replace(row("img2img, DPM++ 2M SDE", **start, sampler_name="DPM++ 2M SDE"), kind="img2img")
     yield replace(row("inpainting", **{**start, **MASK, "width": 96, "height": 96}), kind="img2img")

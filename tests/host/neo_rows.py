@@ -38,8 +38,8 @@ def rows() -> Iterator[Row]:
     yield row("whole picture, DPM++ 2M", {"whole_picture": True}, sampler_name="DPM++ 2M")
     yield row("AND, batch size 2", prompt="a cat AND a dog:0.6", batch_size=2)
     yield row("CFG 1", cfg_scale=1)
-    yield from both(row("hires fix", **{**HIRES, "steps": 4}))
-    start = {**START, "denoising_strength": 0.7}
+    yield from both(row("hires fix", **HIRES))
+    start = {**START, "denoising_strength": 0.8}
     yield from both(row("img2img, Euler a", kind="img2img", **start, sampler_name="Euler a"))
     yield from both(row("inpainting", kind="img2img", **start, **MASK))
     yield from _mugen(start)
@@ -57,7 +57,7 @@ def rows() -> Iterator[Row]:
         request, options = {**in_place, "prompt": of["prompt"]}, {"refiner_fast_sd": True}
         yield from both(Row(f"refiner in place{name}", request, options=options, checkpoint=of["checkpoint"]))
     tiles = {"multidiffusion integrated": {"args": [True, "MultiDiffusion", 256, 256, 16, 1]}}
-    request = {**start, "width": 320, "height": 256, "steps": 4, "alwayson_scripts": tiles}
+    request = {**start, "width": 320, "height": 256, "steps": 5, "alwayson_scripts": tiles}
     yield Row("MultiDiffusion, img2img", request, kind="img2img")
     alone = {"unchanged": True, "without": True, "messages": ("cannot make a single step",)}
     yield Row("UniPC, 1 step", {**SMALL, "sampler_name": "UniPC", "steps": 1}, **alone)
@@ -73,5 +73,5 @@ def _mugen(start: dict[str, Any]) -> Iterator[Row]:
         yield from both(row(sampler, sampler_name=sampler))
     yield row("static, batch size 2", STATIC, batch_size=2)
     yield row("another shift", distilled_cfg_scale=6.0)
-    yield row("hires fix", **{**HIRES, "steps": 4})
+    yield row("hires fix", **HIRES)
     yield from both(row("inpainting", **{**start, **MASK, "steps": 8}))

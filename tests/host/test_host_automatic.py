@@ -34,7 +34,8 @@ def test_what_was_chosen_is_said_everywhere(targets, timing, host, reference):
     [words] = chosen(answer)
     assert set(words.split(", ")) <= {"cat", "dog", "heart"}
     assert chosen_in(answer.infotext) == chosen_in(pictures.infotext(answer.pictures[0])) == words
-    assert f"AsynDM chose: {words}" in host.log(start)
+    assert "\nAsynDM chose and slowed " in host.log(start)
+    assert all(f'"{word}"' in host.log(start) for word in words.split(", "))
     assert not pictures.same_pixels(answer.pictures[0], reference(BASE).result().pictures[0])
 
 

@@ -7,6 +7,7 @@ from requests_table import BASE, plot, switched_on
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
+SLOWED = "AsynDM slowed"
 ALL = {
     "targets": "cat, dog:0.9, red heart#1",
     "concavity": 0.35,
@@ -32,8 +33,11 @@ CASES = {
 
 
 def entries(text: str) -> dict[str, str]:
+    """The settings in an infotext; what they did is told apart."""
     line = text.splitlines()[-1]
-    return dict(part.split(": ", 1) for part in line.split(", ") if part.startswith("AsynDM"))
+    own = dict(part.split(": ", 1) for part in line.split(", ") if part.startswith("AsynDM"))
+    assert bool(own) == bool(own.pop(SLOWED, None))
+    return own
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,9 +1,14 @@
-"""What cannot be done is said in one message, and the picture is the host's own, byte for byte."""
+"""What cannot be done is said in one message, and the picture is the host's own, byte for byte.
+
+What was done is said in one line.
+"""
+
+import re
 
 import pictures
 import pytest
 from family import HOST
-from requests_table import BASE, arguments, switched_on, with_arguments
+from requests_table import BASE, SMALL, arguments, plot, switched_on, with_arguments
 from sampler_rows import HIRES
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -232,3 +237,136 @@ def test_a_target_in_the_negative_prompt_only_is_not_found(host, reference):
 def test_one_message_for_many_pictures(host):
     answer = host.make(switched_on({**BASE, "n_iter": 3}, {"targets": "zebra"}))
     assert len(answer.messages) == 1
+
+
+def slowed(answer) -> list[str]:
+    """What the API's info says of each picture."""
+    return answer.info["extra_generation_params"].get("AsynDM slowed", [])
+
+
+FIGURES = r"\d+ % of the picture by up to \d\.\d of {} steps"
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_what_happened_is_said_once_and_in_each_infotext(timing, host):
+    start = host.log_size()
+    request = {**BASE, **SMALL, "batch_size": 2, "n_iter": 2, "steps": 8}
+    answer = host.make(switched_on(request, {"targets": "cat", "mask_timing": timing}))
+    assert answer.messages == []
+    (line,) = [line for line in host.log(start).splitlines() if line.startswith("AsynDM slowed")]
+    said = r'AsynDM slowed "cat" by up to \d\.\d of 8 steps, in \d+( to \d+)? % of each picture\.'
+    assert re.fullmatch(said, line), line
+    assert len(slowed(answer)) == 4
+    for text, own, png in zip(answer.info["infotexts"][-4:], slowed(answer), answer.pictures[-4:], strict=True):
+        assert re.fullmatch(FIGURES.format(8), own), own
+        assert f"AsynDM slowed: {own}" in text
+        assert f"AsynDM slowed: {own}" in pictures.infotext(png)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"targets": "cat", "concavity": 0.0}, "slowed nothing, as the concavity is 0."),
+        ({"whole_picture": True}, "slowed the whole picture by up to 0.6 of 6 steps."),
+        ({"targets": "cat, zebra"}, 'slowed "cat" by up to'),
+        ({"targets": ""}, "chose and slowed "),
+    ],
+    ids=["concavity 0", "whole picture", "one of two", "chosen"],
+)
+def test_each_kind_of_line(settings, said, host):
+    start = host.log_size()
+    host.make(switched_on({**BASE, **SMALL}, settings))
+    assert f"\nAsynDM {said}" in host.log(start)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({}, r"of 8 steps, in \d+ % of the picture; in the second pass it slowed \"cat\" by up to \d\.\d of \d steps"),
+        ({"second_pass": "off"}, r"of 8 steps, in \d+ % of the picture, in the first pass alone\."),
+    ],
+    ids=["both", "first alone"],
+)
+def test_each_pass_is_told(second, said, host):
+    start = host.log_size()
+    answer = host.make(switched_on({**BASE, **HIRES, "steps": 8}, {"targets": "cat", **second}))
+    assert answer.messages == []
+    assert re.search(said, host.log(start)), host.log(start)
+    (text,) = slowed(answer)
+    assert text.endswith("in the second pass") != bool(second)
+
+
+SHORT = {
+    "3 steps": ({"steps": 3}, {}, 3),
+    "2 steps, fresh": ({"steps": 2}, {"mask_timing": "fresh"}, 2),
+    "2 steps, static": ({"steps": 2}, {"mask_timing": "static"}, 2),
+    "1 step, LCM": ({"steps": 1, "sampler_name": "LCM"}, {}, 1),
+    "whole picture": ({"steps": 2}, {"whole_picture": True}, 2),
+}
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("case", SHORT)
+def test_too_few_steps_are_said_and_the_picture_is_the_hosts_own(case, host, reference):
+    request, settings, steps = SHORT[case]
+    request = {**BASE, **SMALL, **request, "n_iter": 2}
+    answer = host.make(switched_on(request, {"targets": "cat", **settings}))
+    assert all(map(pictures.same_pixels, answer.pictures, reference(request).result().pictures))
+    (message,) = answer.messages
+    assert f"{steps} step" in message
+    assert "none in which" in message
+    assert WITHOUT in message
+    assert slowed(answer) == ["nothing (made without AsynDM)"] * 2
+    for text in answer.info["infotexts"][-2:]:
+        assert "AsynDM slowed: nothing (made without AsynDM)" in text
+        assert "AsynDM targets" not in text
+
+
+@pytest.mark.usefixtures("quiet")
+def test_img2img_at_a_low_strength_says_that_it_has_too_few_steps(host, start_picture):
+    request = {**BASE, "init_images": [start_picture], "denoising_strength": 0.1, "steps": 20}
+    host.make(BASE)  # the start picture's encoding depends on the random numbers that the job before leaves
+    answer = host.make(switched_on(request), "img2img")
+    host.make(BASE)
+    bare = host.make(request, "img2img")
+    (message,) = answer.messages
+    assert "3 steps leave none in which regions could differ" in message
+    assert "a low denoising strength" in message
+    assert pictures.same_pixels(answer.pictures[0], bare.pictures[0])
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_steps_are_made_and_said(host, reference):
+    start = host.log_size()
+    request = {**BASE, **SMALL, "steps": 4}
+    answer = host.make(switched_on(request))
+    assert answer.messages == []
+    assert "(regions could differ in 1 of the steps only)" in host.log(start)
+    assert not pictures.same_pixels(answer.pictures[0], reference(request).result().pictures[0])
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("prompt", "target"), [("two cats", "cat"), ("a cat", "cats"), ("a red heart", "red hearts")])
+def test_the_nearest_words_are_offered(prompt, target, host):
+    meant = prompt.partition(" ")[2]
+    answer = host.make(switched_on({**BASE, **SMALL, "prompt": prompt}, {"targets": target}))
+    (message,) = answer.messages
+    assert f'"{target}" not found in the prompt (did you mean "{meant}"?)' in message
+    (told,) = host.post("/asyndm/v1/tokens", {"prompt": prompt, "targets": target})["targets"]
+    assert told["nearest"] == [meant]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_plot_says_it_for_its_first_picture_and_in_each_infotext(host):
+    script = next(s for s in host.get("/sdapi/v1/script-info") if s["name"] == "x/y/z plot" and not s["is_img2img"])
+    labels = script["args"][0]["choices"]
+    asked = plot(labels, switched_on({**BASE, **SMALL}), x=("[AsynDM] Concavity", "0, 0.5, 1"))
+    answer = host.make(asked)
+    texts = answer.info["infotexts"][-3:]
+    assert ["AsynDM slowed: nothing" in text for text in texts] == [True, False, False]
+    figures = [re.search(FIGURES.format(6), text) for text in texts[1:]]
+    assert all(figures)
+    assert figures[0][0] != figures[1][0]

@@ -37,7 +37,7 @@ JOBS = {
         {"targets": "cat, bird, dog"},
     ),
     "Restart": (1, "txt2img", {"sampler_name": "Restart", "steps": 25, **SMALL}, {}),
-    "one step": (1, "txt2img", {"steps": 1, **SMALL}, {}),
+    "few steps": (1, "txt2img", {"steps": 4, **SMALL}, {}),
     "img2img": (2, "img2img", {**START, "batch_size": 2, **SMALL}, {}),
     "inpainting": (1, "img2img", {**START, **MASK, **SMALL}, {}),
     "inpainting, only masked": (1, "img2img", {**START, **MASK, "inpaint_full_res": True, **SMALL}, {}),

@@ -79,13 +79,13 @@ BASE: dict[str, Any] = {"width": 128, "height": 128, "steps": 4, "scheduler": "s
 JOBS: dict[str, dict[str, Any]] = {
     "txt2img": {},
     "CFG 1": {"cfg_scale": 1},
-    "batch 2, count 2": {"batch_size": 2, "n_iter": 2, "steps": 3},
+    "batch 2, count 2": {"batch_size": 2, "n_iter": 2},
     "AND": {"prompt": "a cat AND a dog:0.6", "batch_size": 2},
     "editing": {"prompt": "a [dog:cat:0.3] in the sun", "steps": 8},
     "emphasis": {"prompt": "a (cat:1.4), a ((dog))"},
     "odd size": {"width": 136, "height": 120},
     "hires fix": {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "width": 64,
-                  "height": 64},
+                  "height": 64, "steps": 5},
     "img2img": {**START, "denoising_strength": 0.8},
     "inpainting": {**START, **MASK, "denoising_strength": 0.8},
 }

@@ -46,6 +46,11 @@ class Page:
         self.element("enabled", tab, ".label-wrap").first.click()
         self.element("targets", tab).wait_for()
 
+    def open_advanced(self, tab: str = "txt2img") -> None:
+        """Open what is closed at first inside the open accordion."""
+        self.element("advanced", tab, ".label-wrap").click()
+        self.element("curve", tab).wait_for()
+
     def switch(self, tab: str = "txt2img"):
         return self.page.locator(f"#script_{tab}_asyndm_enabled-visible-checkbox")
 

@@ -31,6 +31,13 @@ test("what is not found", () => {
     assert.deepEqual(line.pieces, ['"<b>"', " ", "not found in the prompt"]);
 });
 
+test("what may have been meant", () => {
+    const found = nearest => describe({targets: [{...target("cat", []), nearest}]})[0].pieces.join("");
+    assert.equal(found(["cats"]), '"cat" not found in the prompt; did you mean "cats"?');
+    assert.equal(found(["cats", "bobcat"]), '"cat" not found in the prompt; did you mean "cats" or "bobcat"?');
+    assert.equal(found([]), '"cat" not found in the prompt');
+});
+
 test("what is not read", () => {
     const [line] = describe({targets: [{...target("dog", []), found: true, unread: true}]});
     assert.equal(line.found, false);

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...errors import Unsupported, fault, is_ours
+from ...errors import TooFewSteps, Unsupported, fault, is_ours
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run, masks_of
@@ -109,7 +109,8 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         detach(sampler)
         knots = options.get("sigmas", options.get("timesteps"))
         if knots is not None and len(knots) < 2:
-            return original(model, x, **options)  # nothing to sample
+            task.listener.refused(TooFewSteps("there is no step to make"))
+            return original(model, x, **options)
         try:
             sampled = _taken_over(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
         except BaseException as error:
@@ -131,6 +132,7 @@ def _taken_over(
         observers = [_observing(observer, task.listener) for observer in task.observers]
         masks = functools.partial(masks_of, painted=task.painted)
         run = Run(call.host, task.settings, task.targets, theirs.x, observers, masks)
+        run.check_steps()
     except Exception as error:
         task.listener.refused(fault(error))
         return None
@@ -165,7 +167,15 @@ def _sampled(run: Run, call: Call, task: Task, sampler: Callable[..., Tensor], x
         finally:
             del call.host  # its functions would keep the call until the garbage collector comes
             if counts:
-                task.listener.chose(run.chosen)
+                _tell(run, task.listener)
+
+
+def _tell(run: Run, listener: Listener) -> None:
+    """Tell what ``run`` did. A device that failed in it may fail here again."""
+    try:
+        listener.ran(run.outcome)
+    except Exception as error:
+        listener.report(f"{fault(error)}. Only what lagged is not told")
 
 
 def _observing(observer: Observer, listener: Listener) -> Observer:

@@ -9,8 +9,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ...errors import AsynDMError
-from ...masks.choice import Chosen
 from ...prompt.prompt_targets import PromptTargets
+from ...run.outcome import Outcome
 from ...run.step import Observer
 from ...settings.settings import Settings
 
@@ -27,8 +27,8 @@ class Listener(Protocol):
     def refused(self, reason: AsynDMError) -> None:
         """The call cannot run on sigma maps, and the host samples by itself."""
 
-    def chose(self, chosen: Chosen) -> None:
-        """The words that became targets where none were named, of an interrupted picture too."""
+    def ran(self, outcome: Outcome) -> None:
+        """What the call did to its pictures, to interrupted ones too."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""What a job did: written to its infotexts, and said in one line under its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..errors import fault
+from ..run.outcome import Outcome, Slowed
+from . import infotext, job, messages
+from .job import Pass
+
+FEW = 4
+"""From how many steps on in which regions can differ their number is no matter."""
+
+MOST_WORDS = 8
+"""The most words that the line names."""
+
+MOST_LETTERS = 40
+"""The most letters of one of them."""
+
+WITHOUT = "nothing (made without AsynDM)"
+OF_A_SCRIPT = " Other pictures of the script may differ: the infotext of each has its own."
+OFF_AT_FIRST = "was off in the first picture of this plot. The infotext of each picture says what lagged in it."
+
+
+def note(p: Any, outcome: Outcome | None, second: bool) -> None:
+    """Keep and write what a sampling call of ``p`` did.
+
+    ``outcome``: None where it had too few steps and was left to the host. ``second``: it is hires
+    fix's second pass.
+    """
+    first = p.iteration * p.batch_size
+    size = len(p.prompts) if outcome is None else len(outcome.pictures)
+    _write(p, (*job.of(p).passes, Pass(range(first, first + size), second, outcome)))
+
+
+def withdraw(p: Any, second: bool) -> None:
+    """Forget what a sampling call of the present batch did: the host makes the picture anew."""
+    first = p.iteration * p.batch_size
+    passes = tuple(one for one in job.of(p).passes if (one.pictures.start, one.second) != (first, second))
+    if passes != job.of(p).passes:
+        _write(p, passes)
+
+
+def _write(p: Any, passes: tuple[Pass, ...]) -> None:
+    job.update(p, passes=passes)
+    size = max((one.pictures.stop for one in passes), default=0)
+    texts = [_written([one for one in passes if number in one.pictures], number) for number in range(size)]
+    if any(texts):
+        p.extra_generation_params[infotext.SLOWED] = infotext.OfPictures(texts)
+    else:
+        p.extra_generation_params.pop(infotext.SLOWED, None)
+
+
+def say(p: Any, processed: Any) -> None:
+    """Say in one line what the job ``p``, which is done, did to its pictures.
+
+    ``processed``: the host's ``Processed``, whose comments stand under the pictures.
+    """
+    try:
+        passes = [one for one in job.of(p).passes if one.outcome is not None]
+        if passes and processed.infotexts:  # ADetailer ends a copy of a job, with no pictures, before that is done
+            script = job.script_selected(p)
+            text = line(passes, getattr(p, "enable_hr", False)) + (OF_A_SCRIPT if script else "")
+            messages.conclude(p, processed, text, once=script)
+    except Exception as error:  # the pictures are made
+        messages.report(p, f"{fault(error)}. Only what lagged is not told")
+
+
+def line(passes: Sequence[Pass], hires: bool = False) -> str:
+    """What ``passes`` of one job did, for a person, as of the subject AsynDM.
+
+    ``hires``: the job has two passes; those that are missing ran without AsynDM.
+    """
+    first, second = ([one.outcome for one in passes if one.second is which and one.outcome] for which in (False, True))
+    if not (first and second):
+        alone = f", in the {'second' if second else 'first'} pass alone" if hires or second else ""
+        return f"{_said(first or second)}{alone}."
+    said, of_second = _said(first), _said(second)
+    return f"{said}, in both passes." if said == of_second else f"{said}; in the second pass it {of_second}."
+
+
+def _said(outcomes: Sequence[Outcome]) -> str:
+    pictures = [picture for outcome in outcomes for picture in outcome.pictures]
+    slowed = [picture for picture in pictures if picture.share > 0 and picture.lag > 0]
+    chose = any(words is not None for outcome in outcomes for words in outcome.chosen)
+    seen = _distinct(slowed, 0)
+    nowhere = [word for word in _distinct(pictures, 1) if word not in seen]
+    if not slowed:
+        return _why_nothing(pictures, nowhere)
+    steps, differing = max((outcome.steps, outcome.differing) for outcome in outcomes)
+    regions = any(map(_is_region, slowed))
+    what = _listed(seen) if seen else "the region of the mask" if regions else "the whole picture"
+    said = f"{'chose and slowed' if chose else 'slowed'} {what}"
+    said += f" by up to {max(picture.lag for picture in slowed):.1f} of {steps} steps"
+    if regions:
+        share = _percent(picture.share for picture in slowed)
+        said += f", in {share} of {'the' if len(slowed) == 1 else 'each'} picture"
+    if regions and differing < FEW:
+        said += f" (regions could differ in {differing} of the steps only)"
+    if nowhere:
+        said += f", and found no place for {_listed(nowhere)}"
+    if len(slowed) < len(pictures):
+        said += f"; {len(pictures) - len(slowed)} of {len(pictures)} pictures had nothing to slow"
+    return said
+
+
+def _is_region(picture: Slowed) -> bool:
+    """Whether words, or a mask of a person's own, say what lags, and not all does."""
+    return picture.words is not None or picture.share < 1
+
+
+def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str]) -> str:
+    if any(picture.share > 0 for picture in pictures):
+        return "slowed nothing, as the concavity is 0"
+    of = f" for {_listed(nowhere)}" if nowhere else ""
+    why = f"no place reached the mask threshold{of}" if nowhere else "the picture was stopped before"
+    if any(picture.lag > 0 for picture in pictures):
+        return f"slowed all alike in the first step and nothing afterwards, as {why}"
+    return f"slowed nothing, as {why}"
+
+
+def _written(passes: Sequence[Pass], number: int) -> str | None:
+    """What the infotext of a picture says of its ``passes``; None if there are none."""
+    texts = []
+    for one in passes:
+        at = one.pictures.index(number)
+        text = WITHOUT if one.outcome is None else _figures(one.outcome, one.outcome.pictures[at])
+        texts.append(f"{text} in the second pass" if one.second else text)
+    return "; ".join(texts) or None
+
+
+def _figures(outcome: Outcome, picture: Slowed) -> str:
+    if picture.lag <= 0:
+        return "nothing"
+    share = f"{_percent([picture.share])} of the picture" if _is_region(picture) else "the whole picture"
+    return f"{share} by up to {picture.lag:.1f} of {outcome.steps} steps"
+
+
+def _distinct(pictures: Sequence[Slowed], which: int) -> list[str]:
+    """The words of ``pictures`` that reached their threshold (0), or did nowhere (1)."""
+    return list(dict.fromkeys(word for picture in pictures if picture.words for word in picture.words[which]))
+
+
+def _listed(words: Sequence[str]) -> str:
+    names = [f'"{word:.{MOST_LETTERS}}"' for word in words[:MOST_WORDS]]
+    if len(words) > MOST_WORDS:
+        names.append(f"{len(words) - MOST_WORDS} more")
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _percent(shares: Iterable[float]) -> str:
+    """``23 %``, or ``18 to 25 %`` of several."""
+    whole = sorted({max(round(100 * share), 1) for share in shares})
+    return f"{whole[0]} %" if len(whole) == 1 else f"{whole[0]} to {whole[-1]} %"
