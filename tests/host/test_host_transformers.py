@@ -10,8 +10,9 @@ import pytest
 from family import FOLDER, HOST
 from requests_table import Row, plot, switched_on
 from row_check import check
+from test_host_pictures import WIDTH
 from test_host_xyz import axes
-from transformer_rows import HERE, PROMPT, WORDS, Transformer, further_rows, network, row, rows
+from transformer_rows import HERE, JOBS, PROMPT, WORDS, Transformer, further_rows, network, row, rows
 from webui import REPOSITORY, python_of
 
 pytestmark = pytest.mark.skipif(not HERE, reason=f"no transformers are tried on {HOST.name}")
@@ -82,7 +83,23 @@ def test_a_lora_of_modulations_acts_on_what_lags_too(family: Transformer, host):
         assert min(distances) > 0.1
 
 
-@pytest.mark.parametrize("family", [family for family in HERE if family.further], ids=lambda family: family.name)
+FURTHER = pytest.mark.parametrize("family", [one for one in HERE if one.further], ids=lambda family: family.name)
+
+
+@FURTHER
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_the_sheet_follows_the_picture(family: Transformer, host, folder):
+    """At a size that does not divide into the model's tokens, where the WebUI has such sizes."""
+    size = {} if family.lacking("odd size") else JOBS["odd size"]
+    asked = row(family, "sheet", **size).off
+    shown, bare = (host.make(switched_on(asked, {"targets": "cat, dog", "show_masks": on})) for on in (True, False))
+    assert shown.pictures[:-1] == bare.pictures
+    assert shown.messages == bare.messages == []
+    assert pictures.size(shown.pictures[-1])[0] == WIDTH
+    (folder / f"sheet-{family.name}.png").write_bytes(shown.pictures[-1])
+
+
+@FURTHER
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_plots_and_infotexts(family: Transformer, host):
     """A cell is the picture of its settings, and its infotext makes it again."""

@@ -183,6 +183,13 @@ def further_rows() -> Iterator[Row]:
             yield row(family, name, None, options, prompt=network(family) if "LoRA" in name else PROMPT)
         for job, request in FURTHER.items() if family.further else ():
             yield from both(row(family, job, **request))
+        if family.further:
+            hires, second = JOBS["hires fix"], {"targets": "cat", "second_pass": "own concavity"}
+            yield row(family, "hires fix, a second pass of its own", second, **hires)
+    for of in (family for family in HERE if family.name == "flux-dev"):
+        quantised = Transformer("flux-q8", ())
+        yield from both(row(quantised, "GGUF"))
+        yield from both(row(quantised, "GGUF, LoRA", prompt=network(of)))
     for name, request in REFERENCED.items() if HOST is NEO else ():
         family = Transformer(name, ())
         for referenced in both(row(family, "the start picture as a reference", **request)):
