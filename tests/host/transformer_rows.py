@@ -186,10 +186,6 @@ def further_rows() -> Iterator[Row]:
         if family.further:
             hires, second = JOBS["hires fix"], {"targets": "cat", "second_pass": "own concavity"}
             yield row(family, "hires fix, a second pass of its own", second, **hires)
-    for of in (family for family in HERE if family.name == "flux-dev"):
-        quantised = Transformer("flux-q8", ())
-        yield from both(row(quantised, "GGUF"))
-        yield from both(row(quantised, "GGUF, LoRA", prompt=network(of)))
     for name, request in REFERENCED.items() if HOST is NEO else ():
         family = Transformer(name, ())
         for referenced in both(row(family, "the start picture as a reference", **request)):

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, zeros
 
-from .weights import again, quantized, random, shapes, write
+from .weights import again, random, shapes, write
 
 WIDTH, CLIP_LAYERS, MLP = 64, 3, 2
 FLUX: dict[str, Any] = {
@@ -72,7 +72,6 @@ def make(webui: Path, models: Path) -> None:
         parts, sizes = _parts(kind, models / "huggingface")
         write(models / "Stable-diffusion" / f"tiny-{kind}.safetensors", parts, sizes)
     again(models / "Stable-diffusion" / "tiny-sd3.safetensors", "sd3-t5")
-    quantized(models / "Stable-diffusion" / "tiny-flux-dev.safetensors", "flux-q8")
 
 
 def configurations(webui: Path, folder: Path) -> None:

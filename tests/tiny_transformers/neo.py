@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .weights import again, quantized, random, write
+from .weights import again, random, write
 
 EXTENSION = Path(__file__).parents[1] / "host" / "tiny_configurations" / "scripts" / "tiny_language_models.py"
 WIDTH = 64
@@ -124,7 +124,6 @@ def make(webui: Path, models: Path) -> None:
         write(path, weights, told)
         if kind in AGAIN:
             again(path, AGAIN[kind])
-    quantized(models / "Stable-diffusion" / "tiny-flux-dev.safetensors", "flux-q8")
 
 
 def configurations(source: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 SIZES = "tiny_sizes"
@@ -77,31 +77,6 @@ def write(path: Path, parts: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[
     folder.mkdir(exist_ok=True)
     save_file(lora(layers), folder / f"{path.stem}-lora.safetensors")
     save_file(lora(modulations), folder / f"{path.stem}-modulations.safetensors")
-
-
-def quantized(path: Path, kind: str) -> None:
-    """Write the checkpoint at ``path`` as GGUF too, its transformer's linear layers in eight bits.
-
-    The WebUI's own ``gguf`` does it.
-    """
-    import gguf
-
-    draft = path.with_name(f"tiny-{kind}.draft")
-    writer, q8 = gguf.GGUFWriter(draft, "flux"), gguf.GGMLQuantizationType.Q8_0
-    for name, value in load_file(path).items():
-        if not value.dim():
-            continue  # the WebUIs cannot read numbers without a dimension, and do without those
-        if name == SIZES:
-            writer.add_tensor(name, value.to(torch.int8).numpy())
-        elif name.startswith(TRANSFORMER) and value.dim() == 2 and value.shape[1] % 32 == 0:
-            writer.add_tensor(name, gguf.quants.quantize(value.float().numpy(), q8), raw_dtype=q8)
-        else:
-            writer.add_tensor(name, value.float().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    draft.rename(path.with_name(f"tiny-{kind}.gguf"))
 
 
 def lora(layers: Mapping[str, torch.Size]) -> dict[str, Tensor]:
