@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,7 +22,9 @@ import torch
 from joint_checks import at_levels, cells_of, deviation, failing_at_each, hooks_on, pixels, random_index
 from torch import Tensor, nn
 
-from asyndm_lib.models import anima, chroma, ernie_image, flux, krea, nextdit, of, qwen_image, wan
+from asyndm_lib.errors import Unsupported
+from asyndm_lib.hosts.forge_family.models import check_model
+from asyndm_lib.models import anima, chroma, ernie_image, flux, krea, nextdit, of, qwen_image, unet, wan
 from asyndm_lib.models.parts.function_maps import function_globals
 
 TIMES = torch.tensor([0.9, 0.8125, 0.4375, 0.03])
@@ -456,6 +459,23 @@ def others() -> list[Case]:
     ]
 
 
+def pid_is_met_with_a_message() -> None:
+    """Forge Neo's model that works on pixels and latents at once is none that is known."""
+    from backend.nn.pixeldit.pid import PidNet
+
+    with torch.device("meta"):
+        model = PidNet()
+    known = [case.file.FAMILY for case in neos()]
+    held = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model=SimpleNamespace())))
+    held.forge_objects.unet.model.diffusion_model = model
+    said = ""
+    try:
+        check_model(held, [unet.FAMILY, *known])
+    except Unsupported as error:
+        said = str(error)
+    assert "models of this kind (here PidNet) are not supported" in said
+
+
 if __name__ == "__main__":
     import os
 
@@ -467,6 +487,8 @@ if __name__ == "__main__":
     cases = {"forge": forges, "neo": neos}[host]()
     shapes = {"Flux dev": (), "Klein": (), "Qwen-Image": (1,), "Krea 2": (1,)} if host == "neo" else {}
     cases += [referenced(case, *shapes[case.name]) for case in cases if case.name in shapes]
+    if host == "neo":
+        pid_is_met_with_a_message()
     for case in cases:
         if not wanted or case.name in wanted:
             all_hold(case, SIZES)

@@ -60,6 +60,8 @@ class Row:
     ``rounding``: whether they cannot change it by more than rounding.
     ``without``: whether it is made without AsynDM.
     ``messages``: parts of the messages expected, in order.
+    ``referenced``: whether the host keeps its start picture, encoded with random numbers, together
+    with the prompt.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Row:
     rounding: bool = False
     without: bool = False
     messages: tuple[str, ...] = ()
+    referenced: bool = False
 
     @property
     def history(self) -> bool:

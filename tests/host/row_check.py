@@ -15,6 +15,10 @@ def check(row: Row, host: WebUI, reference: Reference) -> None:
     """Make ``row`` with and without AsynDM, and compare with the host without the extension."""
     if reason := HOST.lacking(row):
         pytest.skip(reason)
+    if row.referenced:  # it encodes it anew, behind the same numbers, when another prompt was there
+        other = {**row.off, "prompt": "another"}
+        reference(other, row.kind)
+        host.make(other, row.kind)
     if row.history:
         reference(row.off, row.kind, times=2)
         host.make(row.off, row.kind)

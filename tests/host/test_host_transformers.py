@@ -8,9 +8,11 @@ from pathlib import Path
 import pictures
 import pytest
 from family import FOLDER, HOST
-from requests_table import Row, switched_on
+from requests_table import Row, plot, switched_on
 from row_check import check
-from transformer_rows import HERE, PROMPT, WORDS, Transformer, row, rows
+from test_host_pictures import WIDTH
+from test_host_xyz import axes
+from transformer_rows import HERE, JOBS, PROMPT, WORDS, Transformer, further_rows, network, row, rows
 from webui import REPOSITORY, python_of
 
 pytestmark = pytest.mark.skipif(not HERE, reason=f"no transformers are tried on {HOST.name}")
@@ -29,6 +31,12 @@ def _checkpoints(host, reference, folder):
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
 @pytest.mark.usefixtures("nothing_left", "quiet")
 def test_row(row: Row, host, reference):
+    check(row, host, reference)
+
+
+@pytest.mark.parametrize("row", further_rows(), ids=lambda row: row.name)
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_further_row(row: Row, host, reference):
     check(row, host, reference)
 
 
@@ -60,3 +68,50 @@ def test_where_the_words_stand(family: Transformer, host):
     answer = host.post("/asyndm/v1/tokens", {"prompt": PROMPT, "targets": ", ".join(WORDS)})
     places = [[token["index"] for token in target["occurrences"][0]["tokens"]] for target in answer["targets"]]
     assert places == list(family.words)
+
+
+@FAMILIES
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_a_lora_of_modulations_acts_on_what_lags_too(family: Transformer, host):
+    """Also where what lags is all of the picture."""
+    plain, with_lora = (row(family, "off", prompt=prompt).off for prompt in (PROMPT, network(family, "modulations")))
+    for settings in (None, {"whole_picture": True}):
+        made = [host.make(request).pictures[0] for request in (plain, with_lora)]
+        ours = [host.make(switched_on(request, settings)).pictures[0] for request in (plain, with_lora)]
+        distances = [pictures.distance(a, b) for a, b in (made, ours, (made[0], ours[0]), (made[1], ours[1]))]
+        print(distances)
+        assert min(distances) > 0.1
+
+
+FURTHER = pytest.mark.parametrize("family", [one for one in HERE if one.further], ids=lambda family: family.name)
+
+
+@FURTHER
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_the_sheet_follows_the_picture(family: Transformer, host, folder):
+    """At a size that does not divide into the model's tokens, where the WebUI has such sizes."""
+    size = {} if family.lacking("odd size") else JOBS["odd size"]
+    asked = row(family, "sheet", **size).off
+    shown, bare = (host.make(switched_on(asked, {"targets": "cat, dog", "show_masks": on})) for on in (True, False))
+    assert shown.pictures[:-1] == bare.pictures
+    assert shown.messages == bare.messages == []
+    assert pictures.size(shown.pictures[-1])[0] == WIDTH
+    (folder / f"sheet-{family.name}.png").write_bytes(shown.pictures[-1])
+
+
+@FURTHER
+@pytest.mark.usefixtures("nothing_left", "quiet")
+def test_plots_and_infotexts(family: Transformer, host):
+    """A cell is the picture of its settings, and its infotext makes it again."""
+    asked = row(family, "plot", {"targets": "cat"})
+    values, other = (0.0, 0.7), {"targets": "cat", "concavity": 0.7}
+    answer = host.make(plot(axes(host), asked.on, x=("[AsynDM] Concavity", ", ".join(map(str, values)))))
+    assert answer.status == 200, answer.info
+    made = [host.make(switched_on(asked.off, {"targets": "cat", "concavity": value})) for value in values]
+    for cell, own in zip(answer.pictures[-2:], made, strict=True):
+        assert pictures.same_pixels(cell, own.pictures[0])
+    text = pictures.infotext(made[1].pictures[0])
+    assert "AsynDM concavity: 0.7" in text
+    again = host.make({"infotext": text, "override_settings": asked.off["override_settings"]})
+    assert again.status == 200, again.info
+    assert pictures.same_pixels(again.pictures[0], host.make(switched_on(asked.off, other)).pictures[0])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from family import A1111, FORGE, HOST, NEO
-from requests_table import MASK, PAINTED, START, Row
+from requests_table import FILLER, MASK, PAINTED, SOFT_INPAINTING, START, Row
 from sampler_rows import both
 
 
@@ -17,13 +17,15 @@ class Transformer:
 
     ``words``: where the words of :data:`WORDS` stand, as ``/asyndm/v1/tokens`` says it.
     ``lost``: whether the WebUI reads nothing behind ``BREAK``.
-    ``sampled``: whether it is tried with every sampler. ``options``: the WebUI's.
+    ``sampled``: whether it is tried with every sampler and schedule. ``further``: whether it is
+    tried in the :data:`FURTHER` jobs. ``options``: the WebUI's.
     ``lacks``: jobs by their names, and why the WebUI itself cannot do them.
     """
 
     name: str
     words: tuple[list[int], ...]
     sampled: bool = False
+    further: bool = False
     lost: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
@@ -44,30 +46,30 @@ _SINGLE = (("batch 2, count 2", _ALONE), ("AND", _ALONE))
 _SIXTEENTHS = ("odd size", "A1111 itself cuts the sizes of Stable Diffusion 3 to 16 pixels")
 TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
     A1111.name: (
-        Transformer("sd3", _CLIPS, sampled=True, lacks=(_SIXTEENTHS,)),
-        Transformer("sd3-t5", _CLIPS, options=(("sd3_enable_t5", True),), lacks=(_SIXTEENTHS,)),
+        Transformer("sd3", _CLIPS, sampled=True, further=True, lacks=(_SIXTEENTHS,)),
+        Transformer("sd3-t5", _CLIPS, further=True, options=(("sd3_enable_t5", True),), lacks=(_SIXTEENTHS,)),
     ),
     FORGE.name: (
-        Transformer("sd3", _CLIPS, sampled=True, lacks=(_EVEN,)),
-        Transformer("sd3-t5", _CLIPS, options=(("sd3_enable_t5", True),), lacks=(_EVEN,)),
+        Transformer("sd3", _CLIPS, sampled=True, further=True, lacks=(_EVEN,)),
+        Transformer("sd3-t5", _CLIPS, further=True, options=(("sd3_enable_t5", True),), lacks=(_EVEN,)),
         Transformer("sd35-medium", _CLIPS, lacks=(_EVEN,)),
         Transformer("sd35-large", _CLIPS, lacks=(_EVEN,)),
-        Transformer("flux-dev", _T5S, sampled=True, lost=True),
+        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True),
         Transformer("flux-schnell", _T5S, lost=True),
-        Transformer("chroma", _T5S, lost=True),
+        Transformer("chroma", _T5S, further=True, lost=True),
     ),
     NEO.name: (
-        Transformer("flux-dev", _T5S, sampled=True, lost=True),
+        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True),
         Transformer("flux-schnell", _T5S, lost=True),
         Transformer("klein", ([5], [21], [36])),
-        Transformer("chroma", _T5S, lost=True),
+        Transformer("chroma", _T5S, further=True, lost=True),
         Transformer("lumina", ([33], [37], [40]), lost=True),
-        Transformer("z-image", ([5], [17], [28])),
-        Transformer("qwen", ([2], [45], [87])),
-        Transformer("ernie", ([3], [7], [15])),
+        Transformer("z-image", ([5], [17], [28]), sampled=True, further=True),
+        Transformer("qwen", ([2], [45], [87]), sampled=True, further=True),
+        Transformer("ernie", ([3], [7], [15]), further=True),
         Transformer("krea", ([2], [45], [87])),
         Transformer("anima", _T5S),
-        Transformer("wan", ([2], [6], [10]), lost=True, lacks=_SINGLE),
+        Transformer("wan", ([2], [6], [10]), further=True, lost=True, lacks=_SINGLE),
     ),
 }
 HERE = TRANSFORMERS.get(HOST.name, ())
@@ -89,7 +91,19 @@ JOBS: dict[str, dict[str, Any]] = {
     "img2img": {**START, "denoising_strength": 0.8},
     "inpainting": {**START, **MASK, "denoising_strength": 0.8},
 }
-STARTED = ("img2img", "inpainting")
+FURTHER: dict[str, dict[str, Any]] = {
+    "a long prompt": {"prompt": f"{FILLER}, {FILLER}, a cat, {FILLER}"},
+    "a long negative prompt": {"negative_prompt": f"{FILLER}, {FILLER}, {FILLER}"},
+    "NGMS": {"s_min_uncond": 0.8, "steps": 6},
+    "soft inpainting": {**START, **MASK, **SOFT_INPAINTING, "denoising_strength": 0.8},
+    "inpainting, only masked": {**START, **MASK, "inpaint_full_res": True, "denoising_strength": 0.8},
+}
+LOW_BITS = {
+    "fp8": {"forge_unet_storage_dtype": "float8-e4m3fn"},
+    "fp8, LoRA on the fly": {"forge_unet_storage_dtype": "float8-e4m3fn (fp16 LoRA)"},
+    "LoRA on the fly": {"forge_unet_storage_dtype": "Automatic (fp16 LoRA)"},
+}
+"""How Forge and its relatives keep weights in few bits, and add a LoRA without touching them."""
 SETTINGS = {
     "fresh": {"targets": "cat", "mask_timing": "fresh"},
     "static": {"targets": "cat", "mask_timing": "static"},
@@ -107,10 +121,28 @@ FAILING = ("LCM",) if HOST is A1111 else ()
 """Samplers with which the WebUI itself fails on a flow."""
 
 
-def row(family: Transformer, name: str, settings: dict[str, Any] | None = None, **request: Any) -> Row:
-    """A row of ``family``."""
+BROKEN = {FORGE.name: ("automatic", "uniform"), NEO.name: ("uniform", "turbo")}.get(HOST.name, ())
+"""Schedules that are none for flows, in the WebUI itself."""
+
+REFERENCED = {
+    "flux-kontext": {"denoising_strength": 0.95, **START},
+    "qwen-edit": {"denoising_strength": 0.95, **START},
+    "krea": {"denoising_strength": 0.95, **START},
+    "klein": {"denoising_strength": 0.95, **START},
+}
+"""Models of Forge Neo that see the start picture beside the one that they make."""
+
+
+def row(
+    family: Transformer,
+    name: str,
+    settings: dict[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    **request: Any,
+) -> Row:
+    """A row of ``family``; ``more`` are options of the WebUI's."""
     kind = "img2img" if "init_images" in request else "txt2img"
-    options = dict(family.options)
+    options = {**dict(family.options), **(more or {})}
     return Row(f"{family.name}, {name}", {**BASE, **request}, settings, options, kind=kind, checkpoint=family.name)
 
 
@@ -128,7 +160,37 @@ def rows() -> Iterator[Row]:
         for sampler in HOST.samplers if family.sampled else ():
             if sampler not in (*NOT_FOR_FLOWS, *FAILING):
                 yield from both(row(family, sampler, sampler_name=sampler, steps=6))
+        for schedule in HOST.schedules if family.sampled else ():
+            if schedule not in BROKEN:
+                yield from both(row(family, f"schedule {schedule}", scheduler=schedule, steps=6))
         for sampler in NOT_FOR_FLOWS if family.sampled else ():
             refused = row(family, sampler, sampler_name=sampler, steps=6)
             messages = ("not for rectified flow models",)
             yield replace(refused, unchanged=True, without=True, messages=messages)
+
+
+def network(family: Transformer, kind: str = "lora") -> str:
+    """The tag of a LoRA made for ``family``, of all its linear layers or of its "modulations"."""
+    name = family.name.removesuffix("-t5")
+    return f"{PROMPT} <lora:tiny-{name}-{kind}:1>"
+
+
+def further_rows() -> Iterator[Row]:
+    """LoRAs and weights in few bits of every family, and the :data:`FURTHER` jobs of some."""
+    for family in HERE:
+        yield from both(row(family, "LoRA", prompt=network(family)))
+        for name, options in LOW_BITS.items() if HOST is not A1111 else ():
+            yield row(family, name, None, options, prompt=network(family) if "LoRA" in name else PROMPT)
+        for job, request in FURTHER.items() if family.further else ():
+            yield from both(row(family, job, **request))
+        if family.further:
+            hires, second = JOBS["hires fix"], {"targets": "cat", "second_pass": "own concavity"}
+            yield row(family, "hires fix, a second pass of its own", second, **hires)
+    for name, request in REFERENCED.items() if HOST is NEO else ():
+        family = Transformer(name, ())
+        for referenced in both(row(family, "the start picture as a reference", **request)):
+            yield replace(referenced, referenced=True)
+    for by, options, switch in (("steps", {}, 0.5), ("a sigma", {"refiner_use_steps": False}, 0.8)):
+        if HOST is NEO:
+            low = {"refiner_checkpoint": "tiny-wan-low", "refiner_switch_at": switch, "steps": 8}
+            yield from both(row(Transformer("wan", ()), f"high and low noise, by {by}", None, options, **low))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .weights import random, write
+from .weights import again, random, write
 
 EXTENSION = Path(__file__).parents[1] / "host" / "tiny_configurations" / "scripts" / "tiny_language_models.py"
 WIDTH = 64
@@ -114,13 +114,16 @@ def make(webui: Path, models: Path) -> None:
     for kind, made in KINDS.items():
         transformer, told, parts = made(folder)
         weights = {
-            "model.diffusion_model.": random(transformer.state_dict(), 1, torch.float32),
+            "model.diffusion_model.": random(transformer.state_dict(), SEEDS.get(kind, 1), torch.float32),
             **{prefix: _values(prefix, part, seed) for seed, (prefix, part) in enumerate(parts.items(), start=2)},
         }
         if kind == "chroma":  # known by the published names
             own = weights["model.diffusion_model."]
             weights["model.diffusion_model."] = {_chromas(name): value for name, value in own.items()}
-        write(models / "Stable-diffusion" / f"tiny-{kind}.safetensors", weights, told)
+        path = models / "Stable-diffusion" / f"tiny-{kind}.safetensors"
+        write(path, weights, told)
+        if kind in AGAIN:
+            again(path, AGAIN[kind])
 
 
 def configurations(source: Path, folder: Path) -> None:
@@ -267,6 +270,10 @@ def _krea(folder: Path) -> Made:
     return transformer, {"class": "Krea2", "detect": True, "sizes": KREA_TEXT}, parts
 
 
+AGAIN = {"flux-dev": "flux-kontext", "qwen": "qwen-edit"}
+"""Second names. By these the WebUI knows what takes its start picture as a reference."""
+SEEDS = {"wan-low": 51}
+"""Of the transformers that are not to have the usual weights."""
 KINDS: dict[str, Callable[[Path], Made]] = {
     "flux-dev": lambda folder: _flux(folder, DEV, True),
     "flux-schnell": lambda folder: _flux(folder, SCHNELL, False),
@@ -277,6 +284,7 @@ KINDS: dict[str, Callable[[Path], Made]] = {
     "qwen": _qwen,
     "anima": _anima,
     "wan": _wan,
+    "wan-low": _wan,
     "ernie": _ernie,
     "krea": _krea,
 }

@@ -21,6 +21,12 @@ NORMS = ("query_norm", "key_norm", "q_norm", "k_norm", "norm_q", "norm_k", "norm
 NORMS = (*NORMS, "ln_q", "ln_k")
 """The names of those norms in all WebUIs."""
 
+TRANSFORMER = "model.diffusion_model."
+"""What the names of a transformer's weights begin with in a checkpoint."""
+RANK = 4
+MODULATIONS = ("mod", "adaln", "time", "t_embedder", "guidance", "tproj", "tmlp", "final", "head")
+"""Parts of the names of the layers that make a timestep's embedding or modulations of it."""
+
 
 def shapes(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
     """The weights of the module that ``make`` makes, without their values."""
@@ -61,3 +67,28 @@ def write(path: Path, parts: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[
         weights[SIZES] = torch.tensor(list(json.dumps(sizes).encode()), dtype=torch.uint8)
     # A WebUI knows a checkpoint by its hash: the kinds must differ in it.
     save_file(weights, path, {"made_as": path.stem})
+    layers = {
+        name.removeprefix(TRANSFORMER): value.shape
+        for name, value in weights.items()
+        if name.startswith(TRANSFORMER) and name.endswith(".weight") and value.dim() == 2
+    }
+    modulations = {name: shape for name, shape in layers.items() if any(part in name.lower() for part in MODULATIONS)}
+    folder = path.parents[1] / "Lora"
+    folder.mkdir(exist_ok=True)
+    save_file(lora(layers), folder / f"{path.stem}-lora.safetensors")
+    save_file(lora(modulations), folder / f"{path.stem}-modulations.safetensors")
+
+
+def lora(layers: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """A LoRA of random values for the linear ``layers`` of a transformer, under kohya's names.
+
+    Together they are a third of the layers' own weights in size.
+    """
+    draw = torch.Generator().manual_seed(7)
+    values = {}
+    for name, (rows, columns) in layers.items():
+        own = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        values[f"{own}.lora_down.weight"] = torch.randn(RANK, columns, generator=draw) * columns**-0.5
+        values[f"{own}.lora_up.weight"] = torch.randn(rows, RANK, generator=draw) * 0.15
+        values[f"{own}.alpha"] = torch.tensor(float(RANK))
+    return values
