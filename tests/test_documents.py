@@ -80,6 +80,17 @@ def test_the_projects_address_is_that_of_pyproject_everywhere():
     assert set(shown) == {repository()}
 
 
+@pytest.mark.parametrize("page", ["README.md", "install.py", "metadata.ini"])
+def test_the_webuis_are_named_with_the_commits_that_were_run(page):
+    named = rows("docs/SUPPORT.md", "| host | version | |\n")
+    assert len(named) == 5
+    text = " ".join((ROOT / page).read_text("utf-8").replace("\n;", "\n").split())
+    for link, (version, _) in named.items():
+        name = re.match(r"\[(.*?)('s WebUI)?\]", link)[1]
+        commit = version.rpartition(" ")[2]
+        assert re.search(rf"{name}( [\d.]+)? \({commit}\)", text), (name, commit)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_of_prose_is_over_100_columns(page):
     assert [line for line in prose(page).splitlines() if len(line) > 100] == []

@@ -53,13 +53,18 @@ class Schedule:
 
     ``sigmas`` ``[N]`` are the host's at its ``N`` model evaluations, descending, without the final
     0. ``sigma_to_t`` and ``t_to_sigma`` are the host's own maps between sigma and continuous
-    timestep.
+    timestep, each the inverse of the other. ``told``: sigma → the timestep that the model is told,
+    where that is not the continuous one.
     """
 
     def __init__(
-        self, sigmas: Tensor, sigma_to_t: Callable[[Tensor], Tensor], t_to_sigma: Callable[[Tensor], Tensor]
+        self,
+        sigmas: Tensor,
+        sigma_to_t: Callable[[Tensor], Tensor],
+        t_to_sigma: Callable[[Tensor], Tensor],
+        told: Callable[[Tensor], Tensor] | None = None,
     ):
-        self._sigma_to_t, self._t_to_sigma = sigma_to_t, t_to_sigma
+        self._told, self._t_to_sigma = told or sigma_to_t, t_to_sigma
         self._timesteps = sigma_to_t(sigmas).cpu().double()
         self._sigmas = sigmas.cpu().double()
         # A schedule may leave the model's range (sigma_max 80, sigma_min 0.001), where the timestep
@@ -79,7 +84,7 @@ class Schedule:
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """What the model is told of a cell at ``sigma`` (any shape)."""
-        return self._sigma_to_t(sigma)
+        return self._told(sigma)
 
     def sigma(self, progress: Tensor) -> Tensor:
         """Sigma at ``progress`` (any shape, 0 to N - 1), float64 on the CPU, exact at whole

@@ -306,6 +306,10 @@ _CLASSICS = (
     "DDPM",
 )
 _IN_LABELS = "the schedules of Forge Classic stand in its samplers' names"
+_UNSEEDED = (
+    *("Euler A Turbo", "DPM++ 2M SDE Turbo", "Euler A SGMUniform", "DPM++ 2M SDE SGMUniform", "LCM Karras"),
+    *("DDPM", "DDPM Karras"),
+)
 _NOT_IN_CLASSIC = ("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "s_min_uncond_all")
 CLASSIC = Family(
     "Forge Classic",
@@ -321,6 +325,7 @@ CLASSIC = Family(
         **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+        **{f"batches of {name}": "its noise in Forge Classic is of no picture's seed" for name in _UNSEEDED},
     },
 )
 

@@ -165,8 +165,9 @@ def rows() -> Iterator[Row]:
                 yield from both(row(family, f"schedule {schedule}", scheduler=schedule, steps=6))
         for sampler in NOT_FOR_FLOWS if family.sampled else ():
             refused = row(family, sampler, sampler_name=sampler, steps=6)
-            messages = ("not for rectified flow models",)
-            yield replace(refused, unchanged=True, without=True, messages=messages)
+            twice = row(family, f"{sampler}, hires fix", sampler_name=sampler, **JOBS["hires fix"])
+            for once in (refused, twice):  # a message, not one for each pass
+                yield replace(once, unchanged=True, without=True, messages=("not for rectified flow models",))
 
 
 def network(family: Transformer, kind: str = "lora") -> str:

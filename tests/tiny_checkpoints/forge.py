@@ -91,6 +91,11 @@ XL_DEPTHS = {3: 0, 4: 2, 5: 2, 7: 10, 8: 10}
 
 LABEL = 2816
 """How many numbers SDXL's pooled text and sizes make."""
+SD2_V = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+"""By how far it is spread reForge and Forge Classic know v-prediction of Stable Diffusion 2.
+
+The tiny ones have no such layer.
+"""
 
 
 CONFIGURATIONS = Path("backend", "huggingface")
@@ -120,6 +125,8 @@ def make(folder: Path, kind: str, webui: Path) -> Path:
     weights = unet.weights(of, _complete) | _text(of, _layers(webui))
     if of.latent == 32:
         weights |= _statistics(4 * of.latent)
+    if of.prediction == "v" and of.width == 1024 and _reforge(webui):
+        weights[SD2_V] = torch.tensor([1.0, -1.0])
     path = folder / f"tiny-{kind}"
     if path.suffix == ".ckpt":
         torch.save({"state_dict": weights}, path)

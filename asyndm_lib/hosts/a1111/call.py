@@ -26,7 +26,7 @@ from ..common.attaching import ReadTargets, SamplerCall
 from ..common.flows import check_kind, flow_maps
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
-from ..common.noise_levels import Map, levels_of
+from ..common.noise_levels import Maps, levels_of
 from ..common.pieces import Piece, Pieces, encodings
 from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
@@ -143,10 +143,10 @@ def _check_denoiser(model: Any) -> None:
         )
 
 
-def _maps(denoiser: Any, flow: Any) -> tuple[Map, Map]:
+def _maps(denoiser: Any, flow: Any) -> Maps:
     if flow is not None:  # whose model is told timesteps that the denoiser knows nothing of
         return flow_maps(flow)
-    return on(denoiser.log_sigmas, denoiser.sigma_to_t), on(denoiser.log_sigmas, denoiser.t_to_sigma)
+    return Maps(on(denoiser.log_sigmas, denoiser.sigma_to_t), on(denoiser.log_sigmas, denoiser.t_to_sigma))
 
 
 def _steady() -> bool:

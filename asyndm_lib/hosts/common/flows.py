@@ -12,7 +12,7 @@ import torch
 from ...clock.schedule import on
 from ...errors import Unsupported
 from ...samplers.row import Sampler
-from .noise_levels import Map
+from .noise_levels import Maps
 
 
 def check_kind(sampler: Sampler, flow: bool) -> None:
@@ -22,7 +22,7 @@ def check_kind(sampler: Sampler, flow: bool) -> None:
         raise Unsupported(unfit)
 
 
-def flow_maps(predictor: Any) -> tuple[Map, Map]:
+def flow_maps(predictor: Any) -> Maps:
     """A flow's own ``sigma → timestep`` and back.
 
     ``predictor``: the part of the model that knows its noise levels. Its own ``sigma(timestep)``
@@ -30,4 +30,4 @@ def flow_maps(predictor: Any) -> tuple[Map, Map]:
     ``timestep(sigma)``, which is a multiple of sigma.
     """
     whole = float(predictor.timestep(torch.ones(1)))
-    return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, lambda t: t / whole)
+    return Maps(on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, lambda t: t / whole))

@@ -27,6 +27,14 @@ Map = Callable[[Tensor], Tensor]
 """Maps values of any shape, on any device, one by one."""
 
 
+class Maps(NamedTuple):
+    """What is between a model's sigmas and timesteps; see :class:`clock.schedule.Schedule`."""
+
+    sigma_to_t: Map
+    t_to_sigma: Map
+    told: Map | None = None
+
+
 class Levels(NamedTuple):
     """The noise levels of one call, and what our sampler is called with.
 
@@ -45,24 +53,24 @@ def levels_of(
     model: Any,
     x: Tensor,
     options: Options,
-    maps: Callable[[], tuple[Map, Map]],
+    maps: Callable[[], Maps],
     sampling: ModuleType,
     whole: bool = False,
 ) -> Levels:
     """The noise levels of a call of ``sampler`` with the host's ``options``.
 
-    ``model``: its denoiser. ``maps()``: the model's own ``sigma → timestep`` and back.
-    ``sampling``: k-diffusion's samplers as the host has them. ``whole``: whether the model is told
-    whole timesteps only. Raises :class:`Unsupported` for a schedule that no run can take.
+    ``model``: its denoiser. ``maps()``: the model's own. ``sampling``: k-diffusion's samplers as
+    the host has them. ``whole``: whether the model is told whole timesteps only. Raises
+    :class:`Unsupported` for a schedule that no run can take.
     """
     if sampler.scalars == "marginals":
         return _unipc(model, x, options, whole)
     if sampler.levels == "timesteps":
         return _timesteps(model, x, options, whole)
-    return _sigmas(sampler, x, options, sampling, *maps())
+    return _sigmas(sampler, x, options, sampling, maps())
 
 
-def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType, to_t: Map, to_sigma: Map) -> Levels:
+def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType, maps: Maps) -> Levels:
     """The levels of k-diffusion's samplers: sigmas, to the last of which all pixels step together.
     """
     given = options.get("sigmas")
@@ -78,7 +86,7 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
         extent = given[given > 0].min(), given.max()
         ours["noise_sampler"] = sampling.BrownianTreeNoiseSampler(x, *extent)
     ones = x.new_ones(len(x))
-    found = [Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas)) for sigmas in ways]
+    found = [Descent(Schedule(sigmas[:-1], *maps), list(sigmas)) for sigmas in ways]
     return Levels(found, lambda sigma: sigma * ones, lambda map: map, ours)
 
 
@@ -91,8 +99,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     timesteps = ours.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     levels = NoiseLevels(alphas_cumprod.cpu().double())
-    to_t = _rounded(levels.sigma_to_t) if whole else levels.sigma_to_t
-    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, to_t)
+    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t, whole)
 
     # The host's own scalars, rounded as it rounds them (modules/sd_samplers_timesteps_impl.py).
     scale = x.new_ones(1, 1, 1, 1)
@@ -137,7 +144,7 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
         return sent((precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape), sigma.device)
 
     knots = (times.cpu().double() * count - 1).clamp(0, count - 1)
-    schedule = _knots(knots, to_sigma, _rounded(to_t) if whole else to_t)
+    schedule = _knots(knots, to_sigma, to_t, whole)
     ours |= {
         "order": order,
         "variant": opts.uni_pc_variant,
@@ -159,10 +166,10 @@ def _uni_pc() -> ModuleType:
     return uni_pc
 
 
-def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map) -> Descent:
+def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map, whole: bool) -> Descent:
     """A descent through ``timesteps``, the last of which is stepped to and not evaluated."""
-    sigmas = to_sigma(timesteps)
-    return Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas))
+    sigmas, told = to_sigma(timesteps), _rounded(to_t) if whole else None
+    return Descent(Schedule(sigmas[:-1], to_t, to_sigma, told), list(sigmas))
 
 
 def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tensor]:

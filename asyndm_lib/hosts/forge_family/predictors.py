@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...clock.schedule import on
+from ...clock.schedule import NoiseLevels, alpha, on
 from ..common.flows import flow_maps
-from ..common.noise_levels import Map
+from ..common.noise_levels import Maps
 
 
 def is_flow(predictor: Any) -> bool:
@@ -14,8 +14,16 @@ def is_flow(predictor: Any) -> bool:
     return getattr(predictor, "prediction_type", None) == "const"
 
 
-def maps_of(predictor: Any) -> tuple[Map, Map]:
-    """The model's own ``sigma → timestep`` and back."""
+def maps_of(predictor: Any) -> Maps:
+    """The model's own.
+
+    Models of a table of noise levels are told the nearest one's number. Between the numbers the
+    levels go as the predictor's own ``sigma(timestep)`` does.
+    """
     if is_flow(predictor):
         return flow_maps(predictor)
-    return on(predictor.sigmas, predictor.timestep), on(predictor.sigmas, predictor.sigma)
+    told = on(predictor.sigmas, predictor.timestep)
+    if predictor.timestep(predictor.sigmas[:1]).is_floating_point():
+        return Maps(told, on(predictor.sigmas, predictor.sigma))
+    table = NoiseLevels(alpha(predictor.sigmas.cpu().double()))
+    return Maps(table.sigma_to_t, table.t_to_sigma, told)

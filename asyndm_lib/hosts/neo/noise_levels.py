@@ -19,7 +19,7 @@ from ...samplers.row import Options, Sampler
 from ...samplers.unipc import Marginals
 from ..common import noise_levels
 from ..common.flows import check_kind
-from ..common.noise_levels import Levels, Map
+from ..common.noise_levels import Levels, Maps
 from ..forge_family.predictors import is_flow, maps_of
 
 PERCENT = 1e-4
@@ -39,11 +39,11 @@ def levels_of(sampler: Sampler, model: Any, x: Tensor, options: Options, predict
         options["sigmas"] = options["sigmas"].clone()
         options["sigmas"][0] = predictor.percent_to_sigma(PERCENT)
     if sampler.scalars == "marginals":
-        return _unipc(x, options, *maps_of(predictor))
+        return _unipc(x, options, maps_of(predictor))
     return noise_levels.levels_of(sampler, model, x, options, lambda: maps_of(predictor), sampling, whole=True)
 
 
-def _unipc(x: Tensor, options: Options, to_t: Map, to_sigma: Map) -> Levels:
+def _unipc(x: Tensor, options: Options, maps: Maps) -> Levels:
     ours = dict(options)
     sigmas = ours.pop("sigmas").clone()
     if len(sigmas) < 3:
@@ -58,5 +58,5 @@ def _unipc(x: Tensor, options: Options, to_t: Map, to_sigma: Map) -> Levels:
     if not (sigmas.diff() <= 0).all():
         raise Unsupported("this schedule does not descend from step to step; choose another schedule type")
     ones = x.new_ones(len(x))
-    descent = Descent(Schedule(sigmas[:-1], to_t, to_sigma), list(sigmas))
+    descent = Descent(Schedule(sigmas[:-1], *maps), list(sigmas))
     return Levels([descent], lambda sigma: sigma * ones, lambda map: map, ours)

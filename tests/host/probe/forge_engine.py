@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from modules import sd_models, shared
 
@@ -56,10 +57,18 @@ def predictor(sampler):
     """The conversions of the model's noise levels: ``(sigma → timestep, timestep → sigma)``.
 
     They are not what some samplers have in between: LCM's knows every twentieth timestep only.
+    Where the model is told the nearest level, they go on between two of them.
     """
     model = shared.sd_model.forge_objects.unet.model
     own = model.predictor if hasattr(model, "predictor") else model.model_sampling
-    return own.timestep, own.sigma
+    if own.timestep(own.sigmas[:1]).is_floating_point():
+        return own.timestep, own.sigma
+    logs = own.log_sigmas.double().numpy()
+
+    def timestep(sigma):
+        return torch.from_numpy(np.interp(sigma.double().log().numpy(), logs, np.arange(len(logs))))
+
+    return timestep, own.sigma
 
 
 class Transformer(torch.nn.Module):
