@@ -48,7 +48,7 @@ class Page:
 
     def open_advanced(self, tab: str = "txt2img") -> None:
         """Open what is closed at first inside the open accordion."""
-        self.element("advanced", tab, ".label-wrap").click()
+        self.element("advanced", tab, ".label-wrap").first.click()  # another is inside it
         self.element("curve", tab).wait_for()
 
     def switch(self, tab: str = "txt2img"):
@@ -96,6 +96,8 @@ class Page:
 
     def open_canvas(self, tab: str = "txt2img", begin: str = "blank") -> None:
         """Choose to paint, on a blank or on the last picture."""
+        if not self.element("region", tab).is_visible():
+            self.open_advanced(tab)
         self.element("region", tab, "input[value=painted]").check()
         if not self.element(f"mask_{begin}", tab).is_visible():
             self.element("mask_canvas", tab, ".label-wrap").first.click()
