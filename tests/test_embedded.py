@@ -493,7 +493,8 @@ def test_a_mask_by_hand(extra, warned, folder, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'sheet.png'}\n"
     assert warned in said.err
-    made = [Image.open(tmp_path / f"seed-1-{name}.png").tobytes() for name in ("ordinary", "whole-picture-slowed", "asyndm")]
+    names = ("ordinary", "whole-picture-slowed", "asyndm")
+    made = [Image.open(tmp_path / f"seed-1-{name}.png").tobytes() for name in names]
     assert len(set(made)) == 3
 
 
