@@ -16,6 +16,9 @@ from ..settings.settings import MAX_MASK
 MAX_PIXELS = 2**25
 """The most pixels of a mask, a little more than 7680 by 4320."""
 
+_END = b"IEND\xaeB`\x82"
+"""The last chunk of a PNG file."""
+
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _PAINTED = 128
 """The least brightness, or opacity, of a painted pixel."""
@@ -50,7 +53,9 @@ def of_file(data: bytes) -> np.ndarray:
         if picture.mode not in _MODES:
             raise SettingsError(f"Mask is a picture of mode {picture.mode}; save it with eight bits per channel")
         try:
-            picture.verify()  # the WebUIs have Pillow read the beginning of one that is cut off
+            if _END not in data:  # the WebUIs have Pillow read the beginning of one that is cut off
+                raise EOFError
+            picture.verify()
             with Image.open(io.BytesIO(data), formats=["PNG"]) as whole:
                 return painted(whole)
         except Exception:

@@ -15,10 +15,12 @@ TABS = ("txt2img", "img2img")
 REQUEST = {**BASE, **SMALL}
 OWN = {"concavity": 0.8, "curve": "exponential", "mask_timing": "fresh", "threshold": 2.0, "second_pass": "off"}
 PRESETS = {
-    "paper": [0.5, "quadratic", "lagged", 1.0],
-    "gentle": [0.3, "quadratic", "lagged", 1.0],
-    "strong": [0.7, "quadratic", "fresh", 1.0],
+    "paper": [0.5, "quadratic", "lagged", 1.0, False],
+    "gentle": [0.3, "quadratic", "lagged", 1.0, False],
+    "strong": [0.7, "quadratic", "fresh", 1.0, False],
+    "whole_picture": [0.5, "quadratic", "lagged", 1.0, True],
 }
+PRESET = ("concavity", "curve", "mask_timing", "threshold", "whole_picture")
 
 
 SIMPLE = {name: value for name, value in DEFAULTS.items() if name != "mask"}
@@ -81,7 +83,7 @@ def test_a_preset_sets_the_controls(name, tab, host, ours):
     button = ours[f"script_{tab}_asyndm_preset_{name}"]["id"]
     events = host.get("/config")["dependencies"]
     (number,) = (n for n, event in enumerate(events) if _triggers(event, button))
-    set_by_it = [ours[f"script_{tab}_asyndm_{c}"]["id"] for c in ("concavity", "curve", "mask_timing", "threshold")]
+    set_by_it = [ours[f"script_{tab}_asyndm_{c}"]["id"] for c in PRESET]
     assert events[number]["outputs"] == set_by_it
     answer = host.post("/run/predict", {"fn_index": number, "data": [], "session_hash": "test"})
     assert answer["data"] == PRESETS[name]
@@ -95,7 +97,9 @@ def test_png_info_tells_all(host):
     settings = {**DEFAULTS, **OWN, "targets": "cat, dog:0.9"}
     answer = host.make(switched_on(REQUEST, settings))
     found = host.post("/sdapi/v1/png-info", {"image": b64encode(answer.pictures[0]).decode()})["parameters"]
-    assert {key: value for key, value in found.items() if key.startswith("AsynDM")} == {
+    told = {key: value for key, value in found.items() if key.startswith("AsynDM")}
+    assert told.pop("AsynDM slowed").endswith("of 6 steps")
+    assert told == {
         "AsynDM targets": "cat, dog:0.9",
         "AsynDM concavity": "0.8",
         "AsynDM curve": "exponential",
