@@ -169,7 +169,7 @@ class Stand:
     def noise(self, seeds, width, height):
         return tuple(seeds)
 
-    def make(self, prompts, noise, way, method):
+    def make(self, prompts, noise, way, method, observers=()):
         self.made += [(way.name, method.name, prompt.text, seed) for prompt, seed in zip(prompts, noise, strict=True)]
         return torch.zeros(len(prompts), 1)
 

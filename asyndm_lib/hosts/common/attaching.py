@@ -109,7 +109,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         detach(sampler)
         knots = options.get("sigmas", options.get("timesteps"))
         if knots is not None and len(knots) < 2:
-            task.listener.refused(TooFewSteps("there is no step to make"))
+            once.pop()[1].listener.refused(TooFewSteps("there is no step to make"))
             return original(model, x, **options)
         try:
             sampled = _taken_over(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
