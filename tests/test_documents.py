@@ -181,9 +181,9 @@ def texts(node: ast.expr) -> str:
 def told() -> dict[str, str]:
     """The messages that the code has for a person of a WebUI, and their places."""
     found = {}
-    rooms = ("hosts", "interface", "masks", "models", "prompt", "run", "settings")
+    rooms = ("hosts", "interface", "masks", "models", "pictures", "prompt", "run", "settings")
     for file in (file for room in rooms for file in (ROOT / "asyndm_lib" / room).rglob("*.py")):
-        if "standalone" in file.parts:
+        if "standalone" in file.parts or file.name in FOR_PROGRAMS:
             continue
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             name = getattr(getattr(node, "func", None), "id", getattr(getattr(node, "func", None), "attr", ""))
@@ -194,7 +194,11 @@ def told() -> dict[str, str]:
     return found
 
 
-TELLING = ("Unsupported", "TooFewSteps", "TargetError", "report")
+TELLING = ("Unsupported", "TooFewSteps", "TargetError", "SettingsError", "report")
+
+
+FOR_PROGRAMS = ("api.py", "arguments.py")
+"""Files whose messages only a program that asks wrongly ever gets; docs/API.md is about them."""
 
 
 def phrases(page: str, head: str) -> list[str]:
