@@ -85,6 +85,7 @@ def test_a_list_and_plain_text(tmp_path):
     ("name", "content", "said"),
     [
         ("a.json", "{", "is no JSON"),
+        ("a.json", "[" * 10**6, "is no JSON"),
         ("a.json", {"prompts": []}, "neither a list of prompts nor the object item_idx"),
         ("a.json", {"item_idx": {"a cat": [5]}}, "there is no word number 5"),
         ("a.json", {"item_idx": {"a cat": [1]}, "item_k": {"a cat": [0.5, 0.5]}}, "not equally long"),

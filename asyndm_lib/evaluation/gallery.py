@@ -206,7 +206,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     """The scores on file."""
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AsynDMError(f"{path} cannot be read ({error}); delete it to have all pictures scored again") from error
     if not isinstance(known, dict) or not all(isinstance(own, dict) for own in known.values()):
         raise AsynDMError(f"{path} holds no scores; delete it to have all pictures scored again")

@@ -207,7 +207,7 @@ def load_results(path: Path) -> list[Lead]:
     """What :func:`save` wrote. Raises :class:`AsynDMError` for any other file."""
     try:
         return [Lead(**one) for one in json.loads(path.read_text(encoding="utf-8"))["results"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AsynDMError(f"{path} is not a results file: {error}") from error
 
 

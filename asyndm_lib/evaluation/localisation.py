@@ -192,7 +192,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         _measure(options)
     try:
         text = markdown(json.loads(options.results.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise AsynDMError(f"{options.results} is not a results file: {error}") from error
     if options.into is not None:
         table.insert(options.into, text, options.results.stem)

@@ -49,7 +49,7 @@ def hold(
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AsynDMError(f"{path} cannot be read ({error}); {advice}") from error
     if not isinstance(there, dict):
         raise AsynDMError(f"{path} is no manifest; {advice}")

@@ -58,7 +58,7 @@ def _of_lines(text: str) -> Iterator[Entry]:
 def _of_json(path: Path, text: str) -> Iterator[Entry]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AsynDMError(f"{path} is no JSON: {error}") from error
     if isinstance(content, list) and all(isinstance(one, str) for one in content):
         yield from ((one, lambda: "") for one in content)

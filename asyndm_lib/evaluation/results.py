@@ -88,7 +88,7 @@ def load(path: Path = FILE) -> tuple[list[Result], dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [Result(**entry) for entry in content["results"]], content["about"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AsynDMError(f"{path} is not a results file: {error}") from error
 
 
