@@ -367,6 +367,7 @@ ERRORS = {
     "cfg": (["--cfg", "nan"], "'nan'"),
     "eta": (["--eta", "2"], "'2'"),
     "eta of a sampler without": (["--eta", "1", "--sampler", "Euler"], "'Euler' has no eta"),
+    "a word as it is not written": (["--targets", "cats"], "'cats' not found in 'a cat' (did you mean \"cat\"?)"),
     "one step of DDIM": (["--sampler", "DDIM", "--steps", "1"], "at least 2 steps"),
     "two steps of UniPC": (["--sampler", "UniPC", "--steps", "2"], "UniPC needs at least 3 steps, not 2"),
     "schedule of DDIM": (["--sampler", "DDIM", "--schedule", "karras"], "'karras'"),
@@ -496,6 +497,31 @@ def test_a_mask_by_hand(extra, warned, folder, tmp_path, capsys):
     names = ("ordinary", "whole-picture-slowed", "asyndm")
     made = [Image.open(tmp_path / f"seed-1-{name}.png").tobytes() for name in names]
     assert len(set(made)) == 3
+
+
+def test_a_mask_that_covers_no_cell_is_refused_before_the_first_picture(folder, tmp_path, capsys, monkeypatch):
+    Image.fromarray(np.pad(np.uint8([[255]]), 99)).save(tmp_path / "mask.png")
+    monkeypatch.setattr(Embedded, "sample", None)
+    model = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
+    mask = ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "sheet.png")]
+    assert "the mask is empty" in failing(capsys, [*model, *mask])
+
+
+@pytest.mark.parametrize(
+    ("more", "steps", "warned"),
+    [
+        (["--targets", "cat"], 3, "3 steps leave none in which regions could differ; at least 4 are needed"),
+        (["--targets", "cat"], 4, ""),
+        (["--targets", "cat", "--mask-timing", "fresh"], 3, ""),
+        (["--whole-picture"], 2, "2 steps leave none in which anything could lag; at least 3 are needed"),
+    ],
+)
+def test_too_few_steps_are_said(more, steps, warned, folder, tmp_path, capsys):
+    model = ["--checkpoint", str(folder / "tiny-sd1.safetensors"), "--width", "64", "--height", "64"]
+    given = [*model, "--sampler", "Euler", "--steps", str(steps), "--out", str(tmp_path / "sheet.png"), *more]
+    assert cli.main(["generate", "a cat and a dog", *given]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert [warned in line for line in said] == ([True] if warned else [])
 
 
 def test_an_empty_mask(folder, tmp_path, capsys):

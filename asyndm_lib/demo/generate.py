@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import AsynDMError, SettingsError, TargetError
+from ..errors import AsynDMError, SettingsError, TargetError, TooFewSteps
 from ..hosts.standalone.embedded import SYNCHRONOUS, Embedded, Request
 from ..hosts.standalone.ldm_checkpoint import load
 from ..pictures.film import Film
 from ..pictures.painting import of_file
+from ..prompt.suggestions import question
 from ..prompt.target_list import parse_targets
 from ..settings.settings import EVERYWHERE, INTERSECTION, PAINTED, WORDS, Settings
 from . import EMBEDDED, outputs
@@ -50,6 +51,10 @@ def generate(options: argparse.Namespace) -> None:
     host = Embedded(checkpoint)
     host.check(request)
     found = _check_targets(host, request, settings)
+    try:
+        host.check_run(request, settings, painted)
+    except TooFewSteps as error:
+        print(f"asyndm: warning: {error}", file=sys.stderr)
 
     named = ", ".join(str(target) for target in parse_targets(settings.targets)) if found else ""
     if painted is not None:
@@ -151,12 +156,13 @@ def _check_targets(host: Embedded, request: Request, settings: Settings) -> bool
     if not missing:
         return targets is not None
     names = ", ".join(f"{str(target)!r:.40}" for target in missing)
+    meant = question(missing, [request.prompt])
     if len(missing) == len(targets.targets):
         if settings.region == PAINTED:
-            print(f"asyndm: warning: not in the prompt, so the mask alone counts: {names}", file=sys.stderr)
+            print(f"asyndm: warning: not in the prompt, so the mask alone counts: {names}{meant}", file=sys.stderr)
             return False
-        raise TargetError(f"no target is in the prompt: {names} not found in {request.prompt!r:.80}")
-    print(f"asyndm: warning: not in the prompt, ignored: {names}", file=sys.stderr)
+        raise TargetError(f"no target is in the prompt: {names} not found in {request.prompt!r:.80}{meant}")
+    print(f"asyndm: warning: not in the prompt, ignored: {names}{meant}", file=sys.stderr)
     return True
 
 

@@ -11,7 +11,7 @@ from ..hosts.common.live_view import LiveView
 from ..hosts.common.task import Task
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
-from ..prompt.suggestions import nearest
+from ..prompt.suggestions import question
 from ..prompt.target_list import Target
 from ..run.outcome import Outcome
 from . import arguments, choices, gallery, infotext, job, messages, options, outcomes
@@ -92,7 +92,7 @@ def _shortcomings(targets: PromptTargets) -> Iterator[str]:
         raise TargetError("no targets are named, and no word of the prompt names a thing")
     missing, unread = targets.missing(), targets.unread()
     absent = [target for target in missing if target not in unread]
-    why = [f"{_names(absent)} not found in the prompt{_instead(absent, targets)}"] if absent else []
+    why = [f"{_names(absent)} not found in the prompt{question(absent, targets.texts())}"] if absent else []
     why += [f"{_names(unread)} found only where the model reads the prompt no more (as behind BREAK)"] if unread else []
     if len(missing) == len(targets.targets):
         raise TargetError("; ".join(why))
@@ -104,12 +104,6 @@ def _shortcomings(targets: PromptTargets) -> Iterator[str]:
 
 def _names(targets: Sequence[Target]) -> str:
     return ", ".join(f'"{target!s:.80}"' for target in targets)
-
-
-def _instead(absent: Sequence[Target], targets: PromptTargets) -> str:
-    """The words of the prompt that may have been meant by ``absent``, as a question."""
-    words = dict.fromkeys(f'"{word}"' for target in absent for word in nearest(target, targets.texts()))
-    return f" (did you mean {' or '.join(words)}?)" if words else ""
 
 
 class _SamplingCall:

@@ -49,6 +49,14 @@ def nearest(target: Target, texts: Iterable[str]) -> list[str]:
     return sorted(alike, key=lambda word: -found[word])[:MOST]
 
 
+def question(absent: Iterable[Target], texts: Sequence[str]) -> str:
+    """The words of a prompt that may have been meant by the targets ``absent`` from it, as the end
+    of a message; it is empty where there are none.
+    """
+    words = dict.fromkeys(f'"{word}"' for target in absent for word in nearest(target, texts))
+    return f" (did you mean {' or '.join(words)}?)" if words else ""
+
+
 def _in_row(texts: Iterable[str]) -> Sequence[str]:
     found = (word.strip(".") for text in texts for word in _WORD.findall(_WEIGHT.sub("", text)))
     return [word for word in found if word and word != "BREAK"]

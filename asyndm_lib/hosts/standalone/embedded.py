@@ -152,6 +152,34 @@ class Embedded:
         by hand, for settings whose region is one (:func:`masks.hand.by_hand`). Raises
         :class:`Unsupported` for a prompt that is too long.
         """
+        with self._prepared(request, settings, progress, observers, painted) as (run, sampler, x, options), run:
+            x = run.sample(sampler, x, **options)
+            if chose is not None:
+                chose(run.chosen)
+            return x
+
+    @torch.no_grad()
+    def check_run(self, request: Request, settings: Settings, painted: Tensor | None = None) -> None:
+        """Raise what :meth:`sample` would raise before its first step.
+
+        Also raises :class:`TooFewSteps` where no step is left in which anything could differ:
+        :meth:`sample` goes through them all the same.
+        """
+        with self._prepared(request, settings, iter, (), painted) as (run, *_):
+            run.check_steps()
+
+    @contextmanager
+    def _prepared(
+        self,
+        request: Request,
+        settings: Settings,
+        progress: Progressbar,
+        observers: Sequence[Observer],
+        painted: Tensor | None,
+    ) -> Iterator[tuple[Run, Sampler, Tensor, dict[str, Any]]]:
+        """A run that is about to begin: with its sampler, the initial latents and the sampler's
+        options.
+        """
         model, batch = self._model, len(request.seeds)
         noise = _Noise(request.seeds)
         texts = self.conditioning([request.prompt, request.negative])
@@ -196,11 +224,7 @@ class Embedded:
         run = Run(host, settings, self.targets(request, settings), x, observers, masks)
         running.append(run)
         try:
-            with run:
-                x = run.sample(sampler, x, **options)
-            if chose is not None:
-                chose(run.chosen)
-            return x
+            yield run, sampler, x, options
         finally:
             running.clear()  # predict would keep the run until the garbage collector comes
 
