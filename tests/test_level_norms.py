@@ -246,6 +246,21 @@ def test_an_ordinary_pass_comes_first_only_where_levels_can_differ(more):
     assert counts[1] == counts[0] * (1 if more else 2)
 
 
+@pytest.mark.parametrize("timing", ["lagged", "fresh", "static"])
+def test_the_ordinary_pass_is_no_part_of_what_is_told(timing):
+    sigmas, x = ldm_sizes(1)
+    told = []
+    for normalisation in ({}, BY_LEVEL):
+        own, run = ldm_run(["a cat"], sigmas, x, mask_timing=timing, **normalisation)
+        out_of(own, run, "sample_euler", x)
+        told.append(run.outcome)
+    (plain,), (by_level,) = (outcome.pictures for outcome in told)
+    assert (told[1].steps, told[1].differing) == (told[0].steps, told[0].differing)
+    assert by_level.words == plain.words
+    assert by_level.share == pytest.approx(plain.share, rel=0.25)  # nothing is related in the ordinary pass
+    assert by_level.lag > 0
+
+
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M"])
 def test_on_the_embedded_model_a_picture_stays_sound(sampler):
     """Statistics that a run had from its own corrected calls grew to thousands here."""

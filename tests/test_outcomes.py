@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,13 @@ def finished(n: int = 9, prompts=("a cat and a dog",), **how):
     with make_run(x, sigmas, model, prompts=list(prompts), **how) as run:
         run.sample(SAMPLERS["sample_euler"], x)
     return run
+
+
+def attend_alike(unet: AttendingUNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A call of the model in which every place sees every word alike."""
+    unet.time_embed(x.flatten(1))
+    attention, cells = unet.input_blocks[1].attn2, -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
+    return attention.to_q(torch.ones(len(x), cells, 8)), attention.to_k(torch.ones(len(x), 12, 8))
 
 
 def lags(run, n: int) -> Tensor:
@@ -105,13 +113,7 @@ def test_a_share_is_the_mean_of_the_masks_that_maps_made():
 
 
 def test_words_that_reach_the_threshold_nowhere_are_told_apart(monkeypatch):
-    def attend(unet: AttendingUNet, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Every place sees every word alike."""
-        unet.time_embed(x.flatten(1))
-        attention, cells = unet.input_blocks[1].attn2, -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
-        return attention.to_q(torch.ones(len(x), cells, 8)), attention.to_k(torch.ones(len(x), 12, 8))
-
-    monkeypatch.setattr(AttendingUNet, "forward", attend)
+    monkeypatch.setattr(AttendingUNet, "forward", attend_alike)
     (slowed,) = finished(targets="cat, dog, zebra", threshold=0.9).outcome.pictures
     assert slowed.words == Words(("cat", "dog"), ())
     assert slowed.share == 1
@@ -134,6 +136,38 @@ def test_what_was_chosen_is_what_is_told():
     assert outcome.chosen == [("cat", "dog"), ()]
     assert [slowed.words.reached for slowed in outcome.pictures] == [("cat", "dog"), ()]
     assert outcome.pictures[1].share == outcome.pictures[1].lag == 0
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_what_a_mask_leaves_of_the_words_is_told_without_the_mask_alone(timing, monkeypatch):
+    """The first step of lagged masks knows no map: the mask alone lags in it, which is no share."""
+    left = (torch.arange(10) < 5).expand(6, 10)
+    how = {"region": "painted", "with_words": "intersection", "masks": partial(masks_of, painted=left)}
+    outcome = finished(targets="cat", mask_timing=timing, **how).outcome
+    assert outcome.joined == "intersection"
+    assert 0 < outcome.pictures[0].share < 0.5
+    monkeypatch.setattr(AttendingUNet, "forward", attend_alike)
+    outcome = finished(targets="cat", mask_timing=timing, threshold=1.5, **how).outcome
+    assert outcome.pictures[0].words == Words((), ("cat",))
+    assert outcome.pictures[0].share == 0
+    assert (outcome.pictures[0].lag > 0) == (timing == "lagged")
+
+
+@pytest.mark.parametrize("how", ["union", "intersection"])
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_words_and_a_mask_need_as_many_steps_as_words(timing, how):
+    left = (torch.arange(10) < 5).expand(6, 10)
+    least = 4 if timing == "lagged" else 3
+    for n in (least - 1, least):
+        run = finished(
+            n,
+            targets="cat",
+            mask_timing=timing,
+            region="painted",
+            with_words=how,
+            masks=partial(masks_of, painted=left),
+        )
+        assert run.differing == n - least + 1
 
 
 def test_an_outcome_keeps_nothing_of_the_run():
@@ -159,9 +193,11 @@ def slowed(*reached: str, nowhere: tuple[str, ...] = (), share: float = 0.23, la
 WHOLE = Slowed(None, 1.0, 2.37)
 
 
-def ran(*pictures: Slowed, steps: int = 20, differing: int = 17, chosen: bool = False) -> Outcome:
+def ran(
+    *pictures: Slowed, steps: int = 20, differing: int = 17, chosen: bool = False, joined: str | None = None
+) -> Outcome:
     words = [picture.words.reached if chosen else None for picture in pictures]
-    return Outcome(pictures, steps, differing, words)
+    return Outcome(pictures, steps, differing, words, joined)
 
 
 def said(*firsts: Outcome, second: Outcome | None = None, hires: bool = False) -> str:
@@ -192,6 +228,28 @@ FAST = ran(slowed("cat", share=0.2, lag=1.21), steps=10, differing=7)
         ),
         (said(ran(WHOLE)), "slowed the whole picture by up to 2.4 of 20 steps."),
         (said(ran(Slowed(None, 0.23, 2.37))), f"{CAT.replace(WORD, 'the region of the mask')}."),
+        (
+            said(ran(slowed("cat"), joined="union")),
+            f"{CAT.replace(WORD, f'{WORD} and the region of the mask')}.",
+        ),
+        (
+            said(ran(slowed("cat"), joined="intersection")),
+            f"{CAT.replace(WORD, f'{WORD} within the region of the mask')}.",
+        ),
+        (said(ran(slowed(), joined="union")), f"{CAT.replace(WORD, 'the region of the mask')}."),
+        (
+            said(ran(slowed("cat", nowhere=("dog",), share=0, lag=0), joined="intersection")),
+            'slowed nothing, as no place of "cat" is within the region of the mask.',
+        ),
+        (
+            said(ran(slowed("cat", share=0), joined="intersection")),
+            "slowed the region of the mask in the first step and nothing afterwards, "
+            'as no place of "cat" is within the region of the mask.',
+        ),
+        (
+            said(ran(slowed(nowhere=("cat",), share=0, lag=0), joined="intersection")),
+            'slowed nothing, as no place reached the mask threshold for "cat".',
+        ),
         (said(ran(slowed("cat", share=0.001))), f"{CAT.replace('23', '1')}."),
         (said(ran(slowed("cat"), steps=20, differing=2)), f"{CAT} (regions could differ in 2 of the steps only)."),
         (said(ran(slowed("cat", nowhere=("dog",)))), f'{CAT}, and found no place for "dog".'),
@@ -267,6 +325,12 @@ def test_two_passes_stand_in_one_infotext():
     outcomes.note(p, FAST, True)
     first = "the whole picture by up to 2.4 of 20 steps"
     assert p.texts() == [f"{first}; 20 % of the picture by up to 1.2 of 10 steps in the second pass"]
+
+
+def test_a_picture_that_lagged_in_the_first_step_alone_says_so():
+    p = Processing()
+    outcomes.note(p, ran(slowed(nowhere=("cat",), share=0.0, lag=0.9)), False)
+    assert p.texts() == ["nothing after the first step"]
 
 
 def test_a_pass_of_too_few_steps_is_written_as_made_without():

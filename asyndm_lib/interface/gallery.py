@@ -13,7 +13,7 @@ from ..models.parts.patching import replaced
 from ..pictures import sheet
 from ..pictures.film import Film
 from ..prompt.prompt_targets import PromptTargets
-from ..settings.settings import EVERYWHERE, INTERSECTION, PAINTED, WORDS, Settings
+from ..settings.settings import EVERYWHERE, INTERSECTION, PAINTED, Settings
 from . import job, messages
 from .job import Filmed, Sheet
 
@@ -130,11 +130,10 @@ def _spread(values: Sequence[Any], each: int, length: int) -> list[Any]:
 
 def _values(settings: Settings) -> Iterator[str]:
     """The settings that counted, as texts."""
-    by_hand = settings.region != WORDS and not settings.whole_picture
-    if by_hand:
+    if settings.by_hand:
         yield f"region {settings.region}"
     for field in EVERYWHERE:
-        if field.name == "with_words" and not by_hand:
+        if field.name == "with_words" and not settings.by_hand:
             continue
         label, value = field.metadata["label"].lower(), getattr(settings, field.name)
         if value is True:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import fault
 from ..run.outcome import Outcome, Slowed
+from ..settings.settings import INTERSECTION, UNION
 from . import infotext, job, messages
 from .job import Pass
 
@@ -18,6 +19,8 @@ MOST_WORDS = 8
 
 MOST_LETTERS = 40
 """The most letters of one of them."""
+
+BY_HAND = "the region of the mask"
 
 WITHOUT = "nothing (made without AsynDM)"
 OF_A_SCRIPT = " Other pictures of the script may differ: the infotext of each has its own."
@@ -87,11 +90,12 @@ def _said(outcomes: Sequence[Outcome]) -> str:
     chose = any(words is not None for outcome in outcomes for words in outcome.chosen)
     seen = _distinct(slowed, 0)
     nowhere = [word for word in _distinct(pictures, 1) if word not in seen]
+    joined = outcomes[0].joined
     if not slowed:
-        return _why_nothing(pictures, nowhere)
+        return _why_nothing(pictures, nowhere, joined == INTERSECTION)
     steps, differing = max((outcome.steps, outcome.differing) for outcome in outcomes)
     regions = any(map(_is_region, slowed))
-    what = _listed(seen) if seen else "the region of the mask" if regions else "the whole picture"
+    what = _what(seen, joined) if seen else BY_HAND if regions else "the whole picture"
     said = f"{'chose and slowed' if chose else 'slowed'} {what}"
     said += f" by up to {max(picture.lag for picture in slowed):.1f} of {steps} steps"
     if regions:
@@ -106,18 +110,31 @@ def _said(outcomes: Sequence[Outcome]) -> str:
     return said
 
 
+def _what(words: Sequence[str], joined: str | None) -> str:
+    """What lagged where some of the ``words`` did."""
+    if joined == INTERSECTION:
+        return f"{_listed(words)} within {BY_HAND}"
+    return _listed(words, (BY_HAND,) if joined == UNION else ())
+
+
 def _is_region(picture: Slowed) -> bool:
     """Whether words, or a mask of a person's own, say what lags, and not all does."""
     return picture.words is not None or picture.share < 1
 
 
-def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str]) -> str:
+def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str], within: bool) -> str:
+    """``within``: only what belonged to a mask by hand and to a word could lag."""
     if any(picture.share > 0 for picture in pictures):
         return "slowed nothing, as the concavity is 0"
-    of = f" for {_listed(nowhere)}" if nowhere else ""
-    why = f"no place reached the mask threshold{of}" if nowhere else "the picture was stopped before"
+    reached = _distinct(pictures, 0)
+    why = "the picture was stopped before"
+    if within and reached:
+        why = f"no place of {_listed(reached)} is within {BY_HAND}"
+    elif nowhere:
+        why = f"no place reached the mask threshold for {_listed(nowhere)}"
     if any(picture.lag > 0 for picture in pictures):
-        return f"slowed all alike in the first step and nothing afterwards, as {why}"
+        first = BY_HAND if within else "all alike"
+        return f"slowed {first} in the first step and nothing afterwards, as {why}"
     return f"slowed nothing, as {why}"
 
 
@@ -134,6 +151,8 @@ def _written(passes: Sequence[Pass], number: int) -> str | None:
 def _figures(outcome: Outcome, picture: Slowed) -> str:
     if picture.lag <= 0:
         return "nothing"
+    if picture.share <= 0:
+        return "nothing after the first step"
     share = f"{_percent([picture.share])} of the picture" if _is_region(picture) else "the whole picture"
     return f"{share} by up to {picture.lag:.1f} of {outcome.steps} steps"
 
@@ -143,10 +162,12 @@ def _distinct(pictures: Sequence[Slowed], which: int) -> list[str]:
     return list(dict.fromkeys(word for picture in pictures if picture.words for word in picture.words[which]))
 
 
-def _listed(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str], others: Sequence[str] = ()) -> str:
+    """The ``words`` in quotes, and the ``others`` as they are."""
     names = [f'"{word:.{MOST_LETTERS}}"' for word in words[:MOST_WORDS]]
     if len(words) > MOST_WORDS:
         names.append(f"{len(words) - MOST_WORDS} more")
+    names += others
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

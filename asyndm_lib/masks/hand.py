@@ -127,8 +127,9 @@ class WithWords:
     @property
     def mapless(self) -> int:
         """How many of the first advances know no map yet, so that all cells lag alike. Where a cell
-        must belong to both, those of the mask alone lag then."""
-        return 0 if self._both else self._words.mapless
+        must belong to both, those of the mask alone lag then.
+        """
+        return self._words.mapless
 
     def words(self) -> Sequence[Words | None]:
         """The targets of each image so far."""

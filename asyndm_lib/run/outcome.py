@@ -31,13 +31,15 @@ class Outcome:
     """What a run did to the pictures of a batch.
 
     ``steps``: of its pass. ``differing``: the steps in which cells could be at several noise
-    levels. ``chosen``: the words that became targets where none were named.
+    levels. ``chosen``: the words that became targets where none were named. ``joined``: how a mask
+    by hand goes with the words, of ``settings.WITH_WORDS``; None without such a mask.
     """
 
     pictures: Sequence[Slowed]
     steps: int
     differing: int
     chosen: Chosen
+    joined: str | None = None
 
 
 class Tally:

@@ -210,7 +210,8 @@ class Run:
     def outcome(self) -> Outcome:
         """What this run did so far. Waits for the device."""
         pictures = self._tally.slowed(self.masks.words())
-        return Outcome(pictures, self.evaluations, self.differing, self.chosen)
+        joined = self.settings.with_words if self.settings.by_hand else None
+        return Outcome(pictures, self.evaluations, self.differing, self.chosen, joined)
 
     @property
     def chosen(self) -> Chosen:

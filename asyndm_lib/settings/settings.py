@@ -135,6 +135,11 @@ class Settings:
         picture=True,
     )
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether a mask by hand says what lags, alone or with words."""
+        return self.region != WORDS and not self.whole_picture
+
     def of_second_pass(self) -> Settings | None:
         """The settings of hires fix's second pass; None if it goes without AsynDM."""
         if self.second_pass == "off":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import SettingsError
 from ...pictures import painting
-from ...settings.settings import INPAINT_MASK, WORDS, Settings
+from ...settings.settings import INPAINT_MASK, Settings
 
 _SIDE = 8
 """The pixels that the host counts for one of the latent where it cuts a second pass to size."""
@@ -30,7 +30,7 @@ def of(p: Any, settings: Settings) -> HandMask | None:
 
     Raises :class:`SettingsError` if there is none, or if it cannot be read.
     """
-    if settings.whole_picture or settings.region == WORDS:
+    if not settings.by_hand:
         return None
     if settings.region == INPAINT_MASK:
         inpainted = _inpainted(p)
