@@ -272,6 +272,8 @@ class _Sampler(argparse.Action):
 
 
 def _generate(options: argparse.Namespace) -> None:
+    if "with_words" in options.given and options.mask is None:
+        raise AsynDMError("--with-words needs --mask: it says how that mask goes with the words")
     _check_model(options)
     _join_schedule(options)
     try:

@@ -170,6 +170,17 @@ def test_words_and_a_mask_need_as_many_steps_as_words(timing, how):
         assert run.differing == n - least + 1
 
 
+@pytest.mark.parametrize("sampler", ["sample_euler", "sample_heun", "sample_dpmpp_2s_ancestral", "restart_sampler"])
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_it_is_told_whether_a_run_came_to_its_end(sampler, timing):
+    sigmas = uniform_sigmas(6)
+    x = latent(1) * sigmas[0]
+    with make_run(x, sigmas, model, targets="cat", mask_timing=timing) as run:
+        assert run.outcome.stopped
+        run.sample(SAMPLERS[sampler], x)
+        assert not run.outcome.stopped
+
+
 def test_an_outcome_keeps_nothing_of_the_run():
     gc.disable()
     try:
@@ -194,10 +205,15 @@ WHOLE = Slowed(None, 1.0, 2.37)
 
 
 def ran(
-    *pictures: Slowed, steps: int = 20, differing: int = 17, chosen: bool = False, joined: str | None = None
+    *pictures: Slowed,
+    steps: int = 20,
+    differing: int = 17,
+    chosen: bool = False,
+    joined: str | None = None,
+    stopped: bool = False,
 ) -> Outcome:
     words = [picture.words.reached if chosen else None for picture in pictures]
-    return Outcome(pictures, steps, differing, words, joined)
+    return Outcome(pictures, steps, differing, words, joined, stopped)
 
 
 def said(*firsts: Outcome, second: Outcome | None = None, hires: bool = False) -> str:
@@ -264,7 +280,8 @@ FAST = ran(slowed("cat", share=0.2, lag=1.21), steps=10, differing=7)
             "slowed all alike in the first step and nothing afterwards, "
             'as no place reached the mask threshold for "cat".',
         ),
-        (said(ran(slowed(share=0, lag=0))), "slowed nothing, as the picture was stopped before."),
+        (said(ran(slowed(share=0, lag=0), stopped=True)), "slowed nothing, as the picture was stopped before."),
+        (said(ran(slowed(share=0, lag=0))), "slowed nothing, as no target was seen."),
         (said(ran(slowed("cat")), hires=True), f"{CAT}, in the first pass alone."),
         (said(second=ran(slowed("cat")), hires=True), f"{CAT}, in the second pass alone."),
         (said(ran(slowed("cat")), second=ran(slowed("cat")), hires=True), f"{CAT}, in both passes."),

@@ -92,7 +92,8 @@ def _said(outcomes: Sequence[Outcome]) -> str:
     nowhere = [word for word in _distinct(pictures, 1) if word not in seen]
     joined = outcomes[0].joined
     if not slowed:
-        return _why_nothing(pictures, nowhere, joined == INTERSECTION)
+        stopped = all(outcome.stopped for outcome in outcomes)
+        return _why_nothing(pictures, nowhere, joined == INTERSECTION, stopped)
     steps, differing = max((outcome.steps, outcome.differing) for outcome in outcomes)
     regions = any(map(_is_region, slowed))
     what = _what(seen, joined) if seen else BY_HAND if regions else "the whole picture"
@@ -122,12 +123,14 @@ def _is_region(picture: Slowed) -> bool:
     return picture.words is not None or picture.share < 1
 
 
-def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str], within: bool) -> str:
-    """``within``: only what belonged to a mask by hand and to a word could lag."""
+def _why_nothing(pictures: Sequence[Slowed], nowhere: Sequence[str], within: bool, stopped: bool) -> str:
+    """``within``: only what belonged to a mask by hand and to a word could lag. ``stopped``: no
+    picture came to its end.
+    """
     if any(picture.share > 0 for picture in pictures):
         return "slowed nothing, as the concavity is 0"
     reached = _distinct(pictures, 0)
-    why = "the picture was stopped before"
+    why = "the picture was stopped before" if stopped else "no target was seen"
     if within and reached:
         why = f"no place of {_listed(reached)} is within {BY_HAND}"
     elif nowhere:

@@ -32,7 +32,8 @@ class Outcome:
 
     ``steps``: of its pass. ``differing``: the steps in which cells could be at several noise
     levels. ``chosen``: the words that became targets where none were named. ``joined``: how a mask
-    by hand goes with the words, of ``settings.WITH_WORDS``; None without such a mask.
+    by hand goes with the words, of ``settings.WITH_WORDS``; None without such a mask. ``stopped``:
+    whether it did not come to its end.
     """
 
     pictures: Sequence[Slowed]
@@ -40,6 +41,7 @@ class Outcome:
     differing: int
     chosen: Chosen
     joined: str | None = None
+    stopped: bool = False
 
 
 class Tally:
@@ -58,6 +60,11 @@ class Tally:
         if known:
             self._related.append(related)
         self._furthest.append(furthest)
+
+    @property
+    def advances(self) -> int:
+        """How many advances there were so far."""
+        return len(self._furthest)
 
     def slowed(self, words: Sequence[Words | None]) -> list[Slowed]:
         """What lagged so far in each picture, whose targets are ``words``. Waits for the device."""

@@ -211,7 +211,8 @@ class Run:
         """What this run did so far. Waits for the device."""
         pictures = self._tally.slowed(self.masks.words())
         joined = self.settings.with_words if self.settings.by_hand else None
-        return Outcome(pictures, self.evaluations, self.differing, self.chosen, joined)
+        stopped = self._tally.advances < self.evaluations - len(self.host.descents)
+        return Outcome(pictures, self.evaluations, self.differing, self.chosen, joined, stopped)
 
     @property
     def chosen(self) -> Chosen:
