@@ -416,5 +416,7 @@ def test_generate_takes_the_transformer(tmp_path, capsys):
     command = ["generate", "a cat", "--model", "transformer", "--steps", "3", "--width", "128", "--height", "128"]
     assert cli.main([*command, "--out", str(out), "--device", "cpu"]) == 0
     assert out.is_file()
+    assert cli.main([*command, "--normalisation", "by level", "--out", str(out)]) == 0
+    assert capsys.readouterr().err.count("warning: normalisation by level changes nothing") == 1
     assert cli.main([*command, "--sampler", "DDIM", "--out", str(out)]) == 2
     assert "not for rectified flow" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def generate(options: argparse.Namespace) -> None:
     try:
         host.check_run(request, settings, painted)
     except TooFewSteps as error:
-        print(f"asyndm: warning: {error}", file=sys.stderr)
+        _warn(str(error))
 
     named = ", ".join(str(target) for target in parse_targets(settings.targets)) if found else ""
     if painted is not None:
@@ -96,7 +96,7 @@ def _saved(picture: Image.Image, path: Path) -> Path:
         if instead == path:
             raise
         picture.save(instead)
-        print(f"asyndm: warning: {path} could not be written ({error}); the sheet is {instead}", file=sys.stderr)
+        _warn(f"{path} could not be written ({error}); the sheet is {instead}")
         return instead
     return path
 
@@ -120,7 +120,8 @@ def _pictures(
         return tqdm(steps, desc=f"{variant.name:10}", disable=None)
 
     chosen: list[Sequence[str] | None] = []
-    pixels = host.decode(host.sample(request, variant.settings, progress, [film], chosen.extend, painted))
+    latents = host.sample(request, variant.settings, progress, [film], chosen.extend, painted, _warn)
+    pixels = host.decode(latents)
     pictures = []
     for seed, words, own in zip(request.seeds, chosen, pixels, strict=True):
         if words is None:
@@ -129,6 +130,10 @@ def _pictures(
             print(f"seed {seed}: chose {', '.join(words)}")
             pictures.append(Picture(variant.name, f"slowed, chosen by itself: {', '.join(words)}", own))
     return pictures
+
+
+def _warn(text: str) -> None:
+    print(f"asyndm: warning: {text}", file=sys.stderr)
 
 
 def _painted(file: Path) -> Tensor:
@@ -159,10 +164,10 @@ def _check_targets(host: Embedded, request: Request, settings: Settings) -> bool
     meant = question(missing, [request.prompt])
     if len(missing) == len(targets.targets):
         if settings.region == PAINTED:
-            print(f"asyndm: warning: not in the prompt, so the mask alone counts: {names}{meant}", file=sys.stderr)
+            _warn(f"not in the prompt, so the mask alone counts: {names}{meant}")
             return False
         raise TargetError(f"no target is in the prompt: {names} not found in {request.prompt!r:.80}{meant}")
-    print(f"asyndm: warning: not in the prompt, ignored: {names}{meant}", file=sys.stderr)
+    _warn(f"not in the prompt, ignored: {names}{meant}")
     return True
 
 

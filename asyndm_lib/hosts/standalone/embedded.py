@@ -144,18 +144,23 @@ class Embedded:
         observers: Sequence[Observer] = (),
         chose: Callable[[Chosen], None] | None = None,
         painted: Tensor | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> Tensor:
         """The final latents ``[B, C, h, w]`` of a request that passes :meth:`check`.
 
         ``progress`` wraps the step counter of each pass, ``observers`` see every step (see
         :mod:`run`). ``chose`` is told afterwards which words became targets. ``painted`` is a mask
-        by hand, for settings whose region is one (:func:`masks.hand.by_hand`). Raises
-        :class:`Unsupported` for a prompt that is too long.
+        by hand, for settings whose region is one (:func:`masks.hand.by_hand`). ``report`` is told
+        afterwards of every problem of the run. Raises :class:`Unsupported` for a prompt that is too
+        long.
         """
         with self._prepared(request, settings, progress, observers, painted) as (run, sampler, x, options), run:
             x = run.sample(sampler, x, **options)
             if chose is not None:
                 chose(run.chosen)
+            if report is not None:
+                for problem in sorted(run.problems):
+                    report(problem)
             return x
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from ...errors import Unsupported
 from . import weights_file
 from .mmdit import MMDiT
 from .text_encoders import Clip, OpenClip, TextEncoder
+from .weights_file import in_one_line
 
 with redirect_stdout(io.StringIO()):  # ldm announces on import that xformers is not there
     from ldm.modules.diffusionmodules.model import Decoder
@@ -224,7 +225,8 @@ class _Section:
             with redirect_stdout(io.StringIO()):  # ldm's parts print their sizes
                 return kind(**parameters)
         except Exception as error:  # whatever a constructor of ldm trips over in somebody's YAML
-            raise Unsupported(f"{self._file}: {self._place[:-1]} fits no {kind.__name__}: {_line(error)}") from error
+            what = f"{self._place[:-1]} fits no {kind.__name__}"
+            raise Unsupported(f"{self._file}: {what}: {in_one_line(error)}") from error
 
     def wrong(self, key: str, value: Any, wanted: str) -> Unsupported:
         return Unsupported(f"{self._file}: {self._place}{key} is {value!r:.120}; {wanted}")
@@ -255,7 +257,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise Unsupported(f"{file} is not a YAML that can be read: {_line(error)}") from error
+        raise Unsupported(f"{file} is not a YAML that can be read: {in_one_line(error)}") from error
     if not isinstance(content, Mapping):
         raise Unsupported(f"{file} is not a model's configuration: it holds no part named model")
     return content
@@ -273,8 +275,3 @@ def _fill(load: Callable[[dict[str, Tensor]], list[str]], weights: Mapping[str, 
         text = str(error).splitlines()[-1].strip()
         raise Unsupported(f"the checkpoint's weights {prefix}… do not fit its YAML: {text}") from error
     return [prefix + name for name in missing]
-
-
-def _line(error: Exception) -> str:
-    """An error's text in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

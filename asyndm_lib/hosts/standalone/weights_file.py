@@ -74,7 +74,7 @@ def read(file: Path) -> dict[str, Tensor]:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
         cut = " (it may be cut short: download it again)" if _begins(file).startswith(b"PK") else ""
-        raise Unsupported(f"{file} cannot be read as a checkpoint{cut}: {_line(error)}") from error
+        raise Unsupported(f"{file} cannot be read as a checkpoint{cut}: {in_one_line(error)}") from error
     except Exception as error:  # pickle's own; its text is long and advises to load the file all the same
         raise Unsupported(f"{file} holds more than weights and is not loaded; use a .safetensors of it") from error
     if isinstance(weights, Mapping):
@@ -127,6 +127,6 @@ def _cut(file: Path, size: int, whole: int) -> Unsupported:
     return Unsupported(f"{file} is cut short: {size:,} of at least {whole:,} bytes are there; download it again")
 
 
-def _line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """An error's text in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
