@@ -20,7 +20,7 @@ from asyndm_lib.evaluation import command, gallery, geneval, prompt_files, runne
 from asyndm_lib.evaluation import webui as webui_module
 from asyndm_lib.evaluation.gallery import Gallery
 from asyndm_lib.evaluation.methods import DM, FRESH, Method, Way
-from asyndm_lib.evaluation.prompts import Prompt
+from asyndm_lib.evaluation.prompts import NoPicture, Prompt
 from asyndm_lib.evaluation.scorers import Scorer
 from asyndm_lib.evaluation.webui import WebUI
 from asyndm_lib.settings.settings import Settings
@@ -204,6 +204,30 @@ def test_a_password_is_sent_and_not_shown(server):
         webui.picture(Prompt("refused", ""), WAY, DM, 1)
     assert "no such sampler" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+STRANGE = [None, 5, "text", [], [5], {}, {"txt2img": None}, {"txt2img": 5}, {"images": [5], "info": "{}"}]
+STRANGE += [
+    {"images": [], "info": json.dumps({"extra_generation_params": told})}
+    for told in (None, [], {}, {"AsynDM messages": 5})
+]
+STRANGE += [{"images": ["%"], "info": "[" * 10**6}]
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+def test_strange_answers_of_a_webui_are_one_line(answer, monkeypatch):
+    webui = WebUI("http://127.0.0.1:9", 64, 64)
+    monkeypatch.setattr(webui, "_call", lambda path, *_: answer)
+    with pytest.raises(AsynDMError, match="has no AsynDM"):
+        webui.check(WAY)
+    with pytest.raises(NoPicture, match="holds no picture"):
+        webui.picture(PROMPT, WAY, FRESH, 1)
+    assert webui.problem(PROMPT) is None
+    known = {"/sdapi/v1/scripts": {"txt2img": ["asyndm"]}, "/sdapi/v1/options": answer}
+    monkeypatch.setattr(webui, "_call", lambda path, *_: known.get(path))
+    if not isinstance(answer, dict):
+        with pytest.raises(AsynDMError, match="does not tell its settings"):
+            webui.check(WAY)
 
 
 def test_what_is_wrong_with_a_webui_is_said(server):

@@ -85,7 +85,8 @@ class WebUI:
         AsynDM, or lacks the sampler or schedule of ``way``.
         """
         scripts = self._call("/sdapi/v1/scripts")
-        if not isinstance(scripts, dict) or "asyndm" not in [str(name).lower() for name in scripts.get("txt2img", ())]:
+        titles = scripts.get("txt2img") if isinstance(scripts, dict) else None
+        if not isinstance(titles, list) or "asyndm" not in [str(title).lower() for title in titles]:
             raise AsynDMError(f"the WebUI at {self.url} has no AsynDM: install this extension in it and restart it")
         for path, keys, wanted in (
             ("samplers", ("name",), way.sampler),
@@ -96,6 +97,8 @@ class WebUI:
                 said = meant(wanted, there, path.removesuffix("s"))
                 raise AsynDMError(f"the WebUI at {self.url}: {said}")
         options = self._call("/sdapi/v1/options")
+        if not isinstance(options, dict):
+            raise AsynDMError(f"the WebUI at {self.url} does not tell its settings")
         found = {name: options[name] for name in OPTIONS if name in options}
         # A hash is added to the name once the WebUI has worked it out.
         return {**found, OPTIONS[0]: re.sub(r" \[[0-9a-f]+\]$", "", str(options.get(OPTIONS[0])))}
@@ -138,9 +141,10 @@ class WebUI:
         except _Refused as error:
             raise NoPicture(str(error)) from error
         try:
-            said = json.loads(answer["info"])["extra_generation_params"].get("AsynDM messages", [])
+            told = json.loads(answer["info"])["extra_generation_params"].get("AsynDM messages", [])
+            said = [str(one) for one in told]
             picture = Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
-        except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
+        except Exception as error:  # whatever json and Pillow raise of whatever it holds
             raise NoPicture(f"the answer of the WebUI at {self.url} holds no picture") from error
         if said:
             raise NoPicture("; ".join(said))
@@ -157,7 +161,7 @@ class WebUI:
             if error.code in GATEWAY:
                 raise Gone(f"no WebUI with --api answers at {self.url}: {error}") from error
             raise _Refused(f"the WebUI at {self.url} refused {path} ({error.code}): {said:.200}") from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
             raise Gone(f"no WebUI with --api answers at {self.url}: {error}") from error
 
 
