@@ -17,6 +17,7 @@ from ..demo.device import device_of
 from ..errors import AsynDMError
 from ..hosts.standalone.embedded import Request
 from ..hosts.standalone.ldm_checkpoint import load
+from ..settings.settings import Settings
 from . import (
     contact_sheet,
     counter,
@@ -202,7 +203,9 @@ def _makers(
         return webuis, model
     checkpoint = options.checkpoint or subjects.EMBEDDED_MODELS[options.model].model
     batches = Batches(load(checkpoint, options.config, device))
-    batches.check(Request("", "", (), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta))
+    request = Request("a cat", "", (0,), way.sampler, way.schedule, way.steps, way.cfg, width, height, way.eta)
+    batches.check(request)
+    batches.check_run(request, Settings(targets="cat"))  # lagged masks need the most steps
     return [gallery.LocalModel(batches, width, height)], manifest.model(checkpoint, options.config)
 
 
