@@ -31,11 +31,12 @@ def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Cal
                 controls[f.name] = _control(f, elem_id(f.name))
             if f.name == "targets":
                 marking.panel(elem_id("words"))
+        lost_mask = gr.HTML("", elem_classes=["asyndm-lost"])  # seen also while the rest is closed
         with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
             for f in fields(Settings):
                 if f.name not in (*AT_ONCE, *BY_HAND):
                     controls[f.name] = _control(f, elem_id(f.name))
-            lost_mask = _by_hand(controls, elem_id)
+            _by_hand(controls, elem_id)
         _connect(buttons, controls)
     readers = {name: read for name, read in READERS.items() if name != "mask"}
     restored = [(enabled, was_on), *((controls[name], read) for name, read in readers.items()), (lost_mask, lost)]
@@ -47,16 +48,12 @@ def build(elem_id: Callable[[str], str]) -> tuple[list[Any], list[tuple[Any, Cal
     return [enabled, *controls.values()], restored
 
 
-def _by_hand(controls: dict[str, Any], elem_id: Callable[[str], str]) -> Any:
-    """The controls of a mask by hand, added to ``controls``; returns where the page says that an
-    infotext's mask is lost.
-    """
+def _by_hand(controls: dict[str, Any], elem_id: Callable[[str], str]) -> None:
+    """The controls of a mask by hand, added to ``controls``."""
     by_name = {f.name: f for f in fields(Settings)}
     for name in ("region", "with_words"):
         controls[name] = _control(by_name[name], elem_id(name))
-    lost_mask = gr.HTML("", elem_classes=["asyndm-lost"])
     controls["mask"] = canvas.build(elem_id("mask"), by_name["mask"].metadata["label"])
-    return lost_mask
 
 
 def _preset_buttons(elem_id: Callable[[str], str]) -> dict[str, Any]:

@@ -229,6 +229,7 @@ def test_nothing_painted_is_said_on_the_page(page, host):
     ordinary = host.make(BASE).infotext
     page.paste(ordinary)
     page.open()
+    page.open_advanced()
     page.element("region", inside="input[value=painted]").check()
     page.generate()
     assert "No mask is painted" in page.messages().inner_text()
