@@ -90,5 +90,4 @@ def lora(layers: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         own = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
         values[f"{own}.lora_down.weight"] = torch.randn(RANK, columns, generator=draw) * columns**-0.5
         values[f"{own}.lora_up.weight"] = torch.randn(rows, RANK, generator=draw) * 0.15
-        values[f"{own}.alpha"] = torch.tensor(float(RANK))
     return values
