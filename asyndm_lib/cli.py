@@ -34,7 +34,7 @@ MAX_SIDE, MAX_STEPS, MAX_BATCH, MAX_SEED = 2048, 1000, 16, 2**32 - 1
 
 SAMPLING = frozenset(("sampler", "schedule", "steps", "cfg", "width", "height", "eta"))
 SCORERS = ("CLIPScore", "ImageReward", "GenEval", "VQAScore", "BERTScore", "QwenScore")
-"""Those of ``evaluate`` that score any picture."""
+"""The scorers of ``evaluate`` that take any picture."""
 
 EVALUATIONS: dict[str, frozenset[str]] = {
     "--table": frozenset(("results", "into")),

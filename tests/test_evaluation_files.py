@@ -305,17 +305,23 @@ RED = Scorer(lambda: lambda prompt, picture: picture.getpixel((0, 0))[0] / 255, 
 
 
 @pytest.fixture
-def evaluate(server, tmp_path, capsys, monkeypatch):
-    """Runs the command over the WebUI on prompts, and returns its code and what it said."""
-    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
+def over_webui(server, tmp_path, capsys):
+    """Runs the command over the WebUI in a folder of the test's, and returns its code and what it
+    said."""
 
-    def run(prompts, *more):
-        file = write(tmp_path, "p.txt", prompts)
-        folder = tmp_path / "made"
-        code = cli.main(["evaluate", "--webui", server.url, "--prompts", str(file), "--folder", str(folder), *more])
+    def run(*arguments):
+        code = cli.main(["evaluate", "--webui", server.url, "--folder", str(tmp_path / "made"), *arguments])
         return code, capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def evaluate(over_webui, tmp_path, monkeypatch):
+    """Runs the command over the WebUI on prompts, and returns its code and what it said."""
+    monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"red": RED}, {}))
+
+    return lambda prompts, *more: over_webui("--prompts", str(write(tmp_path, "p.txt", prompts)), *more)
 
 
 def test_a_prompt_that_names_nothing_is_skipped_and_the_rest_is_made(server, evaluate):
@@ -589,7 +595,7 @@ def test_webuis_with_different_models_are_refused(evaluate_several):
 
 
 @pytest.fixture
-def geneval_run(server, tmp_path, capsys, monkeypatch):
+def geneval_run(over_webui, monkeypatch):
     """Runs the command with prompts in GenEval's manner, and returns its code and what it said."""
     half = Scorer(lambda: lambda prompt, picture: float(prompt.kind == "counting"), "a stand-in")
     kinds = {"CLIPScore": RED, "GenEval": half}
@@ -601,12 +607,7 @@ def geneval_run(server, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(scorers, "available", available)
 
-    def run(*more):
-        folder = tmp_path / "made"
-        code = cli.main(["evaluate", "--webui", server.url, "--folder", str(folder), "--seeds", "1", *more])
-        return code, capsys.readouterr()
-
-    return run
+    return lambda *more: over_webui("--seeds", "1", *more)
 
 
 def test_prompts_in_genevals_manner_are_made_and_told_by_kind(server, geneval_run):

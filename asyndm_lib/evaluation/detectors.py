@@ -18,7 +18,7 @@ SURE_YOLO, SURE_OWL = 0.4, 0.15
 """The least confidence of a detection. OWL-ViT's is low for whatever it finds."""
 
 OVERLAP = 0.5
-"""Of two boxes of a name that share more of their union the less sure one is left out."""
+"""The share of their union above which the less sure of two boxes of a name is left out."""
 
 
 class Detection(NamedTuple):
@@ -40,7 +40,7 @@ Detector = Callable[[Image.Image], list[Detection]]
 
 
 def lacking() -> str | None:
-    """What is missing for a detector; None if one is here."""
+    """The packages or weights that a detector lacks; None if one is here."""
     yolo, owl = package("ultralytics") or _no_yolo(), package("transformers") or absent(OWL)
     return f"{yolo}; or {owl}" if yolo and owl else None
 

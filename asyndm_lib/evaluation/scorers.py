@@ -69,7 +69,7 @@ GET = {
 def available(
     device: torch.device, exact: bool, names: Collection[str] = NAMES
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """Those of ``names`` that work here, and what the others lack.
+    """The scorers of ``names`` that work here, and what the others lack.
 
     ``exact``: whether the counter's is there too, for pictures of the embedded model and prompts
     that say what to count.

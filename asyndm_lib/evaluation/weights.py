@@ -11,7 +11,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 
 def package(module: str) -> str | None:
-    """What is missing if ``module`` cannot be imported."""
+    """The lack of ``module`` in words; None if it can be imported."""
     try:
         import_module(module)
     except ModuleNotFoundError as error:

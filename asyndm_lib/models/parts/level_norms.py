@@ -253,20 +253,19 @@ class Statistics:
             self.values.append(values)
         self._last = timesteps
 
+    def filled(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` timesteps ``[count]`` and values ``[count, 2, G]``, the last repeated."""
+        at = [*range(len(self.timesteps)), *[-1] * (count - len(self.timesteps))]
+        return torch.cat([self.timesteps[i] for i in at]), torch.stack([self.values[i] for i in at])
+
 
 class Table:
     """The statistics of a batch's rows by timestep."""
 
     def __init__(self, rows: Sequence[Statistics]):
         longest = max(len(row.timesteps) for row in rows)
-        # A row that was in fewer calls is filled up with its last.
-        filled = [[*range(len(row.timesteps)), *[-1] * (longest - len(row.timesteps))] for row in rows]
-        self._timesteps = torch.stack(
-            [torch.cat([row.timesteps[at] for at in own]) for row, own in zip(rows, filled, strict=True)]
-        ).float()
-        self._values = torch.stack(
-            [torch.stack([row.values[at] for at in own]) for row, own in zip(rows, filled, strict=True)]
-        ).flatten(2)
+        timesteps, values = zip(*(row.filled(longest) for row in rows), strict=True)
+        self._timesteps, self._values = torch.stack(timesteps).float(), torch.stack(values).flatten(2)
 
     def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture:
         """The mixture to expect at these levels."""
