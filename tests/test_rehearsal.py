@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 
 @pytest.fixture
@@ -15,11 +17,13 @@ def module(monkeypatch):
     """The module as in a WebUI, without a WebUI."""
     modules = ModuleType("modules")
     modules.shared = SimpleNamespace(state=SimpleNamespace(sampling_step=0))
+    callbacks = {f"callbacks_cfg_{name}": [] for name in ("denoiser", "denoised", "after_cfg")}
+    modules.script_callbacks = SimpleNamespace(callback_map=callbacks)
     monkeypatch.setitem(sys.modules, "modules", modules)
-    name = "asyndm_lib.hosts.common.rehearsal"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module(name)
-    monkeypatch.setitem(sys.modules, name, module)  # gone afterwards
+    for name in ("asyndm_lib.hosts.common.others_counts", "asyndm_lib.hosts.common.rehearsal"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        module = importlib.import_module(name)
+        monkeypatch.setitem(sys.modules, name, module)  # gone afterwards
     return module
 
 
@@ -36,9 +40,74 @@ def test_a_rehearsal_leaves_all_random_numbers_and_the_count_of_steps_as_they_we
     expected = drawn()
     torch.manual_seed(1)
     pictures.manual_seed(1)
-    with module.rehearsal(p, model, torch.device("cpu")):
+    with module.rehearsal(p, model, torch.device("cpu"), []):
         assert p.refiner_checkpoint_info is None
         model.step = 7
         assert drawn() == expected
     assert drawn() == expected
     assert (model.step, p.refiner_checkpoint_info) == (3, "a refiner")
+
+
+in_a_module = 0
+"""Counted by an extension in its own module."""
+
+
+class Counting:
+    """An extension that counts the model's calls, at the place that its name says."""
+
+    of_class = 0
+
+    def __init__(self):
+        self.of_object, self.made, self.is_begun = 0, None, False
+        around = 0
+
+        def hook(*args: object) -> None:
+            global in_a_module
+            nonlocal around
+            around, in_a_module = around + 1, in_a_module + 1
+
+        self.hook, self.around = hook, lambda: around
+
+    def callback(self, params: object) -> None:
+        self.of_object, Counting.of_class = self.of_object + 1, Counting.of_class + 1
+        self.made, self.is_begun = torch.ones(1), True
+
+    def option(self, state: dict[str, int], *args: object) -> None:
+        self.of_option = getattr(self, "of_option", 0) + 1
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        return (self.around(), in_a_module, self.of_object, Counting.of_class, self.of_option)
+
+
+def test_what_other_extensions_count_is_as_before_a_rehearsal_and_after_a_rewinding(module):
+    """By that a real one, sd-webui-llul, knows in which steps it acts."""
+    theirs, network = Counting(), nn.Sequential(nn.Linear(2, 2))
+    theirs.of_option = 0
+    network.register_forward_pre_hook(theirs.hook)
+    forward = network[0].forward
+    network[0].forward = lambda x: (theirs.hook(), forward(x))[1]
+    module_of_counts = sys.modules["asyndm_lib.hosts.common.others_counts"]
+    callbacks = module_of_counts.script_callbacks.callback_map["callbacks_cfg_denoiser"]
+    callbacks.append(SimpleNamespace(callback=theirs.callback))
+    option = functools.partial(theirs.option, {})
+    others = module_of_counts.functions_of(network, {"patches": {"output": [option]}, "scale": 1.0})
+    generators = SimpleNamespace(generators=[])
+    p = SimpleNamespace(rng=generators, refiner_checkpoint_info=None)
+
+    def call() -> None:
+        network(torch.ones(1, 2))
+        callbacks[0].callback(None)
+        option()
+
+    call()
+    before = theirs.counted
+    rewind = module.rewinding(p, SimpleNamespace(step=0), torch.device("cpu"), others)
+    with module.rehearsal(p, SimpleNamespace(step=0), torch.device("cpu"), others):
+        call()
+        assert all(now > then for now, then in zip(theirs.counted, before, strict=True))
+    assert theirs.counted == before
+    assert (theirs.made is None, theirs.is_begun) == (False, True)  # no counts
+    call()
+    rewind()
+    assert theirs.counted == before

@@ -57,8 +57,8 @@ class Neighbour:
     ``beside``: the arguments of others that are switched on with it, by their names in the API.
     ``encodes``: whether it encodes a picture, for which the WebUI draws random numbers that go by
     the jobs before.
-    ``counts``: whether it counts the model's calls, or keeps what it made in them, so that the
-    ordinary pass before static masks is not without trace in it.
+    ``keeps``: whether it keeps what it made in the model's calls, so that the ordinary pass before
+    static masks is not without trace in it.
     """
 
     script: str
@@ -70,7 +70,7 @@ class Neighbour:
     refused: str = ""
     beside: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     encodes: bool = False
-    counts: bool = False
+    keeps: bool = False
 
     @property
     def name(self) -> str:
@@ -172,6 +172,7 @@ NEIGHBOURS = {
     "regions, base": Neighbour("stand-in regional", (True, "rows", 0.3), request=BREAK),
     "negative words": Neighbour("stand-in negative words", ("a house",)),
     "parts first": Neighbour("stand-in parts first", request=AND),
+    "counting": Neighbour("stand-in counting"),
     "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
     "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
@@ -286,9 +287,9 @@ NEIGHBOURS = {
     "real negative prompt weight": Neighbour(
         "negative prompt weight extention", (0.2,), {"negative_prompt": "a red house"}, real="stable-diffusion-NPW"
     ),
-    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True, counts=True),
-    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul", counts=True),
-    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul", counts=True),
+    "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True, keeps=True),
+    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul"),
+    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul"),
 }
 VARIANTS = {
     "Euler": {},
@@ -329,7 +330,7 @@ CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
     for variant in VARIANTS
-    if (variant != "DDIM" or neighbour.discrete) and (variant != "static" or not neighbour.counts)
+    if (variant != "DDIM" or neighbour.discrete) and (variant != "static" or not neighbour.keeps)
     if not neighbour.refused
 ]
 REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if neighbour.refused for variant in VARIANTS]

@@ -27,6 +27,7 @@ from ..common.flows import check_kind, flow_maps
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Maps, levels_of
+from ..common.others_counts import functions_of
 from ..common.pieces import Piece, Pieces, encodings
 from ..common.rehearsal import rehearsal, rewinding
 from ..common.row_slices import RowSlices
@@ -47,7 +48,9 @@ class Call:
     """
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
-        self.rewind = rewinding(p, call.model, call.x.device)
+        network = shared.sd_model.model.diffusion_model
+        others = functions_of(network)
+        self.rewind = rewinding(p, call.model, call.x.device, others)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         _check_denoiser(model)
@@ -62,7 +65,7 @@ class Call:
         self.options, self._unit, self._input = levels.options, levels.unit, levels.input
         self._rows = RowSlices(_rows(self._extra_args["cond"], model))
         self.host = Host(
-            model=shared.sd_model.model.diffusion_model,
+            model=network,
             descents=levels.descents,
             predict=self._predict,
             step=lambda: model.step,
@@ -71,7 +74,7 @@ class Call:
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=functools.partial(rehearsal, p, model, x.device),
+            rehearsal=functools.partial(rehearsal, p, model, x.device, others),
             steady=_steady,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,31 +12,36 @@ import torch
 from modules import shared
 
 from ...models.parts.patching import replaced
+from .others_counts import counts
 
 
 @contextmanager
-def rehearsal(p: Any, model: Any, device: torch.device) -> Iterator[None]:
-    """A pass that leaves the random numbers and the model calls counted by the host as they were.
+def rehearsal(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -> Iterator[None]:
+    """A pass that leaves the random numbers as they were, and what the host and other extensions
+    count.
 
-    ``model``: its CFG denoiser. PyTorch's own random numbers, those of ``device`` too, are other
+    ``model``: its CFG denoiser. ``others``: the functions of other extensions that count, see
+    :mod:`others_counts`. PyTorch's own random numbers, those of ``device`` too, are other
     extensions' and, in inpainting, some hosts'. The pass stays on the UNet that it begins with,
     which the one after it begins with too.
     """
-    step, restore = model.step, _random_numbers(p)
+    step, restore, count_again = model.step, _random_numbers(p), counts(others)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), replaced(p, "refiner_checkpoint_info", None):
         yield
     model.step = step
     restore()
+    count_again()
 
 
-def rewinding(p: Any, model: Any, device: torch.device) -> Callable[[], None]:
+def rewinding(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -> Callable[[], None]:
     """What puts the host back to where it is now, for a pass from the start.
 
-    ``model``: its CFG denoiser. These are the counters, the picture's random numbers, and
-    PyTorch's, those of ``device`` too.
+    ``model``, ``others``: see :func:`rehearsal`. These are the counters, the picture's random
+    numbers, and PyTorch's, those of ``device`` too.
     """
     step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
+    count_again = counts(others)
     pytorchs = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         pytorchs.append((functools.partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
@@ -44,6 +49,7 @@ def rewinding(p: Any, model: Any, device: torch.device) -> Callable[[], None]:
     def rewind() -> None:
         model.step, shared.state.sampling_step = step, sampling_step
         restore()
+        count_again()
         for set_state, state in pytorchs:
             set_state(state)
 

@@ -21,6 +21,7 @@ from ..common.flows import check_kind
 from ..common.guidance import guide_as_the_host
 from ..common.inpainting import blending
 from ..common.noise_levels import Levels, levels_of
+from ..common.others_counts import functions_of
 from ..common.rehearsal import rehearsal, rewinding
 from .models import check_model, steady, unet_of
 from .preconditioning import preconditioned
@@ -42,7 +43,8 @@ class Call:
     blends_apart = False
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
-        self.rewind = rewinding(p, call.model, call.x.device)
+        self._others = functions_of(unet_of(p.sd_model), p.sd_model.forge_objects.unet.model_options)
+        self.rewind = rewinding(p, call.model, call.x.device, self._others)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         self._extra_args = options.pop("extra_args")
@@ -110,4 +112,4 @@ class Call:
 
     def _rehearsal(self) -> AbstractContextManager[None]:
         device = torch.device(self._p.sd_model.forge_objects.unet.load_device)
-        return rehearsal(self._p, self._model, device)
+        return rehearsal(self._p, self._model, device, self._others)

@@ -1,0 +1,109 @@
+"""What other extensions count in the functions that they hang into the host."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from modules import script_callbacks
+from torch import Tensor, nn
+
+OURS = __name__.partition(".")[0]
+CALLBACKS = ("callbacks_cfg_denoiser", "callbacks_cfg_denoised", "callbacks_cfg_after_cfg")
+
+
+def functions_of(model: nn.Module, options: Any = None) -> list[Any]:
+    """The functions that others have hung into the host: hooks and own ``forward`` of ``model``'s
+    modules, callbacks of the CFG denoiser, and whatever is callable in ``options``, a mapping or
+    list of such.
+    """
+    found = list(_callables(options))
+    for module in model.modules():
+        own = module.__dict__.get("forward")
+        found += [*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *([own] if own else [])]
+    for name in CALLBACKS:
+        found += [entry.callback for entry in script_callbacks.callback_map[name]]
+    return found
+
+
+def counts(functions: Iterable[Any]) -> Callable[[], None]:
+    """What puts the whole numbers that ``functions`` keep back to what they are now.
+
+    A function keeps a number in a variable around it, in its module, or in an object that it is
+    bound to or holds, or in that object's class.
+    """
+    places = _places(functions)
+    kept = [(place, name, place.read(name)) for place in places for name in place.names]
+    kept = [(place, name, number) for place, name, number in kept if type(number) is int]
+
+    def restore() -> None:
+        for place, name, number in kept:
+            if place.read(name) != number:
+                place.write(name, number)
+
+    return restore
+
+
+def _callables(options: Any) -> Iterator[Any]:
+    if isinstance(options, Mapping):
+        options = list(options.values())
+    if isinstance(options, (list, tuple)):
+        for option in options:
+            yield from _callables(option)
+    elif callable(options):
+        yield options
+
+
+class _Place(NamedTuple):
+    """Variables by their names."""
+
+    names: list[str]
+    read: Callable[[str], Any]
+    write: Callable[[str, Any], None]
+
+
+def _places(functions: Iterable[Any]) -> Iterator[_Place]:
+    """Where ``functions``, and those that they hold, keep something."""
+    left, seen = list(functions), set()
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, functools.partial):
+            left += [thing.func, *thing.args, *thing.keywords.values()]
+        elif isinstance(thing, types.MethodType):
+            left += [thing.__func__, thing.__self__]
+        elif isinstance(thing, types.FunctionType):
+            cells = thing.__closure__ or ()
+            left += [_contents(cell) for cell in cells]
+            if not _ours(thing.__module__):
+                yield from (_of_cell(cell) for cell in cells)
+                module = thing.__globals__
+                yield _Place(list(thing.__code__.co_names), module.get, module.__setitem__)
+        elif isinstance(thing, (type, types.ModuleType, Tensor)) or _ours(type(thing).__module__):
+            continue
+        elif hasattr(thing, "__dict__"):
+            yield from (_of_object(thing), _of_object(type(thing)))
+
+
+def _of_cell(cell: types.CellType) -> _Place:
+    return _Place([""], lambda name: _contents(cell), lambda name, value: setattr(cell, "cell_contents", value))
+
+
+def _of_object(thing: Any) -> _Place:
+    return _Place(list(vars(thing)), lambda name: vars(thing).get(name), functools.partial(setattr, thing))
+
+
+def _contents(cell: types.CellType) -> Any:
+    """What is in ``cell``; None if nothing is yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _ours(module: str | None) -> bool:
+    return (module or "").partition(".")[0] == OURS
