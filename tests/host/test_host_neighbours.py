@@ -137,9 +137,10 @@ def _fabric() -> tuple[Any, ...]:
 
 
 def _llul(*places: str) -> tuple[Any, ...]:
-    """The arguments of LLuL, which evaluates a part of the feature maps at ``places`` enlarged."""
+    """The arguments of LLuL, which evaluates a part of the feature maps at ``places`` enlarged. For
+    its infotexts AUTOMATIC1111 takes them for one of each picture."""
     ways = ("Bilinear", False, "Bilinear", False, "Lerp")
-    return (True, 1, 0.6, True, "", [*places], 1, 0, *ways, "", "", False, False, None, False)
+    return (True, 1, 0.6, True, "", [*places] * 3, 1, 0, *ways, "", "", False, False, None, False)
 
 
 LARGE = {"width": 128, "height": 128}
