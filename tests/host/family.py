@@ -104,6 +104,7 @@ class Family:
 def _features(row: Any) -> Iterator[str]:
     """What a row needs that not every WebUI has."""
     request = row.request
+    yield f"row {row.name}"
     yield f"checkpoint {row.checkpoint}"
     yield f"checkpoint {str(request.get('refiner_checkpoint')).removeprefix('tiny-')}"
     yield from (f"option {name}" for name in row.options)
@@ -319,12 +320,16 @@ CLASSIC = Family(
     samplers=_CLASSICS,
     schedules=(),
     models="--model-ref",
+    scripts={"sd upscale": [16, "Lanczos", 1.1]},
     axes=A1111.axes,
     lacks={
         **{name: why.replace("Forge", "Forge Classic") for name, why in FORGE.lacks.items()},
         **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+        "row inpainting, only masked, nothing masked": "Forge Classic fails on an empty mask",
+        "script outpainting mk2": "Forge Classic has no script outpainting mk2",
+        "script poor man's outpainting": "Forge Classic has no script poor man's outpainting",
         **{f"batches of {name}": "its noise in Forge Classic is of no picture's seed" for name in _UNSEEDED},
     },
 )

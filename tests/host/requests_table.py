@@ -48,6 +48,9 @@ FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] 
 TOO_FEW = {"unchanged": True, "messages": ("none in which regions could differ",)}
 """What :class:`Row` expects where the picture has too few steps; its infotext says so."""
 
+ENOUGH = 8
+"""The steps of a row with a start picture: DDIM makes two fewer of those that its strength leaves."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -209,7 +212,7 @@ def _without_lag() -> Iterator[Row]:
     yield Row("still, batch", {"batch_size": 2, "n_iter": 2, "sampler_name": "Euler a"}, static, unchanged=True)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, **SMALL}
     yield Row("still, hires fix", {**hires, "sampler_name": "DPM++ 2M"}, still, unchanged=True)
-    start = {"init_images": [_START], **MASK, "denoising_strength": 0.8}
+    start = {"init_images": [_START], **MASK, "denoising_strength": 0.8, "steps": ENOUGH}
     yield Row("still, inpainting, DDIM", {**start, **eta}, still, kind="img2img", unchanged=True)
     yield Row("still, inpainting, Euler a", {**start, "sampler_name": "Euler a"}, still, kind="img2img", unchanged=True)
 
@@ -356,7 +359,7 @@ def _passes() -> Iterator[Row]:
 
 def _start_pictures() -> Iterator[Row]:
     def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
-        start = {"init_images": [_START], "denoising_strength": 0.7, **SMALL}
+        start = {"init_images": [_START], "denoising_strength": 0.7, "steps": ENOUGH, **SMALL}
         return Row(f"img2img {name}", {**start, **request}, settings, options or {}, kind="img2img")
 
     for sampler in KINDS:
@@ -364,9 +367,9 @@ def _start_pictures() -> Iterator[Row]:
         # still show.
         low = {"denoising_strength": 0.05, "steps": 120, "scheduler": "normal"}
         yield row(f"{sampler}, strength 0.05", sampler_name=sampler, **low)
-    for sampler in ("Euler", "DDIM"):
-        nothing = {"sampler_name": sampler, "denoising_strength": 0.05}
-        yield replace(row(f"{sampler}, strength 0.05, nothing to do", **nothing), **TOO_FEW)
+    for sampler, message in (("Euler", TOO_FEW["messages"]), ("DDIM", ("There is no step to make",))):
+        nothing = row(f"{sampler}, strength 0.05, nothing to do", sampler_name=sampler, denoising_strength=0.05)
+        yield replace(nothing, unchanged=True, messages=message)
     yield row("strength 0.3", denoising_strength=0.3, steps=20)
     yield row("as many steps as said", {"img2img_fix_steps": True}, denoising_strength=0.4)
     yield row("static, Euler a", None, {"targets": "cat", "mask_timing": "static"}, sampler_name="Euler a")
@@ -387,7 +390,8 @@ def _start_pictures() -> Iterator[Row]:
 
 def _masks() -> Iterator[Row]:
     def row(name: str, options: dict[str, Any] | None = None, settings: Any = None, **request: Any) -> Row:
-        start = {"init_images": [_START], "denoising_strength": 0.8, **MASK, "inpainting_fill": 1, "mask_blur": 4}
+        start = {"init_images": [_START], "denoising_strength": 0.8, "steps": ENOUGH, **MASK}
+        start |= {"inpainting_fill": 1, "mask_blur": 4}
         return Row(f"inpainting, {name}", {**start, **request}, settings, options or {}, kind="img2img")
 
     inverted, part = {"inpainting_mask_invert": 1}, {"inpaint_full_res": True, "inpaint_full_res_padding": 8}
@@ -475,16 +479,16 @@ def _scripts() -> Iterator[Row]:
     """The rows of the host's scripts that make several pictures, or one in several parts."""
 
     def row(name: str, args: list[Any], kind: str, **request: Any) -> Row:
-        start = {"init_images": [_START], "denoising_strength": 0.7} if kind == "img2img" else {}
+        start = {"init_images": [_START], "denoising_strength": 0.7, "steps": ENOUGH} if kind == "img2img" else {}
         script = {"script_name": name.split(",")[0], "script_args": args}
         return Row(f"script {name}", {**SMALL, **start, **script, **request}, kind=kind)
 
     matrix = {"prompt": "a cat|in a hat|in the sun", "batch_size": 3}
     yield row("prompt matrix", [False, True, "positive", "comma", 0], "txt2img", **matrix)
-    lines = f'in the sun\n--prompt "a cat" --steps 4 --sampler_name DDIM --n_iter 2\nby night <lora:{LORA}:1>'
+    lines = f'in the sun\n--prompt "a cat" --steps 5 --sampler_name DDIM --n_iter 2\nby night <lora:{LORA}:1>'
     yield row("prompts from file or textbox", [True, False, "end", lines], "txt2img")
     # The kinds of axes are numbered; then: no legend, single pictures too, …, values as text.
-    steps, samplers = (HOST.axes["Steps"], "4, 6", []), (HOST.axes["Sampler"], "Euler a, DDIM", [])
+    steps, samplers = (HOST.axes["Steps"], "5, 6", []), (HOST.axes["Sampler"], "Euler a, DDIM", [])
     checkpoints, none = (HOST.axes["Checkpoint name"], "tiny-sd1, tiny-sd1-v", []), (0, "", [])
     flags = [False, True, False, False, False, False, False, *HOST.plot_numbers, True]
     yield row("x/y/z plot", [*steps, *samplers, *none, *flags], "txt2img")
