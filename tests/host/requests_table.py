@@ -49,7 +49,7 @@ TOO_FEW = {"unchanged": True, "messages": ("none in which regions could differ",
 """What :class:`Row` expects where the picture has too few steps; its infotext says so."""
 
 ENOUGH = 8
-"""The steps of a row with a start picture: DDIM makes two fewer of those that its strength leaves."""
+"""The steps of a row with a start picture: DDIM makes fewer than its strength leaves."""
 
 
 @dataclass(frozen=True)
