@@ -39,7 +39,9 @@ class Regional(scripts.Script):
                     prompt = prompt.replace(word, "BREAK")
                 prompts[at] = prompt
         self.regions = p.all_prompts[0].count("BREAK") + (not base)
-        self.shape, self.count = (p.height // 8, p.width // 8), len(p.all_prompts[0].split("BREAK"))
+        scales = [1, p.hr_scale] if getattr(p, "enable_hr", False) else [1]
+        self.shapes = [(int(p.height * scale) // 8, int(p.width * scale) // 8) for scale in scales]
+        self.count = len(p.all_prompts[0].split("BREAK"))
         for name, module in shared.sd_model.model.diffusion_model.named_modules():
             if name.endswith("attn2"):
                 module.forward = self.forward_of(module)
@@ -75,7 +77,7 @@ class Regional(scripts.Script):
         ]
         if not self.joined:
             outputs = [module.to_out(output) for output in outputs]
-        height, width = size_of(x.shape[1], *self.shape)
+        height, width = size_of(x.shape[1], self.shapes)
         base = outputs.pop(0) if self.base else None
         outputs = [output.unflatten(1, (height, width)) for output in outputs]
         side, bounds = (2, width) if self.columns else (1, height)
@@ -101,7 +103,11 @@ def attended(module, x, context):
     return (attention @ v).transpose(1, 2).flatten(2)
 
 
-def size_of(pixels, height, width):
-    while height * width > pixels:
-        height, width = -(-height // 2), -(-width // 2)
-    return height, width
+def size_of(pixels, shapes):
+    """The height and width of a layer with so many pixels."""
+    for height, width in shapes:
+        while height * width > pixels:
+            height, width = -(-height // 2), -(-width // 2)
+        if height * width == pixels:
+            return height, width
+    raise ValueError(f"no layer has {pixels} pixels")
