@@ -31,7 +31,7 @@ def test_a_rehearsal_leaves_all_random_numbers_and_the_count_of_steps_as_they_we
     """PyTorch's own are other extensions', as of sd-webui-cads, which adds noise to the prompts."""
     pictures = torch.Generator().manual_seed(1)
     p = SimpleNamespace(rng=SimpleNamespace(generators=[pictures]), refiner_checkpoint_info="a refiner")
-    model = SimpleNamespace(step=3)
+    model, state = SimpleNamespace(step=3), sys.modules["modules"].shared.state
 
     def drawn() -> tuple[float, float]:
         return torch.rand(1).item(), torch.rand(1, generator=pictures).item()
@@ -42,14 +42,26 @@ def test_a_rehearsal_leaves_all_random_numbers_and_the_count_of_steps_as_they_we
     pictures.manual_seed(1)
     with module.rehearsal(p, model, torch.device("cpu"), []):
         assert p.refiner_checkpoint_info is None
-        model.step = 7
+        model.step = state.sampling_step = 7
         assert drawn() == expected
     assert drawn() == expected
-    assert (model.step, p.refiner_checkpoint_info) == (3, "a refiner")
+    assert (model.step, state.sampling_step, p.refiner_checkpoint_info) == (3, 0, "a refiner")
 
 
 in_a_module = 0
 """Counted by an extension in its own module."""
+
+other_module = ModuleType("other_module")
+other_module.counted = 0
+
+
+class Named:
+    counted = 0
+
+
+def helper() -> None:
+    other_module.counted += 1
+    Named.counted += 1
 
 
 class Counting:
@@ -65,6 +77,7 @@ class Counting:
             global in_a_module
             nonlocal around
             around, in_a_module = around + 1, in_a_module + 1
+            helper()
 
         self.hook, self.around = hook, lambda: around
 
@@ -77,7 +90,8 @@ class Counting:
 
     @property
     def counted(self) -> tuple[int, ...]:
-        return (self.around(), in_a_module, self.of_object, Counting.of_class, self.of_option)
+        elsewhere = in_a_module, other_module.counted, Named.counted
+        return (self.around(), *elsewhere, self.of_object, Counting.of_class, self.of_option)
 
 
 def test_what_other_extensions_count_is_as_before_a_rehearsal_and_after_a_rewinding(module):

@@ -155,6 +155,7 @@ def nothing_left(host: WebUI, hooks_of_others: bool):
         left.pop("tensors")
         if hooks_of_others:
             left["others"] = []
+            left["objects"].pop("OfPictures", None)  # texts for the infotexts of the job that it keeps
         if not left["objects"] or time.monotonic() > end:
             break
         time.sleep(0.5)

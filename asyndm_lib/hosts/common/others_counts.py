@@ -31,8 +31,8 @@ def functions_of(model: nn.Module, options: Any = None) -> list[Any]:
 def counts(functions: Iterable[Any]) -> Callable[[], None]:
     """What puts the whole numbers that ``functions`` keep back to what they are now.
 
-    A function keeps a number in a variable around it, in its module, or in an object that it is
-    bound to or holds, or in that object's class.
+    A function keeps a number in a variable around it, in its module, in an object that it is bound
+    to, holds or names there, in that object's class, or in a module or class that it names.
     """
     places = _places(functions)
     kept = [(place, name, place.read(name)) for place in places for name in place.names]
@@ -81,20 +81,23 @@ def _places(functions: Iterable[Any]) -> Iterator[_Place]:
             left += [_contents(cell) for cell in cells]
             if not _ours(thing.__module__):
                 yield from (_of_cell(cell) for cell in cells)
-                module = thing.__globals__
-                yield _Place(list(thing.__code__.co_names), module.get, module.__setitem__)
+                own, names = thing.__globals__, list(thing.__code__.co_names)
+                named = [own[name] for name in names if name in own]
+                yield _Place(names, own.get, own.__setitem__)
+                yield from (_of_object(other, names) for other in named if isinstance(other, (type, types.ModuleType)))
+                left += [other for other in named if getattr(other, "__globals__", own) is own]
         elif isinstance(thing, (type, types.ModuleType, Tensor)) or _ours(type(thing).__module__):
             continue
         elif hasattr(thing, "__dict__"):
-            yield from (_of_object(thing), _of_object(type(thing)))
+            yield from (_of_object(thing, list(vars(thing))), _of_object(type(thing), list(vars(type(thing)))))
 
 
 def _of_cell(cell: types.CellType) -> _Place:
     return _Place([""], lambda name: _contents(cell), lambda name, value: setattr(cell, "cell_contents", value))
 
 
-def _of_object(thing: Any) -> _Place:
-    return _Place(list(vars(thing)), lambda name: vars(thing).get(name), functools.partial(setattr, thing))
+def _of_object(thing: Any, names: list[str]) -> _Place:
+    return _Place(names, lambda name: vars(thing).get(name), functools.partial(setattr, thing))
 
 
 def _contents(cell: types.CellType) -> Any:

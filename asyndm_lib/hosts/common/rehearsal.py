@@ -25,11 +25,12 @@ def rehearsal(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -
     extensions' and, in inpainting, some hosts'. The pass stays on the UNet that it begins with,
     which the one after it begins with too.
     """
-    step, restore, count_again = model.step, _random_numbers(p), counts(others)
+    step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
+    count_again = counts(others)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), replaced(p, "refiner_checkpoint_info", None):
         yield
-    model.step = step
+    model.step, shared.state.sampling_step = step, sampling_step
     restore()
     count_again()
 
