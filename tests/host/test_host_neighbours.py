@@ -177,7 +177,9 @@ NEIGHBOURS = {
     "ADetailer": Neighbour("stand-in adetailer", (True, "", "")),
     "ADetailer, listed": Neighbour("stand-in adetailer", (True, "asyndm", "")),
     "real control model": Neighbour("controlnet", _unit(model=CONTROL, weight=0.3), real="sd-webui-controlnet"),
-    "real reference picture": Neighbour("controlnet", _unit(module="reference_only"), real="sd-webui-controlnet", keeps=True),
+    "real reference picture": Neighbour(
+        "controlnet", _unit(module="reference_only"), real="sd-webui-controlnet", keeps=True
+    ),
     "real control models": Neighbour(
         "controlnet",
         _unit(model=CONTROL, weight=0.3) + _unit(model=CONTROL, weight=0.2, image=in_base64(drawing().rotate(90))),
