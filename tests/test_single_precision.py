@@ -155,9 +155,9 @@ def noise_levels(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("label", ["Euler", "LMS", "DPM fast", "Restart", "DDIM", "PLMS", "UniPC"])
-def test_a_webuis_noise_levels_are_those_of_the_cpu(label, whole, noise_levels):
+def test_a_webuis_noise_levels_are_those_of_the_cpu(label, told, noise_levels):
     """Those of DDIM and its like are known in double precision."""
     sampler, table = LABELS[label][0], alphas_cumprod(torch.float32)
     denoiser = external.DiscreteEpsDDPMDenoiser(None, table, quantize=False)
@@ -171,10 +171,12 @@ def test_a_webuis_noise_levels_are_those_of_the_cpu(label, whole, noise_levels):
     def found(there: Callable[[Any], Any]) -> list[Tensor]:
         x, own = there(torch.ones(2, 4, 3, 3)), there(table)
         model = SimpleNamespace(inner_model=SimpleNamespace(inner_model=SimpleNamespace(alphas_cumprod=own)))
-        maps = NoiseLevels(own)
+        maps, timestep = NoiseLevels(own), None
+        if told:
+            timestep = on(own, lambda sigma: maps.sigma_to_t(sigma).round())
         given = {name: there(value) for name, value in options.items()}
         levels = noise_levels.levels_of(
-            sampler, model, x, given, lambda: (on(own, maps.sigma_to_t), on(own, maps.t_to_sigma)), None, whole
+            sampler, model, x, given, lambda: (on(own, maps.sigma_to_t), on(own, maps.t_to_sigma)), None, timestep
         )
         cells, all = Cells(2, 3, 3, 1, x.device), []
         for descent in levels.descents:
@@ -193,3 +195,25 @@ def test_a_webuis_noise_levels_are_those_of_the_cpu(label, whole, noise_levels):
     assert len(made) == len(expected) > 4
     for one, other in zip(made, expected, strict=True):
         torch.testing.assert_close(one, other.to(one.dtype), rtol=1e-5, atol=1e-3)
+
+
+def test_a_model_is_told_the_timestep_that_it_knows_the_samplers_level_by(noise_levels):
+    """Forge Classic rescales the sampler's levels for zero terminal SNR, and not the model's."""
+    own = NoiseLevels(alphas_cumprod(torch.float32))
+    roots = alphas_cumprod(torch.float64).sqrt()
+    rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+    rescaled[-1] = 5e-8
+    denoiser = SimpleNamespace(alphas_cumprod=rescaled.float())
+    model = SimpleNamespace(inner_model=SimpleNamespace(inner_model=denoiser))
+    options = {"timesteps": torch.arange(1, 1000, 249), "eta": 1.0}
+
+    def timestep(sigma: Tensor) -> Tensor:
+        return own.sigma_to_t(sigma).round()
+
+    levels = noise_levels.levels_of(LABELS["DDIM"][0], model, torch.ones(1, 4, 3, 3), options, None, None, timestep)
+    (descent,) = levels.descents
+    for at, sigma in zip((997, 748, 499, 250), descent.scalars, strict=False):
+        level = ((1 - rescaled[at]) / rescaled[at]).sqrt()
+        torch.testing.assert_close(sigma.double(), level, rtol=1e-4, atol=0)
+        assert descent.schedule.timestep(sigma).item() == timestep(level).item()
+        assert descent.schedule.timestep(sigma).item() != at

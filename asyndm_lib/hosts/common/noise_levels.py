@@ -55,18 +55,19 @@ def levels_of(
     options: Options,
     maps: Callable[[], Maps],
     sampling: ModuleType,
-    whole: bool = False,
+    timestep: Map | None = None,
 ) -> Levels:
     """The noise levels of a call of ``sampler`` with the host's ``options``.
 
     ``model``: its denoiser. ``maps()``: the model's own. ``sampling``: k-diffusion's samplers as
-    the host has them. ``whole``: whether the model is told whole timesteps only. Raises
-    :class:`Unsupported` for a schedule that no run can take.
+    the host has them. ``timestep``: sigma → the timestep that the model is told, where the host
+    gives it sigmas also in the samplers that go by timesteps, and takes those of whole timesteps
+    only. Raises :class:`Unsupported` for a schedule that no run can take.
     """
     if sampler.scalars == "marginals":
-        return _unipc(model, x, options, whole)
+        return _unipc(model, x, options, timestep)
     if sampler.levels == "timesteps":
-        return _timesteps(model, x, options, whole)
+        return _timesteps(model, x, options, timestep)
     return _sigmas(sampler, x, options, sampling, maps())
 
 
@@ -90,7 +91,7 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
     return Levels(found, lambda sigma: sigma * ones, lambda map: map, ours)
 
 
-def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
+def _timesteps(model: Any, x: Tensor, options: Options, timestep: Map | None) -> Levels:
     """The levels of DDIM and PLMS: ascending timesteps.
 
     All but the first are evaluated, and the first is stepped to.
@@ -99,7 +100,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     timesteps = ours.pop("timesteps").cpu()
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     levels = NoiseLevels(alphas_cumprod.cpu().double())
-    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t, whole)
+    schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t, timestep)
 
     # The host's own scalars, rounded as it rounds them (modules/sd_samplers_timesteps_impl.py).
     scale = x.new_ones(1, 1, 1, 1)
@@ -114,7 +115,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
     return Levels([schedule], inputs, levels.sigma_to_t, ours)
 
 
-def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
+def _unipc(model: Any, x: Tensor, options: Options, timestep: Map | None) -> Levels:
     """The levels of UniPC, which makes timesteps of its own.
 
     Of the host's only their number counts, and in img2img the last one, at which it begins.
@@ -144,7 +145,7 @@ def _unipc(model: Any, x: Tensor, options: Options, whole: bool) -> Levels:
         return sent((precise.inverse_lambda(lambdas) * count - 1).reshape(sigma.shape), sigma.device)
 
     knots = (times.cpu().double() * count - 1).clamp(0, count - 1)
-    schedule = _knots(knots, to_sigma, to_t, whole)
+    schedule = _knots(knots, to_sigma, to_t, timestep)
     ours |= {
         "order": order,
         "variant": opts.uni_pc_variant,
@@ -166,9 +167,12 @@ def _uni_pc() -> ModuleType:
     return uni_pc
 
 
-def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map, whole: bool) -> Descent:
+def _knots(timesteps: Tensor, to_sigma: Map, to_t: Map, timestep: Map | None) -> Descent:
     """A descent through ``timesteps``, the last of which is stepped to and not evaluated."""
-    sigmas, told = to_sigma(timesteps), _rounded(to_t) if whole else None
+    sigmas, told = to_sigma(timesteps), None
+    if timestep is not None:
+        # The sampler's noise levels may be others than the model's, as with zero terminal SNR.
+        told = lambda sigma: timestep(to_sigma(to_t(sigma).cpu().double().round()))  # noqa: E731
     return Descent(Schedule(sigmas[:-1], to_t, to_sigma, told), list(sigmas))
 
 
@@ -177,6 +181,3 @@ def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tens
     sigmas = torch.stack(list(descent.scalars))
     return lambda sigma: inputs[int((sigmas - sigma).abs().argmin())]
 
-
-def _rounded(map: Map) -> Map:
-    return lambda sigma: map(sigma).round()

@@ -25,7 +25,7 @@ from ..common.others_counts import functions_of
 from ..common.rehearsal import rehearsal, rewinding
 from .models import check_model, steady, unet_of
 from .preconditioning import preconditioned
-from .predictors import is_flow, maps_of
+from .predictors import is_flow, maps_of, timestep_of
 from .unet_rows import UNetRows
 from .variance_preserving import in_sigma_space
 
@@ -74,7 +74,7 @@ class Call:
         predictor = self._predictor()
         check_kind(sampler, is_flow(predictor))
         maps = functools.partial(maps_of, predictor)
-        return levels_of(sampler, self._model, x, options, maps, self.sampling, whole=True)
+        return levels_of(sampler, self._model, x, options, maps, self.sampling, timestep_of(predictor))
 
     def _predictor(self) -> Any:
         """The part of the host's present model that knows its noise levels and scales for it."""

@@ -6,12 +6,17 @@ from typing import Any
 
 from ...clock.schedule import NoiseLevels, alpha, on
 from ..common.flows import flow_maps
-from ..common.noise_levels import Maps
+from ..common.noise_levels import Map, Maps
 
 
 def is_flow(predictor: Any) -> bool:
     """Whether the model of ``predictor`` predicts the velocity of a flow."""
     return getattr(predictor, "prediction_type", None) == "const"
+
+
+def timestep_of(predictor: Any) -> Map:
+    """Sigma → the timestep that the model is told."""
+    return on(predictor.sigmas, predictor.timestep)
 
 
 def maps_of(predictor: Any) -> Maps:
@@ -22,7 +27,7 @@ def maps_of(predictor: Any) -> Maps:
     """
     if is_flow(predictor):
         return flow_maps(predictor)
-    told = on(predictor.sigmas, predictor.timestep)
+    told = timestep_of(predictor)
     if predictor.timestep(predictor.sigmas[:1]).is_floating_point():
         return Maps(told, on(predictor.sigmas, predictor.sigma))
     table = NoiseLevels(alpha(predictor.sigmas.cpu().double()))

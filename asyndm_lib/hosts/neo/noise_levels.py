@@ -5,6 +5,7 @@ With them come the host's own scalars at these levels, to the bit.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from k_diffusion import sampling
@@ -20,7 +21,7 @@ from ...samplers.unipc import Marginals
 from ..common import noise_levels
 from ..common.flows import check_kind
 from ..common.noise_levels import Levels, Maps
-from ..forge_family.predictors import is_flow, maps_of
+from ..forge_family.predictors import is_flow, maps_of, timestep_of
 
 PERCENT = 1e-4
 """How far below sigma 1 some samplers begin a flow, of the way down; the host's number."""
@@ -40,7 +41,8 @@ def levels_of(sampler: Sampler, model: Any, x: Tensor, options: Options, predict
         options["sigmas"][0] = predictor.percent_to_sigma(PERCENT)
     if sampler.scalars == "marginals":
         return _unipc(x, options, maps_of(predictor))
-    return noise_levels.levels_of(sampler, model, x, options, lambda: maps_of(predictor), sampling, whole=True)
+    maps, timestep = functools.partial(maps_of, predictor), timestep_of(predictor)
+    return noise_levels.levels_of(sampler, model, x, options, maps, sampling, timestep)
 
 
 def _unipc(x: Tensor, options: Options, maps: Maps) -> Levels:
