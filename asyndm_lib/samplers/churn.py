@@ -11,13 +11,16 @@ from ..clock.sigma_map import SigmaMap
 from ..run.run import Run
 from ..run.step import Step
 
+ALWAYS, WHERE_ADDED = ("a1111", "forge", "reforge"), ("classic", "neo")
+"""The hosts whose k-diffusion draws noise at every step, and those with ComfyUI's, which draws it
+only where it adds some."""
+
 
 class Churn:
     """Noise before a step.
 
     ``s_churn``: how much there is of it, where ``s_tmin <= sigma <= s_tmax``. ``s_noise`` scales
-    it. ``always``: whether noise is drawn at every step, as in k-diffusion. Forge Neo draws it only
-    where it adds some.
+    it. ``always``: whether noise is drawn at every step.
     """
 
     def __init__(

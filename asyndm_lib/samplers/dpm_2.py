@@ -15,7 +15,7 @@ from torch import Tensor
 from ..run.host import NoiseSampler
 from ..run.run import Run
 from .ancestral import ancestral_step, independent_noise
-from .churn import Churn
+from .churn import ALWAYS, WHERE_ADDED, Churn
 from .euler import euler_step, slope, to_d
 from .flow_ancestral import flow_ancestral_step, renoised
 from .row import Sampler
@@ -107,7 +107,7 @@ def _middle(sigma: Tensor, to: Tensor) -> Tensor:
 
 DPM_2 = Sampler("sample_dpm_2", dpm_2, {"DPM2": {}}, noise="independent", schedule="karras", discards=True)
 ROWS = (
-    DPM_2,
-    replace(DPM_2, function=partial(dpm_2, always=False), hosts=("neo",)),
+    replace(DPM_2, hosts=ALWAYS),
+    replace(DPM_2, function=partial(dpm_2, always=False), hosts=WHERE_ADDED),
     replace(DPM_2, name="sample_dpm_2_ancestral", function=dpm_2_ancestral, labels={"DPM2 a": {}}),
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..clock.sigma_map import SigmaMap
 from ..run.run import Run
 from ..run.step import Step
-from .churn import Churn
+from .churn import ALWAYS, WHERE_ADDED, Churn
 from .row import Sampler
 
 
@@ -51,4 +51,4 @@ def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, to: Tensor) -> Tensor
 
 
 EULER = Sampler("sample_euler", euler, {"Euler": {}}, noise="independent", benched=True)
-ROWS = (EULER, replace(EULER, function=partial(euler, always=False), hosts=("neo",)))
+ROWS = (replace(EULER, hosts=ALWAYS), replace(EULER, function=partial(euler, always=False), hosts=WHERE_ADDED))

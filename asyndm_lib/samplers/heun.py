@@ -11,7 +11,7 @@ from torch import Tensor
 from ..clock.sigma_map import SigmaMap
 from ..run.run import Run
 from ..run.step import Step
-from .churn import Churn
+from .churn import ALWAYS, WHERE_ADDED, Churn
 from .euler import slope, to_d
 from .row import Sampler
 
@@ -46,4 +46,4 @@ def heun_step(step: Step, x: Tensor, d: Tensor, sigma: SigmaMap, sigma_next: Sig
 
 
 HEUN = Sampler("sample_heun", heun, {"Heun": {}}, noise="independent", benched=True)
-ROWS = (HEUN, replace(HEUN, function=partial(heun, always=False), hosts=("neo",)))
+ROWS = (replace(HEUN, hosts=ALWAYS), replace(HEUN, function=partial(heun, always=False), hosts=WHERE_ADDED))

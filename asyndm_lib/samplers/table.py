@@ -17,6 +17,9 @@ from .row import Labels, Sampler, labelled, rows_in
 SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if {"a1111", "forge"} & set(row.hosts)}
 """Our samplers by the ``__name__`` of the host's function."""
 
+CLASSIC: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if "classic" in row.hosts}
+"""Those of Forge Classic, whose k-diffusion is ComfyUI's."""
+
 LABELS: Labels = labelled(SAMPLERS.values(), WEBUIS)
 """The samplers by the names under which the WebUIs show them."""
 

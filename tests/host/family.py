@@ -311,7 +311,10 @@ _UNSEEDED = (
     *("Euler A Turbo", "DPM++ 2M SDE Turbo", "Euler A SGMUniform", "DPM++ 2M SDE SGMUniform", "LCM Karras"),
     *("DDPM", "DDPM Karras"),
 )
-_NOT_IN_CLASSIC = ("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "s_min_uncond_all")
+_NOT_IN_CLASSIC = (
+    *("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "s_min_uncond_all"),
+    "refiner_switch_by_sample_steps",
+)
 CLASSIC = Family(
     "Forge Classic",
     (*_COMMON, "--no-download-sd-model", "--skip-install", "--always-cpu", "--attention-pytorch"),
@@ -327,6 +330,8 @@ CLASSIC = Family(
         **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+        "previews Full": "Forge Classic has no full previews",
+        "previews Approx NN": "Forge Classic's previews of this kind want a download",
         "row inpainting, only masked, nothing masked": "Forge Classic fails on an empty mask",
         "script outpainting mk2": "Forge Classic has no script outpainting mk2",
         "script poor man's outpainting": "Forge Classic has no script poor man's outpainting",

@@ -32,7 +32,7 @@ def _zero_terminal_snr() -> Iterator[Row]:
     few = (*KINDS, "DPM++ SDE", "UniPC")
     for checkpoint, samplers in {"sd1-v": SAMPLERS, "sd2-v": few, "sdxl": few}.items():
         for sampler in samplers:
-            request = {"sampler_name": sampler, **SMALL}
+            request = {"sampler_name": sampler, "steps": 12 if sampler == "DPM fast" else 6, **SMALL}
             row = Row(f"zero terminal SNR, {checkpoint} {sampler}", request, options=options, checkpoint=checkpoint)
             yield from both(row) if (checkpoint, sampler) in _ALSO_STILL else (row,)
 
@@ -58,7 +58,7 @@ def _sdxl() -> Iterator[Row]:
     yield row("CFG 1", cfg_scale=1)
     yield row("static", STATIC, sampler_name="UniPC")
     yield row("whole picture", {"whole_picture": True})
-    yield from both(row("hires fix, DDIM", **{**HIRES, "sampler_name": "DDIM"}))
+    yield from both(row("hires fix, DDIM", **{**HIRES, "sampler_name": "DDIM", "steps": 8}))
     yield row("hires fix, AND in its prompt", **HIRES, hr_prompt="a dog AND a cat")
     yield row("520x328", width=520, height=328, steps=4)
     start = {**START, "denoising_strength": 0.7}

@@ -52,7 +52,7 @@ SHOWN = {
     "a step of the film": ("pictures.film:Film.__call__", 2, "Only what shows the masks is missing"),
     "drawing": ("interface.gallery:draw", 1, "The sheet of the masks is missing"),
     "showing": ("interface.gallery:show", 1, "The sheet of the masks is missing"),
-    "the words chosen": ("interface.choices:note", 1, "Only the words chosen are not told"),
+    "the words chosen": ("interface.choices:note", 1, "Only what lagged is not told"),
 }
 
 

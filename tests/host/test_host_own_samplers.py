@@ -4,18 +4,18 @@ import draws
 import pytest
 import test_neo_samplers
 import torch
-from family import A1111, FORGE, HOST, NEO, REFORGE
+from family import A1111, CLASSIC, FORGE, HOST, NEO, REFORGE
 from stand_ins import FLOW, Noise, flow_sigmas
 from test_samplers import ANCESTRAL_ON_FLOWS, CASES, CHURN, SETTINGS, Case, latent, on_maps, ways_down
 
 from asyndm_lib.samplers import table as samplers
 from asyndm_lib.samplers.neo import table as neo
 
-SAMPLERS = neo.SAMPLERS if HOST is NEO else samplers.SAMPLERS
+SAMPLERS = {NEO: neo.SAMPLERS, CLASSIC: samplers.CLASSIC}.get(HOST, samplers.SAMPLERS)
 WITHIN = CHURN["s_tmin"], CHURN["s_tmax"]
 NEOS_OWN = {case.name for case in test_neo_samplers.CASES.values()}
 FORGES_OWN = ("sample_heunpp2", "sample_ipndm", "sample_ipndm_v", "sample_deis", "sample_ddpm")
-OTHERWISE_LAGGING = ("sample_ipndm", "sample_ipndm_v")
+OTHERWISE_LAGGING = ("sample_ipndm", "sample_ipndm_v", "sample_lms")
 """Those of which a pixel that lags goes by other weights: the host's are not for uneven steps."""
 SIZE, STEPS, DRAWS = (1, 6, 8), 7, 40
 
@@ -24,9 +24,9 @@ SIZE, STEPS, DRAWS = (1, 6, 8), 7, 40
 @pytest.mark.parametrize("name", CASES)
 def test_own_function(name, settings, host):
     case = CASES[name]
-    if case.name in FORGES_OWN and HOST in (A1111, REFORGE):
+    if case.name in FORGES_OWN and HOST in (A1111, REFORGE, CLASSIC):
         pytest.skip(f"the k-diffusion of {HOST.name} has no sampler function {case.name}")
-    if case.name not in SAMPLERS:
+    if case.name not in SAMPLERS or (case.name == "ddim_cfgpp" and "sampler DDIM CFG++" in HOST.lacks):
         pytest.skip(f"{HOST.name} has no sampler function {case.name}")
     if HOST is NEO and case.name in NEOS_OWN:
         pytest.skip(f"{HOST.name} has a function {case.name} of its own, of test_host_neo.py")
@@ -35,7 +35,7 @@ def test_own_function(name, settings, host):
     asked_for = SETTINGS[settings]
     if case.name in OTHERWISE_LAGGING:
         if settings != "whole":
-            pytest.skip("a pixel that lags goes by other weights than the host's IPNDM")
+            pytest.skip("a pixel that lags goes by other weights than the host's")
         asked_for = {**asked_for, "concavity": 0.0}
     ways, options = ways_down(case, STEPS, torch.float32)
     if case.name == "restart_sampler":
@@ -49,7 +49,7 @@ def test_own_function(name, settings, host):
     lengths, ends = [len(way) - 1 for way in ways], [way[-1].item() for way in ways]
     drawn = Noise()
     noise = [drawn.like(x).tolist() for _ in range(DRAWS)]
-    churned = HOST is NEO and "s_churn" in case.options
+    churned = HOST in (NEO, CLASSIC) and "s_churn" in case.options
     for sequence in sequences:
         steps = draws.of_churn(*WITHIN, sequence, maps, ways[0]) if churned else None
         asked = {

@@ -17,7 +17,7 @@ SCRIPTS = {
     "prompt matrix": ("txt2img", [False, False, "positive", "comma", 0]),
     "x/y/z plot": (
         "txt2img",
-        [HOST.axes["Steps"], "2, 3", [], *(0, "", []) * 2, False, True, *(False,) * 5, *HOST.plot_numbers, True],
+        [HOST.axes["Steps"], "5, 6", [], *(0, "", []) * 2, False, True, *(False,) * 5, *HOST.plot_numbers, True],
     ),
 }
 

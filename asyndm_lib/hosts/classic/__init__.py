@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ...samplers.table import LABELS, SAMPLERS
+from ...samplers.table import CLASSIC, LABELS
 from ..common.adapter import Adapter
 from ..common.attaching import check_sampler
 from ..forge_family.models import check_unet
@@ -14,8 +14,8 @@ from .call import Call
 
 adapter = Adapter(
     call=Call,
-    samplers=SAMPLERS,
+    samplers=CLASSIC,
     # The model first: a sampler may be one that only its model has.
-    checks=(lambda p: check_unet(p.sd_model), partial(check_sampler, SAMPLERS, LABELS)),
+    checks=(lambda p: check_unet(p.sd_model), partial(check_sampler, CLASSIC, LABELS)),
     reader=READER,
 )

@@ -17,6 +17,7 @@ from ...models.parts.patching import replaced
 from ...run.model_call import of_rows
 from ...run.run import Run
 from ...samplers.row import Options, Sampler
+from ...samplers.table import CLASSIC
 from ..common.attaching import ReadTargets, SamplerCall
 from ..common.noise_levels import Levels
 from ..forge_family import call as family
@@ -30,6 +31,8 @@ class Call(family.Call):
     Its labels with a schedule of ComfyUI's ("Turbo", "SGMUniform", DDPM) are of the second one,
     whose random numbers are PyTorch's own and not the picture's.
     """
+
+    samplers = CLASSIC
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         second = p.sampler.func.__module__ == second_sampling.__name__
@@ -48,6 +51,12 @@ class Call(family.Call):
 
     def _predictor(self) -> Any:
         return predictor_of(self._p.sd_model)
+
+    def _steady(self) -> bool:
+        """The host loads a refiner where PyTorch counts no writes to it, and may begin the next job
+        with it: what is made ahead would round otherwise than after another job.
+        """
+        return False
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:

@@ -64,7 +64,7 @@ class Call:
             callback=callback,
             progress=lambda steps: sampling.trange(len(steps), disable=disable),
             rehearsal=self._rehearsal,
-            steady=lambda: steady(p.sd_model.forge_objects.unet),
+            steady=self._steady,
         )
 
     def _predict(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -79,6 +79,9 @@ class Call:
     def _predictor(self) -> Any:
         """The part of the host's present model that knows its noise levels and scales for it."""
         raise NotImplementedError
+
+    def _steady(self) -> bool:
+        return steady(self._p.sd_model.forge_objects.unet)
 
     def _unconditional(self) -> Tensor:
         return self._model.last_noise_uncond

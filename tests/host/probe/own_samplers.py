@@ -106,8 +106,7 @@ def _sample(name, x, noise, ways, options):
         else:
             model = Model(lambda sigma: sigma, flow=options.pop("flow", False))
             options |= _schedule(name, ways)
-            if engine.NEO:
-                options["extra_args"] = {}
+            options["extra_args"] = {}
         return function(model, x, disable=True, **options)
     finally:
         sampling.torch, sampling.get_sigmas_karras = usual
