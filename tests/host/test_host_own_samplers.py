@@ -11,7 +11,7 @@ from test_samplers import ANCESTRAL_ON_FLOWS, CASES, CHURN, SETTINGS, Case, late
 from asyndm_lib.samplers import table as samplers
 from asyndm_lib.samplers.neo import table as neo
 
-SAMPLERS = {NEO: neo.SAMPLERS, CLASSIC: samplers.CLASSIC}.get(HOST, samplers.SAMPLERS)
+SAMPLERS = neo.SAMPLERS if HOST is NEO else samplers.CLASSIC if HOST is CLASSIC else samplers.SAMPLERS
 WITHIN = CHURN["s_tmin"], CHURN["s_tmax"]
 NEOS_OWN = {case.name for case in test_neo_samplers.CASES.values()}
 FORGES_OWN = ("sample_heunpp2", "sample_ipndm", "sample_ipndm_v", "sample_deis", "sample_ddpm")
