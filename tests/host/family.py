@@ -318,7 +318,8 @@ _NOT_IN_CLASSIC = (
 CLASSIC = Family(
     "Forge Classic",
     (*_COMMON, "--no-download-sd-model", "--skip-install", "--always-cpu", "--attention-pytorch"),
-    {"live_previews_enable": False},
+    # Its "Paste" else wants an empty negative prompt.
+    {"live_previews_enable": False, "paste_safe_guard": False},
     forge=True,
     samplers=_CLASSICS,
     schedules=(),
