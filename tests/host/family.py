@@ -331,6 +331,7 @@ CLASSIC = Family(
         **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+        "own defaults": "Forge Classic keeps no accordion among the page's own defaults",
         "previews Full": "Forge Classic has no full previews",
         "previews Approx NN": "Forge Classic's previews of this kind want a download",
         "row inpainting, only masked, nothing masked": "Forge Classic fails on an empty mask",

@@ -8,6 +8,7 @@ from base64 import b64encode
 
 import pictures
 import pytest
+from family import HOST
 from requests_table import BASE, DEFAULTS, SMALL, switched_on, with_arguments
 from webui_page import opened
 
@@ -188,6 +189,7 @@ def test_the_page_tells_of_the_targets_of_chosen_styles(reloaded, browser, shots
     own.page.close()
 
 
+@pytest.mark.skipif("own defaults" in HOST.lacks, reason=HOST.lacks.get("own defaults", ""))
 def test_the_hosts_own_defaults_keep_whether_it_is_on(reloaded, browser, shots):
     """And nothing else, as the page of our settings says: what they hold counts for the rest."""
     own = opened(browser, reloaded, shots)
