@@ -31,7 +31,9 @@ def test_a_rehearsal_leaves_all_random_numbers_and_the_count_of_steps_as_they_we
     """PyTorch's own are other extensions', as of sd-webui-cads, which adds noise to the prompts."""
     pictures = torch.Generator().manual_seed(1)
     p = SimpleNamespace(rng=SimpleNamespace(generators=[pictures]), refiner_checkpoint_info="a refiner")
-    model, state = SimpleNamespace(step=3), sys.modules["modules"].shared.state
+    model, state = nn.Module(), sys.modules["modules"].shared.state
+
+    model.step = 3
 
     def drawn() -> tuple[float, float]:
         return torch.rand(1).item(), torch.rand(1, generator=pictures).item()
@@ -65,12 +67,12 @@ def helper() -> None:
 
 
 class Counting:
-    """An extension that counts the model's calls, at the place that its name says."""
+    """An extension that counts the model's calls, in every place where one may."""
 
     of_class = 0
 
     def __init__(self):
-        self.of_object, self.made, self.is_begun = 0, None, False
+        self.of_object, self.of_option, self.height, self.is_begun = 0, 0, 0, False
         around = 0
 
         def hook(*args: object) -> None:
@@ -83,10 +85,10 @@ class Counting:
 
     def callback(self, params: object) -> None:
         self.of_object, Counting.of_class = self.of_object + 1, Counting.of_class + 1
-        self.made, self.is_begun = torch.ones(1), True
+        self.height, self.is_begun = 12, True
 
     def option(self, state: dict[str, int], *args: object) -> None:
-        self.of_option = getattr(self, "of_option", 0) + 1
+        self.of_option += 1
 
     @property
     def counted(self) -> tuple[int, ...]:
@@ -94,10 +96,10 @@ class Counting:
         return (self.around(), *elsewhere, self.of_object, Counting.of_class, self.of_option)
 
 
-def test_what_other_extensions_count_is_as_before_a_rehearsal_and_after_a_rewinding(module):
-    """By that a real one, sd-webui-llul, knows in which steps it acts."""
+def test_what_other_extensions_count_is_as_before_a_rehearsal(module):
+    """By that a real one, sd-webui-llul, knows in which steps it acts. Another, Regional Prompter,
+    keeps the picture's size, which it learns in the first call."""
     theirs, network = Counting(), nn.Sequential(nn.Linear(2, 2))
-    theirs.of_option = 0
     network.register_forward_pre_hook(theirs.hook)
     forward = network[0].forward
     network[0].forward = lambda x: (theirs.hook(), forward(x))[1]
@@ -106,22 +108,22 @@ def test_what_other_extensions_count_is_as_before_a_rehearsal_and_after_a_rewind
     callbacks.append(SimpleNamespace(callback=theirs.callback))
     option = functools.partial(theirs.option, {})
     others = module_of_counts.functions_of(network, {"patches": {"output": [option]}, "scale": 1.0})
-    generators = SimpleNamespace(generators=[])
-    p = SimpleNamespace(rng=generators, refiner_checkpoint_info=None)
 
-    def call() -> None:
-        network(torch.ones(1, 2))
-        callbacks[0].callback(None)
-        option()
+    class Denoiser(nn.Module):
+        step = 0
 
-    call()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            callbacks[0].callback(None)
+            option()
+            return network(x)
+
+    denoiser, x = Denoiser(), torch.ones(1, 2)
+    p = SimpleNamespace(rng=SimpleNamespace(generators=[]), refiner_checkpoint_info=None)
     before = theirs.counted
-    rewind = module.rewinding(p, SimpleNamespace(step=0), torch.device("cpu"), others)
-    with module.rehearsal(p, SimpleNamespace(step=0), torch.device("cpu"), others):
-        call()
-        assert all(now > then for now, then in zip(theirs.counted, before, strict=True))
+    with module.rehearsal(p, denoiser, torch.device("cpu"), others):
+        for _ in range(4):
+            denoiser(x)
+        assert all(now >= then + 4 for now, then in zip(theirs.counted, before, strict=True))
     assert theirs.counted == before
-    assert (theirs.made is None, theirs.is_begun) == (False, True)  # no counts
-    call()
-    rewind()
-    assert theirs.counted == before
+    assert (theirs.height, theirs.is_begun) == (12, True)
+    assert "forward" not in vars(denoiser)

@@ -49,8 +49,7 @@ class Call:
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         network = shared.sd_model.model.diffusion_model
-        others = functions_of(network)
-        self.rewind = rewinding(p, call.model, call.x.device, others)
+        self.rewind = rewinding(p, call.model, call.x.device)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         _check_denoiser(model)
@@ -74,7 +73,7 @@ class Call:
             randn_like=lambda x: k_diffusion.sampling.torch.randn_like(x),
             callback=callback,
             progress=lambda steps: k_diffusion.sampling.trange(len(steps), disable=disable),
-            rehearsal=functools.partial(rehearsal, p, model, x.device, others),
+            rehearsal=functools.partial(rehearsal, p, model, x.device, functions_of(network)),
             steady=_steady,
         )
 

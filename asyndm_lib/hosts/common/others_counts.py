@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import compress
 from typing import Any, NamedTuple
 
 from modules import script_callbacks
@@ -28,22 +29,32 @@ def functions_of(model: nn.Module, options: Any = None) -> list[Any]:
     return found
 
 
-def counts(functions: Iterable[Any]) -> Callable[[], None]:
-    """What puts the whole numbers that ``functions`` keep back to what they are now.
+class Counts:
+    """The whole numbers that ``functions`` keep, from now on.
 
     A function keeps a number in a variable around it, in its module, in an object that it is bound
     to, holds or names there, in that object's class, or in a module or class that it names.
     """
-    places = _places(functions)
-    kept = [(place, name, place.read(name)) for place in places for name in place.names]
-    kept = [(place, name, number) for place, name, number in kept if type(number) is int]
 
-    def restore() -> None:
-        for place, name, number in kept:
-            if place.read(name) != number:
-                place.write(name, number)
+    def __init__(self, functions: Iterable[Any]):
+        found = [(place, name, place.read(name)) for place in _places(functions) for name in place.names]
+        self._first = [(place, name, number) for place, name, number in found if type(number) is int]
+        self._last: list[int] | None = None
 
-    return restore
+    def look(self) -> None:
+        """The denoiser has been called: what has not risen since the call before is no count. What
+        the first call alone changes, as a size, is none either.
+        """
+        now = [place.read(name) for place, name, _ in self._first]
+        if self._last is not None:
+            risen = [type(number) is int and number > before for number, before in zip(now, self._last, strict=True)]
+            self._first, now = list(compress(self._first, risen)), list(compress(now, risen))
+        self._last = now
+
+    def restore(self) -> None:
+        """Put the counts back to what they were at first."""
+        for place, name, number in self._first if self._last is not None else ():
+            place.write(name, number)
 
 
 def _callables(options: Any) -> Iterator[Any]:

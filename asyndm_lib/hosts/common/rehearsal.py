@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from modules import shared
 
-from ...models.parts.patching import replaced
-from .others_counts import counts
+from ...models.parts.patching import replaced, watched
+from .others_counts import Counts
 
 
 @contextmanager
@@ -26,23 +26,25 @@ def rehearsal(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -
     which the one after it begins with too.
     """
     step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
-    count_again = counts(others)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), replaced(p, "refiner_checkpoint_info", None):
+    counts, devices = Counts(others), [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        replaced(p, "refiner_checkpoint_info", None),
+        watched(model, lambda output: counts.look()),
+    ):
         yield
     model.step, shared.state.sampling_step = step, sampling_step
     restore()
-    count_again()
+    counts.restore()
 
 
-def rewinding(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -> Callable[[], None]:
+def rewinding(p: Any, model: Any, device: torch.device) -> Callable[[], None]:
     """What puts the host back to where it is now, for a pass from the start.
 
-    ``model``, ``others``: see :func:`rehearsal`. These are the counters, the picture's random
-    numbers, and PyTorch's, those of ``device`` too.
+    ``model``: its CFG denoiser. These are the counters, the picture's random numbers, and
+    PyTorch's, those of ``device`` too.
     """
     step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
-    count_again = counts(others)
     pytorchs = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         pytorchs.append((functools.partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
@@ -50,7 +52,6 @@ def rewinding(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -
     def rewind() -> None:
         model.step, shared.state.sampling_step = step, sampling_step
         restore()
-        count_again()
         for set_state, state in pytorchs:
             set_state(state)
 

@@ -44,7 +44,7 @@ class Call:
 
     def __init__(self, p: Any, read_targets: ReadTargets, call: SamplerCall):
         self._others = functions_of(unet_of(p.sd_model), p.sd_model.forge_objects.unet.model_options)
-        self.rewind = rewinding(p, call.model, call.x.device, self._others)
+        self.rewind = rewinding(p, call.model, call.x.device)
         name, model, x, options = call.name, call.model, call.x, dict(call.options)
         self._p, self._read_targets, self._model = p, read_targets, model
         self._extra_args = options.pop("extra_args")
