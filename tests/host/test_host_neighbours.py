@@ -133,7 +133,7 @@ def _incantations(**values: Any) -> tuple[Any, ...]:
 def _fabric() -> tuple[Any, ...]:
     """The arguments of FABRIC, with a picture that is liked."""
     weights, merging = (0.0, 0.8, 0.0, 0.8, 0.5), (False, 0.5, 8192, -1)
-    return ([str(REPOSITORY / "docs" / "sheet.png")], [], True, *weights, False, *merging)
+    return ([str(REPOSITORY / "docs" / "page.png")], [], True, *weights, False, *merging)
 
 
 def _llul(*places: str) -> tuple[Any, ...]:
@@ -593,6 +593,7 @@ def test_all_at_once(kind, host):
     chosen = [n for n in chosen if not n.refused]
     # Those that want a prompt, a size or a checkpoint of their own are not for one request.
     chosen = [n for n in chosen if n.request == AND or n.request.keys() <= {"cfg_scale", "negative_prompt"}]
+    chosen = [n for n in chosen if n.changed.get("prompt", AND_PERP["prompt"]) == AND_PERP["prompt"]]
     # Others of the real ones take its feature maps for those of the picture's size.
     chosen = [n for n in chosen if n.real != "sd-webui-kohya-hiresfix"]
     if not chosen:

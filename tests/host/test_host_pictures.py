@@ -223,6 +223,7 @@ def test_the_page_shows_them_last_and_sends_the_result(browser, host, shots):
     page.paste(text)
     page.open()
     page.element("targets", inside="textarea").fill("cat")
+    page.open_advanced()
     page.element("show_masks", inside="input").check()
     page.page.evaluate("window.scrollTo(0, 0)")
     page.generate()
