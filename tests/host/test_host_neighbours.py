@@ -53,6 +53,7 @@ class Neighbour:
     ``request``: what a request has without it too.
     ``real``: its folder; None for a stand-in.
     ``discrete``: whether it works with DDIM.
+    ``passes``: whether it works with a second pass of another size.
     ``refused``: part of the message that names it, where the picture is made without AsynDM.
     ``beside``: the arguments of others that are switched on with it, by their names in the API.
     ``encodes``: whether it encodes a picture, for which the WebUI draws random numbers that go by
@@ -67,6 +68,7 @@ class Neighbour:
     changed: dict[str, Any] = field(default_factory=dict)
     real: str | None = None
     discrete: bool = True
+    passes: bool = True
     refused: str = ""
     beside: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     encodes: bool = False
@@ -294,8 +296,8 @@ NEIGHBOURS = {
         "negative prompt weight extention", (0.2,), {"negative_prompt": "a red house"}, real="stable-diffusion-NPW"
     ),
     "real FABRIC": Neighbour("fabric", _fabric(), real="sd-webui-fabric", encodes=True, keeps=True),
-    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul"),
-    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul"),
+    "real LLuL": Neighbour("llul", _llul("OUT"), LARGE, real="sd-webui-llul", passes=False),
+    "real LLuL, blocks": Neighbour("llul", _llul("Resblock"), LARGE, real="sd-webui-llul", passes=False),
 }
 VARIANTS = {
     "Euler": {},
@@ -336,7 +338,8 @@ CASES = [
     _param(name, variant)
     for name, neighbour in NEIGHBOURS.items()
     for variant in VARIANTS
-    if (variant != "DDIM" or neighbour.discrete) and not neighbour.refused
+    if (variant != "DDIM" or neighbour.discrete) and (variant != "hires fix" or neighbour.passes)
+    if not neighbour.refused
 ]
 REFUSED = [_param(name, variant) for name, neighbour in NEIGHBOURS.items() if neighbour.refused for variant in VARIANTS]
 
