@@ -218,6 +218,24 @@ def test_a_forward_that_only_does_what_is_usual_changes_no_map(family):
     assert usual.reach is None
 
 
+@FAMILIES
+def test_a_pass_of_fewer_pictures_before_the_models_own_is_not_read(family):
+    """So does sd-webui-fabric send its reference, where a batch has more pictures."""
+    unet, reference = tiny_unet(), given()
+    mix_with(unet, columns)
+    usual, own = read(unet, family), unet.forward
+
+    def forward(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        own(reference["x"][:1] + 1, timesteps[:1], reference["context"][:1])
+        return own(x, timesteps, context)
+
+    unet.forward = forward
+    rows, maps, reached = read(unet, family)
+    assert rows == usual.rows
+    assert torch.equal(maps, usual.maps)
+    assert torch.equal(reached, usual.reach)
+
+
 def mark_prompts(unet: nn.Module, call: dict) -> None:
     """Sets a token in front of the prompts, which a ``forward`` takes away, as ControlNet does."""
     own = unet.forward

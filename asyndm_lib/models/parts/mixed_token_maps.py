@@ -131,7 +131,8 @@ class MixedTokenMaps:
     def _after_attention(self, attention: Any, own_forward: bool, x: Tensor, output: Tensor) -> None:
         keys, outputs, self._keys, self._outputs = self._keys, self._outputs, [], []
         prompts = self._layers.own_pass.context
-        if self._weights is None or prompts is None or x.shape[1] != self._here[0] * self._here[1]:
+        # Without keys it is another extension's pass of the UNet, of as many rows as it likes.
+        if not keys or self._weights is None or prompts is None or x.shape[1] != self._here[0] * self._here[1]:
             return
         prompts = unmarked(prompts)
         passages: list[Passage] = []

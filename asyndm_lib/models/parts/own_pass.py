@@ -79,5 +79,10 @@ def _cut(h: Tensor, x: Tensor) -> bool:
 
 
 def _same(h: Tensor, x: Tensor) -> bool:
-    """Whether ``h``, which enters the blocks, is ``x`` (perhaps in another precision or size)."""
-    return h is x or h.shape != x.shape or torch.equal(h, x.to(h))
+    """Whether ``h``, which enters the blocks, is ``x`` or some of its rows (perhaps in another
+    precision or size).
+    """
+    if h is x or h.shape[1:] != x.shape[1:]:
+        return True
+    whole = x.to(h)
+    return torch.equal(h, whole) if len(h) == len(x) else all((row == whole).flatten(1).all(1).any() for row in h)
