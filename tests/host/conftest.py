@@ -155,7 +155,8 @@ def nothing_left(host: WebUI, hooks_of_others: bool):
         left.pop("tensors")
         if hooks_of_others:
             left["others"] = []
-            left["objects"].pop("OfPictures", None)  # texts for the infotexts of the job that it keeps
+            for texts in ("OfPictures", "_ForInfo"):  # of the jobs that others keep
+                left["objects"].pop(texts, None)
         if not left["objects"] or time.monotonic() > end:
             break
         time.sleep(0.5)

@@ -703,6 +703,7 @@ def test_every_tile_of_ultimate_upscale_is_a_picture_of_its_own(sampler, host, w
         "sampler_name": sampler,
         "init_images": [in_base64(drawing())],
         "denoising_strength": 0.7,
+        "steps": 8,
         "script_name": "ultimate sd upscale",
         "script_args": [None, *tiles, *no_seams, 1, True, 0, False, 4, 0, 1, 128, 128, 2.0],
     }
