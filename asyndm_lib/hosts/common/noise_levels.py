@@ -180,4 +180,3 @@ def _at_knots(descent: Descent, inputs: list[Tensor]) -> Callable[[Tensor], Tens
     """What a denoiser whose model is told timesteps is called with at the descent's sigmas."""
     sigmas = torch.stack(list(descent.scalars))
     return lambda sigma: inputs[int((sigmas - sigma).abs().argmin())]
-

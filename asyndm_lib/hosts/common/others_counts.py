@@ -96,7 +96,7 @@ def _places(functions: Iterable[Any]) -> Iterator[_Place]:
                 named = [own[name] for name in names if name in own]
                 yield _Place(names, own.get, own.__setitem__)
                 yield from (_of_object(other, names) for other in named if isinstance(other, (type, types.ModuleType)))
-                left += [other for other in named if getattr(other, "__globals__", own) is own]
+                left += [f for f in named if not isinstance(f, types.FunctionType) or f.__globals__ is own]
         elif isinstance(thing, (type, types.ModuleType, Tensor)) or _ours(type(thing).__module__):
             continue
         elif hasattr(thing, "__dict__"):
