@@ -20,9 +20,9 @@ SDE = ("DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 ANCESTRAL = ("Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", *SDE)
 """The samplers that the host hands its "eta for k-diffusion samplers", which is 1."""
 
-_STEPS = {"DPM fast": 12}
-"""The steps of samplers that need more. DPM fast makes one step of three evaluations, and the first
-and the last do not lag."""
+_STEPS = dict.fromkeys(("DPM fast", "DDIM", "DDIM CFG++", "PLMS"), 12)
+"""The steps of samplers that need more. DPM fast makes one step of three evaluations, and the others
+make fewer than a strength leaves; the first and the last do not lag."""
 
 
 def rows() -> Iterator[Row]:
@@ -52,7 +52,8 @@ def _families() -> Iterator[Row]:
     eta = {"sampler_name": "DDIM", "eta": 1.0}
     for checkpoint in CHECKPOINTS:
         for sampler in SAMPLERS:
-            row = Row(f"{checkpoint} {sampler}", {"sampler_name": sampler}, checkpoint=checkpoint)
+            request = {"sampler_name": sampler, "steps": _STEPS.get(sampler, 6)}
+            row = Row(f"{checkpoint} {sampler}", request, checkpoint=checkpoint)
             yield from both(row) if checkpoint in ("sd1", "sd1-v", "sdxl") else (row,)
         yield from both(Row(f"{checkpoint} DDIM eta 1", eta, checkpoint=checkpoint))
     for sampler in KINDS:
@@ -188,7 +189,8 @@ def _second_passes() -> Iterator[Row]:
     for sampler in SAMPLERS:
         yield Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": _STEPS.get(sampler, 5)})
     for sampler in ("UniPC", "DPM fast", "DPM++ 2M SDE"):
-        yield still(Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler}))
+        yield still(Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": _STEPS.get(sampler, 5)}))
     for sampler in ("UniPC", "LCM", "Heun"):
-        yield Row(f"hires fix, then {sampler}", {**HIRES, "sampler_name": "Euler", "hr_sampler_name": sampler})
+        steps = {"steps": _STEPS.get(sampler, 5)}
+        yield Row(f"hires fix, then {sampler}", {**HIRES, **steps, "sampler_name": "Euler", "hr_sampler_name": sampler})
     yield Row("hires fix, Heun, then Euler", {**HIRES, "sampler_name": "Heun", "hr_sampler_name": "Euler"})
