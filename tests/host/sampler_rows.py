@@ -175,7 +175,7 @@ def _start_pictures() -> Iterator[Row]:
         request = {**START, "sampler_name": sampler, "steps": _STEPS.get(sampler, 8)}
         yield Row(f"img2img {sampler}", {**request, "denoising_strength": 0.6}, kind="img2img")
     for sampler in ("UniPC", "DPM fast", "Restart", "LCM", "DPM++ SDE"):
-        request = {**START, "sampler_name": sampler, "steps": 8}
+        request = {**START, "sampler_name": sampler, "steps": _STEPS.get(sampler, 8)}
         yield still(Row(f"img2img {sampler}", {**request, "denoising_strength": 0.6}, kind="img2img"))
     for sampler in (*KINDS, "UniPC"):
         request = {**START, "sampler_name": sampler, "steps": 8}
