@@ -18,7 +18,7 @@ SAMPLERS: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if {"
 """Our samplers by the ``__name__`` of the host's function."""
 
 CLASSIC: dict[str, Sampler] = {row.name: row for row in rows_in(samplers) if "classic" in row.hosts}
-"""Those of Forge Classic, whose k-diffusion is ComfyUI's."""
+"""Our samplers for Forge Classic, whose k-diffusion is ComfyUI's."""
 
 LABELS: Labels = labelled(SAMPLERS.values(), WEBUIS)
 """The samplers by the names under which the WebUIs show them."""

@@ -486,8 +486,7 @@ def test_both_effects_show(neighbour, variant, host):
 
     assert (neighbour.keeps and variant == "static") or four.distance(still, theirs) == 0, "concavity 0 is another"
     assert both.pictures == again.pictures, "the same request made another picture"
-    assert four.distance(after, neither) == 0, "the host is not as it was"
-    assert after.infotext == neither.infotext
+    assert after.pictures == neither.pictures, "the host is not as it was"
     to_theirs, to_ours = four.distance(both, theirs), four.distance(both, ours)
     print(f"both to theirs: {to_theirs}, to ours: {to_ours}")
     assert four.distance(ours, neither) > VISIBLE, "nothing is proved without an effect"

@@ -112,7 +112,7 @@ def _of_object(thing: Any, names: list[str]) -> _Place:
 
 
 def _contents(cell: types.CellType) -> Any:
-    """What is in ``cell``; None if nothing is yet."""
+    """The contents of ``cell``; None if it has none yet."""
     try:
         return cell.cell_contents
     except ValueError:

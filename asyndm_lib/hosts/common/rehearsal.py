@@ -25,15 +25,13 @@ def rehearsal(p: Any, model: Any, device: torch.device, others: Iterable[Any]) -
     extensions' and, in inpainting, some hosts'. The pass stays on the UNet that it begins with,
     which the one after it begins with too.
     """
-    step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
-    counts, devices = Counts(others), [device] if device.type == "cuda" else []
+    restore, counts, devices = _counters(p, model), Counts(others), [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
         replaced(p, "refiner_checkpoint_info", None),
         watched(model, lambda output: counts.look()),
     ):
         yield
-    model.step, shared.state.sampling_step = step, sampling_step
     restore()
     counts.restore()
 
@@ -44,18 +42,28 @@ def rewinding(p: Any, model: Any, device: torch.device) -> Callable[[], None]:
     ``model``: its CFG denoiser. These are the counters, the picture's random numbers, and
     PyTorch's, those of ``device`` too.
     """
-    step, sampling_step, restore = model.step, shared.state.sampling_step, _random_numbers(p)
+    restore = _counters(p, model)
     pytorchs = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         pytorchs.append((functools.partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
 
     def rewind() -> None:
-        model.step, shared.state.sampling_step = step, sampling_step
         restore()
         for set_state, state in pytorchs:
             set_state(state)
 
     return rewind
+
+
+def _counters(p: Any, model: Any) -> Callable[[], None]:
+    """What puts the host's counters and its pictures' random numbers back to where they are now."""
+    step, sampling_step, restore_numbers = model.step, shared.state.sampling_step, _random_numbers(p)
+
+    def restore() -> None:
+        model.step, shared.state.sampling_step = step, sampling_step
+        restore_numbers()
+
+    return restore
 
 
 def _random_numbers(p: Any) -> Callable[[], None]:
