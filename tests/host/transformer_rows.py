@@ -18,7 +18,8 @@ class Transformer:
     ``words``: where the words of :data:`WORDS` stand, as ``/asyndm/v1/tokens`` says it.
     ``lost``: whether the WebUI reads nothing behind ``BREAK``.
     ``sampled``: whether it is tried with every sampler and schedule. ``further``: whether it is
-    tried in the :data:`FURTHER` jobs. ``options``: the WebUI's.
+    tried in the :data:`FURTHER` jobs. ``stored``: whether it is there as :data:`OTHERWISE_STORED`,
+    too. ``options``: the WebUI's.
     ``lacks``: jobs by their names, and why the WebUI itself cannot do them.
     """
 
@@ -27,6 +28,7 @@ class Transformer:
     sampled: bool = False
     further: bool = False
     lost: bool = False
+    stored: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
 
@@ -54,18 +56,18 @@ TRANSFORMERS: dict[str, tuple[Transformer, ...]] = {
         Transformer("sd3-t5", _CLIPS, further=True, options=(("sd3_enable_t5", True),), lacks=(_EVEN,)),
         Transformer("sd35-medium", _CLIPS, lacks=(_EVEN,)),
         Transformer("sd35-large", _CLIPS, lacks=(_EVEN,)),
-        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True),
+        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True, stored=True),
         Transformer("flux-schnell", _T5S, lost=True),
-        Transformer("chroma", _T5S, further=True, lost=True),
+        Transformer("chroma", _T5S, further=True, lost=True, stored=True),
     ),
     NEO.name: (
-        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True),
+        Transformer("flux-dev", _T5S, sampled=True, further=True, lost=True, stored=True),
         Transformer("flux-schnell", _T5S, lost=True),
         Transformer("klein", ([5], [21], [36])),
-        Transformer("chroma", _T5S, further=True, lost=True),
+        Transformer("chroma", _T5S, further=True, lost=True, stored=True),
         Transformer("lumina", ([33], [37], [40]), lost=True),
-        Transformer("z-image", ([5], [17], [28]), sampled=True, further=True),
-        Transformer("qwen", ([2], [45], [87]), sampled=True, further=True),
+        Transformer("z-image", ([5], [17], [28]), sampled=True, further=True, stored=True),
+        Transformer("qwen", ([2], [45], [87]), sampled=True, further=True, stored=True),
         Transformer("ernie", ([3], [7], [15]), further=True),
         Transformer("krea", ([2], [45], [87])),
         Transformer("anima", _T5S),
@@ -98,12 +100,41 @@ FURTHER: dict[str, dict[str, Any]] = {
     "soft inpainting": {**START, **MASK, **SOFT_INPAINTING, "denoising_strength": 0.8},
     "inpainting, only masked": {**START, **MASK, "inpaint_full_res": True, "denoising_strength": 0.8},
 }
+BY_HAND: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "painted, batch 2, count 2": (PAINTED, JOBS["batch 2, count 2"]),
+    "painted, odd size": (PAINTED, JOBS["odd size"]),
+    "painted, hires fix": (PAINTED, JOBS["hires fix"]),
+    "painted, fresh, within the words": (
+        {**PAINTED, "targets": "cat", "with_words": "intersection", "mask_timing": "fresh"},
+        {},
+    ),
+    "painted, img2img": (PAINTED, JOBS["img2img"]),
+    "inpaint mask": ({"region": "inpaint mask"}, JOBS["inpainting"]),
+    "inpaint mask, only masked, inverted": (
+        {"region": "inpaint mask"},
+        {**JOBS["inpainting"], "inpaint_full_res": True, "inpainting_mask_invert": 1},
+    ),
+}
+"""Settings and requests of a mask by hand, beside those of :data:`SETTINGS`."""
 LOW_BITS = {
     "fp8": {"forge_unet_storage_dtype": "float8-e4m3fn"},
     "fp8, LoRA on the fly": {"forge_unet_storage_dtype": "float8-e4m3fn (fp16 LoRA)"},
     "LoRA on the fly": {"forge_unet_storage_dtype": "Automatic (fp16 LoRA)"},
 }
 """How Forge and its relatives keep weights in few bits, and add a LoRA without touching them."""
+APART = ("flux-dev-q8_0", "flux-dev-q4_0") if HOST is FORGE else ()
+"""Checkpoints whose CLIP is a file of its own: Forge reads none from a GGUF."""
+_LORAS = {"LoRA": {}, "LoRA on the fly": LOW_BITS["LoRA on the fly"]}
+OTHERWISE_STORED: dict[str, dict[str, dict[str, Any]]] = {
+    "q8_0": _LORAS,
+    "q4_0": _LORAS,
+    "nf4": {},
+    "fp4": {},
+    "offloaded": _LORAS,
+}
+"""How a transformer is stored beside its own checkpoint: as a GGUF, by bitsandbytes, and away from
+where it is computed; and the options under which it is tried with a LoRA. The WebUIs add one to
+what bitsandbytes made on a GPU alone."""
 SETTINGS = {
     "fresh": {"targets": "cat", "mask_timing": "fresh"},
     "static": {"targets": "cat", "mask_timing": "static"},
@@ -176,14 +207,29 @@ def network(family: Transformer, kind: str = "lora") -> str:
     return f"{PROMPT} <lora:tiny-{name}-{kind}:1>"
 
 
+def _otherwise_stored(family: Transformer) -> Iterator[Row]:
+    for kind, loras in OTHERWISE_STORED.items():
+        checkpoint = f"{family.name}-{kind}"
+        apart = {"forge_additional_modules": ["tiny-apart.safetensors"]} if checkpoint in APART else {}
+        made = list(both(row(family, kind, None, apart, batch_size=2)))
+        for how, options in loras.items():
+            made.append(row(family, f"{kind}, {how}", None, {**options, **apart}, prompt=network(family)))
+        yield from (replace(one, checkpoint=checkpoint) for one in made)
+
+
 def further_rows() -> Iterator[Row]:
-    """LoRAs and weights in few bits of every family, and the :data:`FURTHER` jobs of some."""
+    """LoRAs and weights in few bits of every family, and the :data:`FURTHER` jobs and masks by hand
+    of some."""
     for family in HERE:
         yield from both(row(family, "LoRA", prompt=network(family)))
         for name, options in LOW_BITS.items() if HOST is not A1111 else ():
             yield row(family, name, None, options, prompt=network(family) if "LoRA" in name else PROMPT)
+        yield from _otherwise_stored(family) if family.stored else ()
         for job, request in FURTHER.items() if family.further else ():
             yield from both(row(family, job, **request))
+        for name, (settings, request) in BY_HAND.items() if family.further else ():
+            if family.lacking(name.removeprefix("painted, ")) is None:
+                yield row(family, name, settings, **request)
         if family.further:
             hires, second = JOBS["hires fix"], {"targets": "cat", "second_pass": "own concavity"}
             yield row(family, "hires fix, a second pass of its own", second, **hires)

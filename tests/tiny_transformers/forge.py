@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, zeros
 
+from .quantised import quantised
 from .weights import again, random, shapes, write
 
 WIDTH, CLIP_LAYERS, MLP = 64, 3, 2
@@ -58,6 +59,9 @@ REPOSITORIES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "bla
 REPOSITORIES |= {"chroma": "Chroma"}
 SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 
+OTHERWISE_STORED = {"flux-dev": "text_encoders.clip_l.", "chroma": None}
+"""Those that are there offloaded and with weights in few bits, too, and what of them Forge reads
+from no GGUF."""
 PIECES = 6000
 """How many pieces of its vocabulary SD3's wide T5 keeps."""
 
@@ -71,7 +75,11 @@ def make(webui: Path, models: Path) -> None:
     for kind in KINDS:
         parts, sizes = _parts(kind, models / "huggingface")
         write(models / "Stable-diffusion" / f"tiny-{kind}.safetensors", parts, sizes)
-    again(models / "Stable-diffusion" / "tiny-sd3.safetensors", "sd3-t5")
+    checkpoints = models / "Stable-diffusion"
+    again(checkpoints / "tiny-sd3.safetensors", "sd3-t5")
+    for kind, apart in OTHERWISE_STORED.items():
+        again(checkpoints / f"tiny-{kind}.safetensors", f"{kind}-offloaded")
+        quantised(checkpoints / f"tiny-{kind}.safetensors", apart)
 
 
 def configurations(webui: Path, folder: Path) -> None:

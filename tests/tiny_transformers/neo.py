@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .quantised import quantised
 from .weights import again, random, write
 
 EXTENSION = Path(__file__).parents[1] / "host" / "tiny_configurations" / "scripts" / "tiny_language_models.py"
@@ -124,6 +125,9 @@ def make(webui: Path, models: Path) -> None:
         write(path, weights, told)
         if kind in AGAIN:
             again(path, AGAIN[kind])
+        if kind in OTHERWISE_STORED:
+            again(path, f"{kind}-offloaded")
+            quantised(path)
 
 
 def configurations(source: Path, folder: Path) -> None:
@@ -272,6 +276,8 @@ def _krea(folder: Path) -> Made:
 
 AGAIN = {"flux-dev": "flux-kontext", "qwen": "qwen-edit"}
 """Second names. By these the WebUI knows what takes its start picture as a reference."""
+OTHERWISE_STORED = ("flux-dev", "chroma", "z-image", "qwen")
+"""Those that are there offloaded and with weights in few bits, too."""
 SEEDS = {"wan-low": 51}
 """Of the transformers that are not to have the usual weights."""
 KINDS: dict[str, Callable[[Path], Made]] = {
