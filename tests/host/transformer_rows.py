@@ -134,7 +134,7 @@ OTHERWISE_STORED: dict[str, dict[str, dict[str, Any]]] = {
 }
 """How a transformer is stored beside its own checkpoint: as a GGUF, by bitsandbytes, and away from
 where it is computed; and the options under which it is tried with a LoRA. The WebUIs add one to
-what bitsandbytes made on a GPU alone."""
+what bitsandbytes made on a GPU alone: they call ``cuda()`` for it."""
 SETTINGS = {
     "fresh": {"targets": "cat", "mask_timing": "fresh"},
     "static": {"targets": "cat", "mask_timing": "static"},
@@ -154,6 +154,8 @@ FAILING = ("LCM",) if HOST is A1111 else ()
 
 BROKEN = {FORGE.name: ("automatic", "uniform"), NEO.name: ("uniform", "turbo")}.get(HOST.name, ())
 """Schedules that are none for flows, in the WebUI itself."""
+RISING = ("align_your_steps",) if HOST is NEO else ()
+"""Those whose last level is above the one before it, where the first is 1."""
 
 REFERENCED = {
     "flux-kontext": {"denoising_strength": 0.95, **START},
@@ -192,8 +194,11 @@ def rows() -> Iterator[Row]:
             if sampler not in (*NOT_FOR_FLOWS, *FAILING):
                 yield from both(row(family, sampler, sampler_name=sampler, steps=6))
         for schedule in HOST.schedules if family.sampled else ():
-            if schedule not in BROKEN:
-                yield from both(row(family, f"schedule {schedule}", scheduler=schedule, steps=6))
+            made = row(family, f"schedule {schedule}", scheduler=schedule, steps=6)
+            if schedule in RISING:
+                yield replace(made, unchanged=True, without=True, messages=("does not descend",))
+            elif schedule not in BROKEN:
+                yield from both(made)
         for sampler in NOT_FOR_FLOWS if family.sampled else ():
             refused = row(family, sampler, sampler_name=sampler, steps=6)
             twice = row(family, f"{sampler}, hires fix", sampler_name=sampler, **JOBS["hires fix"])

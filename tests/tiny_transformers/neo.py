@@ -37,6 +37,7 @@ FLUX: dict[str, Any] = {
     "qkv_bias": True,
     "txt_ids_dims": [],
 }
+PATCHES = {"in_channels": 64, "out_channels": 64, "in_dim": 64, "vec_in_dim": None}
 CHROMA = {"hidden_dim": 96, "out_dim": 256, "n_layers": 2}
 KLEIN: dict[str, Any] = {
     **FLUX,
@@ -127,7 +128,7 @@ def make(webui: Path, models: Path) -> None:
             again(path, AGAIN[kind])
         if kind in OTHERWISE_STORED:
             again(path, f"{kind}-offloaded")
-            quantised(path)
+            quantised(path, sizes=OTHERWISE_STORED[kind])
 
 
 def configurations(source: Path, folder: Path) -> None:
@@ -216,9 +217,8 @@ def _klein(folder: Path) -> Made:
 def _chroma(folder: Path) -> Made:
     from backend.nn.chroma import IntegratedChromaTransformer2DModel
 
-    patches = {"in_channels": 64, "out_channels": 64, "in_dim": 64, "vec_in_dim": None}
     parts = {"vae.": _vae(folder, DEV), "text_encoders.t5xxl.": _t5(folder, "Chroma/text_encoder")}
-    transformer = IntegratedChromaTransformer2DModel(**{**FLUX, **patches, **CHROMA})
+    transformer = IntegratedChromaTransformer2DModel(**{**FLUX, **PATCHES, **CHROMA})
     return transformer, {"class": "Chroma", "detect": True, "sizes": CHROMA}, parts
 
 
@@ -276,8 +276,14 @@ def _krea(folder: Path) -> Made:
 
 AGAIN = {"flux-dev": "flux-kontext", "qwen": "qwen-edit"}
 """Second names. By these the WebUI knows what takes its start picture as a reference."""
-OTHERWISE_STORED = ("flux-dev", "chroma", "z-image", "qwen")
-"""Those that are there offloaded and with weights in few bits, too."""
+OTHERWISE_STORED: dict[str, dict[str, Any] | None] = {
+    "flux-dev": {"class": "Flux", "detect": False, "sizes": {**FLUX, "vec_in_dim": WIDTH, "guidance_embed": True}},
+    "chroma": {"class": "Chroma", "detect": False, "sizes": {**FLUX, **PATCHES, **CHROMA}},
+    "z-image": None,
+    "qwen": None,
+}
+"""Those that are there offloaded and with weights in few bits, too, and what has to be told of the
+packed ones."""
 SEEDS = {"wan-low": 51}
 """Of the transformers that are not to have the usual weights."""
 KINDS: dict[str, Callable[[Path], Made]] = {

@@ -60,11 +60,16 @@ def again(path: Path, kind: str) -> None:
     os.link(path, other)
 
 
+def told(sizes: Mapping[str, Any]) -> Tensor:
+    """``sizes`` as :data:`SIZES` holds them."""
+    return torch.tensor(list(json.dumps(sizes).encode()), dtype=torch.uint8)
+
+
 def write(path: Path, parts: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint of ``parts``, by their prefixes."""
     weights = {prefix + name: value.contiguous() for prefix, part in parts.items() for name, value in part.items()}
     if sizes is not None:
-        weights[SIZES] = torch.tensor(list(json.dumps(sizes).encode()), dtype=torch.uint8)
+        weights[SIZES] = told(sizes)
     # A WebUI knows a checkpoint by its hash: the kinds must differ in it.
     save_file(weights, path, {"made_as": path.stem})
     layers = {
