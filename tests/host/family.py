@@ -307,6 +307,7 @@ _CLASSICS = (
     "DDPM",
 )
 _IN_LABELS = "the schedules of Forge Classic stand in its samplers' names"
+_NOT_BROUGHT = (*(name for name in _ELSEWHERE if name != "never oom integrated"), "multidiffusion integrated")
 _UNSEEDED = (
     *("Euler A Turbo", "DPM++ 2M SDE Turbo", "Euler A SGMUniform", "DPM++ 2M SDE SGMUniform", "LCM Karras"),
     *("DDPM", "DDPM Karras"),
@@ -318,18 +319,20 @@ _NOT_IN_CLASSIC = (
 CLASSIC = Family(
     "Forge Classic",
     (*_COMMON, "--no-download-sd-model", "--skip-install", "--always-cpu", "--attention-pytorch"),
-    # Its "Paste" else wants an empty negative prompt.
-    {"live_previews_enable": False, "paste_safe_guard": False},
+    # Its "Paste" else wants an empty negative prompt. RescaleCFG is no script without its option.
+    {"live_previews_enable": False, "paste_safe_guard": False, "show_rescale_cfg": True},
     forge=True,
     samplers=_CLASSICS,
     schedules=(),
     models="--model-ref",
     scripts={"sd upscale": [16, "Lanczos", 1.1]},
     axes=A1111.axes,
+    extensions={"RescaleCFG": ("rescalecfg", [0.7])},
     lacks={
         **{name: why.replace("Forge", "Forge Classic") for name, why in FORGE.lacks.items()},
         **dict.fromkeys((f"scheduler {name}" for name in _SCHEDULES[1:]), _IN_LABELS),
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
+        **{f"extension {name}, txt2img": f"Forge Classic does not bring {name}" for name in _NOT_BROUGHT},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
         "own defaults": "Forge Classic keeps no accordion among the page's own defaults",
         "previews Full": "Forge Classic has no full previews",
