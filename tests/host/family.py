@@ -144,7 +144,6 @@ FORGE = Family(
         "hypernetworks": _NO_HYPERNETWORKS,
         "option sd_hypernetwork": _NO_HYPERNETWORKS,
         "checkpoint sd1-edit": "Forge does not know InstructPix2Pix checkpoints",
-        "checkpoint sdxl-refiner": "there is no tiny refiner of SDXL that Forge would know",
         "option hypertile_enable_unet": "Forge has no HyperTile any more",
         "option lora_functional": "Forge has one way to apply a LoRA",
         "option sd_lora": "Forge has no LoRA of the options",
@@ -226,6 +225,7 @@ NEO = Family(
         "previews Full": "Forge Neo has no full previews",
         "previews Approx NN": "Forge Neo's previews of this kind want a download",
         "checkpoint sd2-v": "Forge Neo does not know Stable Diffusion 2",
+        "checkpoint sdxl-refiner": "Forge Neo does not know SDXL's refiner",
     },
 )
 

@@ -38,21 +38,26 @@ REFORGES_XL = (
 class ForgeKind(Kind):
     """A kind of checkpoint for Forge.
 
-    ``width``: of all text vectors together. ``channels``: of the feature maps, times 320. ``sgm``:
-    whether it is of the SDXL family. ``configuration``: the folder among the WebUI's
-    configurations, for a kind that not all WebUIs know.
+    ``width``: of all text vectors together. ``channels``: of the feature maps, times ``least``.
+    ``sgm``: whether it is of the SDXL family. ``configuration``: the folder among the WebUI's
+    configurations, for a kind that not all WebUIs know. ``depths``: of SDXL's transformers on the
+    way down, by the number of their input block. ``label``: how many numbers SDXL's pooled text and
+    sizes make.
     """
 
     width: int = 768
+    least: int = 320
     channels: tuple[int, ...] = (1, 1, 1)
     configuration: str = ""
+    depths: tuple[tuple[int, int], ...] = ()
+    label: int = 0
 
     @cached_property
     def unet(self) -> dict[str, Any]:
         common = {
             "in_channels": self.latent + self.extra_channels,
             "out_channels": self.latent,
-            "model_channels": 320,
+            "model_channels": self.least,
             "use_spatial_transformer": True,
             "use_checkpoint": False,
             "legacy": False,
@@ -72,7 +77,8 @@ class ForgeKind(Kind):
         return common | heads | {"num_res_blocks": 1, "attention_resolutions": [4, 2]}
 
 
-_XL = {"sgm": True, "width": 2048}
+_XL = {"sgm": True, "width": 2048, "depths": ((4, 2), (5, 2), (7, 10), (8, 10)), "label": 2816}
+_REFINER = {"sgm": True, "width": 1280, "least": 384, "channels": (1, 1, 1, 1), "label": 2560}
 KINDS = {
     "sd1": ForgeKind(),
     "sd1-v": ForgeKind(prediction="v", seed=2),
@@ -83,14 +89,10 @@ KINDS = {
     "sd2-v": ForgeKind(prediction="v", width=1024),
     "sdxl": ForgeKind(**_XL),
     "sdxl-inpainting": ForgeKind(**_XL, extra_channels=5),
+    "sdxl-refiner": ForgeKind(**_REFINER, depths=((4, 4), (5, 4), (7, 4), (8, 4))),
     # A flow in Flux 2's latent space.
     "mugen": ForgeKind(**_XL, latent=32, configuration="CabalResearch/Mugen"),
 }
-XL_DEPTHS = {3: 0, 4: 2, 5: 2, 7: 10, 8: 10}
-"""The depths of SDXL's transformers on the way down, by the number of their input block."""
-
-LABEL = 2816
-"""How many numbers SDXL's pooled text and sizes make."""
 SD2_V = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 """By how far it is spread reForge and Forge Classic know v-prediction of Stable Diffusion 2.
 
@@ -144,7 +146,7 @@ def _settings(kind: ForgeKind, webui: Path) -> str:
     if not _reforge(webui):
         # JSON is YAML.
         return json.dumps({"model": {"params": {"parameterization": kind.prediction}}})
-    if kind.sgm:
+    if kind.width == 2048:
         # Its own, which numbers the last but one of CLIP's layers from the front.
         own = webui / REFORGES_XL[bool(kind.extra_channels)]
         return own.read_text().replace("layer_idx: 11", f"layer_idx: {REFORGES_LAYERS - 1}")
@@ -187,15 +189,14 @@ def _complete(made: nn.Module, kind: Kind) -> None:
     from ldm.modules.attention import BasicTransformerBlock
 
     width = 4 * made.model_channels
-    label = nn.Sequential(nn.Linear(LABEL, width), nn.SiLU(), nn.Linear(width, width))
+    label = nn.Sequential(nn.Linear(kind.label, width), nn.SiLU(), nn.Linear(width, width))
     made.label_emb = nn.Sequential(label)
-    for number, depth in XL_DEPTHS.items():
-        if depth:
-            transformer = made.input_blocks[number][1]
-            channels = transformer.in_channels
-            for _ in range(depth - 1):
-                block = BasicTransformerBlock(channels, channels // 64, 64, context_dim=kind.width, checkpoint=False)
-                transformer.transformer_blocks.append(block)
+    for number, depth in kind.depths:
+        transformer = made.input_blocks[number][1]
+        channels = transformer.in_channels
+        for _ in range(depth - 1):
+            block = BasicTransformerBlock(channels, channels // 64, 64, context_dim=kind.width, checkpoint=False)
+            transformer.transformer_blocks.append(block)
 
 
 def _statistics(channels: int) -> dict[str, Tensor]:
@@ -210,7 +211,8 @@ def _text(kind: ForgeKind, layers: int) -> dict[str, Tensor]:
     clip = {"hidden_size": 768, "num_attention_heads": 12, "projection_dim": 768, "vocab_size": text.CLIP_VOCABULARY}
     clip |= {"num_hidden_layers": layers, "intermediate_size": MLP * 768}
     if kind.sgm:
-        encoders = [text.clip(clip, text.OFFSET), text.open_clip(1280, 1280, layers, MLP)]
+        first = [text.clip(clip, text.OFFSET)] if kind.width == 2048 else []
+        encoders = [*first, text.open_clip(1280, 1280, layers, MLP)]
     elif kind.width == 768:
         encoders = [text.clip(clip, 0)]
     else:
