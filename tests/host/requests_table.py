@@ -413,7 +413,8 @@ def _masks() -> Iterator[Row]:
     yield row("extra noise", {"img2img_extra_noise": 0.2})
     soft = {**SOFT_INPAINTING, "mask_blur": 8}
     still = {"targets": "cat", "concavity": 0.0}
-    for sampler in KINDS:
+    # Forge Classic's schedules stand in its samplers' names.
+    for sampler in (*KINDS, *(name for name in SAMPLERS if name.endswith(" Exponential"))):
         yield row(f"soft, {sampler}", sampler_name=sampler, **soft)
         yield replace(row(f"soft, still, {sampler}", None, still, sampler_name=sampler, **soft), unchanged=True)
     yield row("soft, only masked", **soft, **part)

@@ -1,4 +1,4 @@
-"""Other extensions beside this one on Forge and Forge Neo: neither loses its effect.
+"""Other extensions beside this one on Forge, Forge Neo and Forge Classic: neither loses its effect.
 
 Each way of hooking into the host is there as a stand-in (``neighbours/forge``). The real extensions
 join them where ``ASYNDM_WEBUI_EXTENSIONS`` names their folder.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pictures
 import pytest
-from family import FORGE, HOST, NEO
+from family import CLASSIC, FORGE, HOST, NEO
 from forge_rows import CONTROL_UNIT
 from forge_rows import EXTENSIONS as BUILT_IN
 from materials import CONTROL, LORA
@@ -21,7 +21,7 @@ from webui import PROBE, REPOSITORY, WebUI
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left", "quiet"),
-    pytest.mark.skipif(HOST not in (FORGE, NEO), reason=f"{HOST.name} has other places to hook into"),
+    pytest.mark.skipif(HOST not in (FORGE, NEO, CLASSIC), reason=f"{HOST.name} has other places to hook into"),
 ]
 
 LBW = (f"{LORA}:1,0,1,0,1,0,1,0,1,0,1,0,1,0,1,0,1", True)
@@ -70,24 +70,26 @@ _BUILT_IN_REQUESTS = {
     "MultiDiffusion": LARGE,
     "StyleAlign": {"batch_size": 2},
     "Dynamic Thresholding": {"cfg_scale": 9},
+    "RescaleCFG": {"cfg_scale": 30},
 }
 NEIGHBOURS |= {
     f"built-in {name}": Neighbour(*BUILT_IN[name], request=_BUILT_IN_REQUESTS.get(name, {}))
     for name in BUILT_IN
     if name != "Never OOM"  # which changes no picture
 }
-if HOST is not NEO:  # which takes no other number of channels, and has LoRAs of another form
+if HOST is FORGE:  # the others take no other number of channels
     NEIGHBOURS["wrapper, relit"] = Neighbour("stand-in wrapper", (True, "relit"))
     RELIT = (True, "iclight_sd15_fc", in_base64(drawing()), None, False)
+    NEIGHBOURS["real IC Light"] = Neighbour("ic light", RELIT, real="sd-forge-ic-light")
+if HOST is not NEO:  # which has LoRAs of another form
     NEIGHBOURS["real LoRA Block Weight"] = Neighbour(
         "lora block weight",
         LBW,
         {"prompt": f"a cat and a dog <lora:{LORA}:1:lbw={LORA}:stop=3>"},
         real="sd-webui-lora-block-weight",
     )
-    NEIGHBOURS["real IC Light"] = Neighbour("ic light", RELIT, real="sd-forge-ic-light")
 NEIGHBOURS["built-in LatentModifier"] = Neighbour("latentmodifier integrated", MODIFIER)
-BY_THE_HOSTS_LEVEL = ("built-in ControlNet", "built-in LatentModifier")
+BY_THE_HOSTS_LEVEL = ("built-in ControlNet", "built-in LatentModifier", "built-in RescaleCFG")
 """Those that are told the host's own noise level of a step, by which they go."""
 VARIANTS = {
     "Euler": {},
@@ -209,7 +211,7 @@ TARGETS = {"targets": "cat"}
     [
         *(("strange", variant, TARGETS) for variant in (*SLOWER, "hires fix")),
         *(("strange tiles", "Euler", settings) for settings in ({"whole_picture": True}, {}, TARGETS)),
-        *((("layers", "Euler", TARGETS),) if HOST is FORGE else ()),  # Forge Neo exchanges no modules of a loaded model
+        *((("layers", "Euler", TARGETS),) if HOST is not NEO else ()),  # which exchanges no modules of a loaded model
     ],
     ids=repr,
 )

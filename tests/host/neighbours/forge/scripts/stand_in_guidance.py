@@ -10,11 +10,13 @@ place. ``before``: in a function before CFG. ``strange``: of a mirrored half of 
 import gradio as gr
 import modules.scripts as scripts
 import torch
-from backend import attention as host_attention
-from backend.patcher.base import set_model_options_patch_replace
-from backend.sampling.condition import compile_conditions
-from backend.sampling.sampling_function import calc_cond_uncond_batch
 from modules.prompt_parser import SdConditioning
+from stand_in_engine import (
+    attention_function,
+    calc_cond_uncond_batch,
+    compile_conditions,
+    set_model_options_patch_replace,
+)
 
 SCALE = 3.0
 LONG = ", ".join(["a very long description of something else"] * 12)
@@ -110,7 +112,7 @@ def before(unet, p):
 def attention(unet, p):
     def replaced(q, k, v, options):
         kinds = options["cond_or_uncond"]
-        parts = host_attention.attention_function(q, k, v, heads=options["n_heads"]).chunk(len(kinds))
+        parts = attention_function(q, k, v, heads=options["n_heads"]).chunk(len(kinds))
         if 1 not in kinds:
             return torch.cat(parts)
         negative = parts[kinds.index(1)]

@@ -7,9 +7,8 @@ the conditioning, another prompt is in the negative one's place.
 import gradio as gr
 import modules.scripts as scripts
 import torch
-from backend import memory_management
-from backend.sampling.condition import compile_conditions
 from modules.prompt_parser import SdConditioning
+from stand_in_engine import compile_conditions, percent_to_sigma, unload_model_clones
 
 
 class Shared(torch.nn.Module):
@@ -37,13 +36,13 @@ class Layers(scripts.Script):
         unet = p.sd_model.forge_objects.unet.clone()
         model = unet.model.diffusion_model
         if modules:
-            memory_management.unload_model_clones(unet)  # else the host would not exchange them
+            unload_model_clones(unet)  # else the host would not exchange them
         named = [(name, module) for name, module in model.named_modules() if name.endswith((".attn1", ".attn2"))]
         for name, module in named if modules else ():
             unet.add_object_patch(f"diffusion_model.{name}", Shared(module))
         texts = SdConditioning(["a red heart"] * p.batch_size, width=p.width, height=p.height)
         other = compile_conditions(p.sd_model.get_learned_conditioning(texts))
-        end = unet.model.predictor.percent_to_sigma(0.5)
+        end = percent_to_sigma(unet, 0.5)
 
         def modified(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
             uncond = other if timestep[0].item() < end else uncond
