@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..common.attaching import ReadTargets, SamplerCall
 from ..common.noise_levels import Levels
 from ..forge_family import call as family
 from ..forge_family.comfyui import predictor_of
+from ..forge_family.patchers import one_account
+from ..forge_family.unet_rows import UNetRows
 from ..forge_family.variance_preserving import told_sigma
 
 
@@ -57,6 +59,12 @@ class Call(family.Call):
         with it: what is made ahead would round otherwise than after another job.
         """
         return False
+
+    def _enter(self, engine: ExitStack, run: Run, rows: UNetRows) -> None:
+        objects = self._p.sd_model.forge_objects
+        unet = objects.unet
+        super()._enter(engine, run, rows)
+        engine.enter_context(one_account(unet, objects.unet))
 
     @contextmanager
     def patched(self, run: Run) -> Iterator[None]:
