@@ -111,6 +111,7 @@ class Scene:
             report=lambda text: said.append(f"report {text}"),
             refused=lambda reason: said.append(f"refused: {reason}"),
             ran=lambda outcome: said.append(f"did {outcome}"),
+            failed=lambda: said.append("failed"),
         )
         self.own = sample_euler
         self.sampler = SimpleNamespace(func=sample_euler)
@@ -133,16 +134,29 @@ def test_a_call_is_ours_once_and_what_was_seen_is_told(attaching):
     assert scene.sampler.func is scene.own
 
 
-@pytest.mark.parametrize("what", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("what", [KeyboardInterrupt, RecursionError, RuntimeError])
 def test_everything_is_undone_after_an_exception_and_the_choice_is_told(what, attaching):
+    """And that it ended the job; of an interrupted picture, and one with too deep a sampler, the
+    host shows what there is."""
+
     def ours(x):
         raise what
 
     scene = Scene(attaching, ours)
     with pytest.raises(what):
         scene.sample()
-    assert scene.said == [*AROUND[0], "did some", *AROUND[1]]
+    assert scene.said == [*AROUND[0], "did some", *AROUND[1], *(["failed"] if what is RuntimeError else [])]
     assert scene.sampler.func is scene.own
+
+
+def test_a_job_that_fails_in_the_hosts_own_sampling_is_told_too(attaching):
+    def fails():
+        raise MemoryError("out of memory")
+
+    scene = Scene(attaching, lambda x: "ours", refuses=True, host=fails)
+    with pytest.raises(MemoryError):
+        scene.sample()
+    assert scene.said == ["refused: no", "the host samples", "failed"]
 
 
 def test_a_refused_call_is_the_hosts_own_with_all_its_options(attaching):
@@ -195,7 +209,7 @@ def test_from_a_refiner_there_is_no_way_back(attaching):
     scene = Scene(attaching, _unmatched, moved=True)
     with pytest.raises(Unmatched):
         scene.sample()
-    assert scene.said == [*AROUND[0], *AROUND[1]]
+    assert scene.said == [*AROUND[0], *AROUND[1], "failed"]
 
 
 def test_a_schedule_of_no_step_is_the_hosts_own(attaching):

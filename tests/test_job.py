@@ -60,3 +60,11 @@ def test_a_job_that_is_over_leaves_nothing_on_p_which_another_extension_may_keep
     job.update(p, chosen={0: ("cat",)}, pictures=1, asked=True)
     job.forget(p)
     assert vars(p) == {"iteration": 0}
+
+
+def test_an_ordinary_job_leaves_nothing_on_p_however_it_ends():
+    p = begun(SimpleNamespace())
+    job.update(p, asked=True)
+    job.update(p, asked=False, first=False)
+    begun(p, 1)
+    assert vars(p) == {"iteration": 1}

@@ -80,8 +80,12 @@ def of(p: Any) -> Job:
 
 
 def update(p: Any, **changes: Any) -> None:
-    """Give ``p`` its job with ``changes`` to some fields."""
-    p.asyndm = replace(of(p), **changes)
+    """Give ``p`` its job with ``changes`` to some fields; none while all are as at first."""
+    here = replace(of(p), **changes)
+    if here == Job():
+        vars(p).pop("asyndm", None)
+    else:
+        p.asyndm = here
 
 
 def begin_batch(p: Any) -> None:
@@ -95,12 +99,12 @@ def begin_batch(p: Any) -> None:
 def forget(p: Any) -> None:
     """Begin a job anew. The axes stay: they are set before it, and hold if ``p`` is run again.
 
-    Without them nothing stays on ``p``, which another extension may keep for good.
+    Without them nothing stays on ``p``, which another extension may keep for good. A job whose
+    sampling failed is begun anew as well; of one that failed later, in the VAE, no hook tells.
     """
     axes = of(p).axes
     vars(p).pop("asyndm", None)
-    if axes:
-        p.asyndm = Job(axes=axes)
+    update(p, axes=axes)
 
 
 def script_selected(p: Any) -> bool:

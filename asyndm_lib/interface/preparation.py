@@ -58,9 +58,11 @@ def _prepare(host: Adapter, p: Any, args: Sequence[Any], call: _SamplingCall) ->
         call.report(f"{error}. The picture was made without AsynDM")
         return
     settings = asked.of_second_pass() if asked and call.second else asked
-    if settings is None:
-        if asked is None and job.of(p).axes:
+    if asked is None:
+        job.update(p, asked=False)  # an ordinary job keeps nothing, however it ends
+        if job.of(p).axes:
             messages.tell(p, outcomes.OFF_AT_FIRST)
+    if asked is None or settings is None:
         return
 
     chosen = job.of(p).chosen
@@ -140,3 +142,8 @@ class _SamplingCall:
                 self.film.chose(outcome.chosen)
         except Exception as error:  # the picture is made
             self.report(f"{fault(error)}. Only what lagged is not told")
+
+    def failed(self) -> None:
+        job.forget(self._p)
+        infotext.erase(self._p.extra_generation_params)
+        messages.forget(self._p)

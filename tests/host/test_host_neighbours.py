@@ -145,6 +145,10 @@ def _llul(*places: str) -> tuple[Any, ...]:
     return (True, 1, 0.6, True, "", [*places] * 3, 1, 0, *ways, "", "", False, False, None, False)
 
 
+CUTOFF = ("red, red", 1.0, True, True, "", "Lerp", False)
+"""Its targets are twice the same, since it writes them to the infotexts as a list, which the WebUI
+takes for one of each picture: with fewer than there are pictures it reports an error."""
+
 LARGE = {"width": 128, "height": 128}
 INCANTATIONS = {"real": "sd-webui-incantations"}
 REGIONS_OF = {"real": "sd-webui-regional-prompter"}
@@ -278,7 +282,7 @@ NEIGHBOURS = {
         "regional prompter", _regional(), changed=BREAK_WITHOUT, beside={"negpip": (True,)}, **REGIONS_OF
     ),
     "real NegPiP": Neighbour("negpip", (True,), changed=NEGATIVE, real="sd-webui-negpip"),
-    "real Cutoff": Neighbour("cutoff", (True, "red", 1.0, True, True, "", "Lerp", False), real="sd-webui-cutoff"),
+    "real Cutoff": Neighbour("cutoff", (True, *CUTOFF), real="sd-webui-cutoff"),
     "real Dynamic Prompts": Neighbour(
         "dynamic prompts v2.17.1",
         (True,),

@@ -57,6 +57,35 @@ def test_an_exception_inside_the_model(job, timing, host, reference):
     as_before(host, reference)
 
 
+@pytest.fixture
+def keeping(host):
+    """Every job is kept for good."""
+    host.post("/asyndm-probe/keep", {"on": True})
+    yield
+    host.post("/asyndm-probe/keep", {"on": False})
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["lagged"], {"targets": "zebra"}, None], ids=["on", "refused", "off"])
+@pytest.mark.parametrize("at", [2, 8])
+@pytest.mark.usefixtures("nothing_left", "keeping")
+def test_a_failed_job_that_another_extension_keeps_has_nothing_of_ours(at, settings, host):
+    request = {**BASE, "batch_size": 1, "n_iter": 2, "steps": 6}
+    if settings is not None:
+        request = switched_on(request, {**settings, "show_masks": True})
+    host.make(BASE)
+    host.post("/asyndm-probe/arm", {"what": "raise", "at": at})
+    assert host.make(request).status == 500
+    assert host.get("/asyndm-probe/left")["objects"] == {}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.usefixtures("nothing_left", "quiet", "keeping")
+def test_a_job_that_another_extension_keeps_has_the_texts_of_its_infotexts_alone(job, host):
+    answer = host.make(switched_on({**BASE, **JOBS[job]}, {"targets": "cat, zebra", "show_masks": True}))
+    assert len(answer.messages) == 1
+    assert host.get("/asyndm-probe/left")["objects"] == {"OfPictures": 1, "_ForInfo": 1}
+
+
 @pytest.mark.usefixtures("nothing_left", "quiet")
 @pytest.mark.parametrize("button", ["interrupt", "skip"])
 def test_the_real_button(button, host, reference):

@@ -107,20 +107,38 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
     @functools.wraps(original)
     def sample(model: Any, x: Tensor, **options: Any) -> Tensor:
         detach(sampler)
-        knots = options.get("sigmas", options.get("timesteps"))
-        if knots is not None and len(knots) < 2:
-            once.pop()[1].listener.refused(TooFewSteps("there is no step to make"))
-            return original(model, x, **options)
+        listener = once[0][1].listener
         try:
-            sampled = _taken_over(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
+            sampled = _made(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
+            return original(model, x, **options) if sampled is None else sampled
         except BaseException as error:
             # A host may keep the error until the garbage collector comes; the run lives no longer.
             traceback.clear_frames(error.__traceback__)
+            if _ends_the_job(error):
+                listener.failed()
             raise
-        return original(model, x, **options) if sampled is None else sampled
+        finally:
+            del listener
 
     sample.asyndm_original = original
     sampler.func = sample
+
+
+def _ends_the_job(error: BaseException) -> bool:
+    """Whether the host makes no picture after ``error``, as it does of one that is interrupted, or
+    whose sampler goes too deep."""
+    return isinstance(error, Exception) and not isinstance(error, RecursionError)
+
+
+def _made(
+    make_call: Callable[[SamplerCall], Call], task: Task, theirs: SamplerCall, sampler: Callable[..., Tensor]
+) -> Tensor | None:
+    """What ``sampler`` of ours makes of ``theirs``; None where the host has to sample by itself."""
+    knots = theirs.options.get("sigmas", theirs.options.get("timesteps"))
+    if knots is not None and len(knots) < 2:
+        task.listener.refused(TooFewSteps("there is no step to make"))
+        return None
+    return _taken_over(make_call, task, theirs, sampler)
 
 
 def _taken_over(

@@ -30,6 +30,9 @@ class Listener(Protocol):
     def ran(self, outcome: Outcome) -> None:
         """What the call did to its pictures, to interrupted ones too."""
 
+    def failed(self) -> None:
+        """The call ended in an error, and with it the job: no picture is made."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -98,6 +98,7 @@ faults = _Faults()
 # Since the last look: they die with their job, and a patch on them unseen.
 samplers = collections.deque(maxlen=32)
 slowed = {"concavity": 0.0}
+kept = None  # the jobs since then, as sd-webui-incantations keeps those with its PAG
 
 
 class Probe(scripts.Script):
@@ -108,6 +109,8 @@ class Probe(scripts.Script):
         return scripts.AlwaysVisible
 
     def process_before_every_sampling(self, p, *args, **kwargs):
+        if kept is not None:
+            kept.append(p)
         if p.sampler not in samplers:
             samplers.append(p.sampler)
         if slowed["concavity"]:
@@ -262,6 +265,12 @@ def add_routes(_: gr.Blocks, app: FastAPI):
     @app.post("/asyndm-probe/sample")
     def sample(asked: dict = Body(...)):  # noqa: B008
         return own_samplers.sample(**asked)
+
+    @app.post("/asyndm-probe/keep")
+    def keep(on: bool = Body(..., embed=True)):
+        global kept
+        kept = [] if on else None
+        return {}
 
     @app.post("/asyndm-probe/slow")
     def set_slow(concavity: float = Body(..., embed=True)):
