@@ -56,6 +56,8 @@ def _kind(settings: Settings, words: bool) -> str:
 def draw(p: Any, picture: Image.Image) -> None:
     """Draw the sheet of ``picture``, just made by ``p``, from the last pass that ran with us."""
     here = job.of(p)
+    if not here.asked:
+        return
     job.update(p, pictures=here.pictures + 1)
     films = [filmed for filmed in here.films if len(filmed.film)]
     index = p.batch_index

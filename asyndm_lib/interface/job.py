@@ -60,8 +60,8 @@ class Job:
     ``chosen``: the words that became targets by themselves, by the number of the picture in the
     job. ``passes``: the sampling calls so far. ``sheets``: those of the pictures made so far.
     ``pictures``: how many were made so far. ``asked``: whether the host has asked before it sampled
-    the present batch. ``first``: whether the first pass of the present batch is made with AsynDM.
-    ``films``: the sampling calls of the present batch that are observed.
+    the present batch, and AsynDM was on. ``first``: whether the first pass of the present batch is
+    made with AsynDM. ``films``: the sampling calls of the present batch that are observed.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)

@@ -100,12 +100,15 @@ BREAK_WITHOUT = {"prompt": "a cat and a dog BREAK a red heart, (a house:-1)"}
 BREAK_WHERE = {"prompt": "a cat and a dog with a red heart BREAK a red heart, heart"}
 
 
-def _regional(calculation: str = "Attention", tab: str = "Matrix", base: bool = False) -> tuple[Any, ...]:
-    """The arguments of Regional Prompter. ``base``: with a base and a common prompt."""
+def _regional(
+    calculation: str = "Attention", tab: str = "Matrix", base: bool = False, threshold: str = "0.4"
+) -> tuple[Any, ...]:
+    """The arguments of Regional Prompter. ``base``: with a base and a common prompt. ``threshold``:
+    of the maps by which its prompt mode finds the region of a word."""
     mask = f"data:image/png;base64,{in_base64(_colours())}" if tab == "Mask" else None
     return (
         *(True, False, tab, "Columns", "Mask", "Prompt", "1,1", "0.2", base, False, False, calculation, []),
-        *("0", "0", "0.4", mask, "0", "0", False),
+        *("0", "0", threshold, mask, "0", "0", False),
     )
 
 
@@ -271,7 +274,7 @@ NEIGHBOURS = {
     "real Regional Prompter, mask": Neighbour("regional prompter", _regional(tab="Mask"), BREAK, **REGIONS_OF),
     "real Regional Prompter, prompt": Neighbour(
         "regional prompter",
-        _regional(tab="Prompt"),
+        _regional(tab="Prompt", threshold="0.9"),  # with its own one region is all of a second pass
         {**BREAK_WHERE, **_options(sd_model_checkpoint="tiny-sd2-v")},  # of the usual vocabulary
         **REGIONS_OF,
     ),
