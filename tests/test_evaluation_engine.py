@@ -13,8 +13,8 @@ import torch
 from stand_ins import hooks_on
 
 from asyndm_lib.errors import Unsupported
-from asyndm_lib.evaluation import contact_sheet, engine, runner, where
-from asyndm_lib.evaluation.counter import CounterNetwork
+from asyndm_lib.evaluation import contact_sheet, engine, runner, seed_sheet, where
+from asyndm_lib.evaluation.counter import CounterNetwork, Found
 from asyndm_lib.evaluation.engine import Batches, Noise
 from asyndm_lib.evaluation.methods import DM, FRESH, INVERTED, LAGGED, PEERS, RANDOM, Method, Way, controlled
 from asyndm_lib.evaluation.peers.attend_and_excite import Excitement
@@ -228,6 +228,30 @@ def test_the_contact_sheet_has_every_method_beside_the_other(batches, monkeypatc
     assert sheet.width == contact_sheet.WIDTH
     assert (pixels[200:400, 100:500] != 255).any()
     assert (pixels[200:400, 750:1100] != 255).any()
+
+
+def test_a_row_per_method_has_a_picture_of_every_seed(batches, monkeypatch):
+    monkeypatch.setattr(seed_sheet, "SIDE", 64)
+    pixels = np.asarray(seed_sheet.draw([1, 2], DDIM, batches, CounterNetwork()))
+    edge = (seed_sheet.WIDTH - 2 * seed_sheet.MARGIN - seed_sheet.LABEL - seed_sheet.GAP) // 2
+    left = seed_sheet.MARGIN + seed_sheet.LABEL
+    for row in range(3):
+        middle = 90 + row * (edge + 26) + edge // 2
+        for x in (left + edge // 2, left + edge + seed_sheet.GAP + edge // 2):
+            assert (pixels[middle - 20 : middle + 20, x - 20 : x + 20] != 255).any()
+    noise = batches.noise([1, 2], 64, 64)
+    alone = contact_sheet.made([seed_sheet.PROMPT] * 2, noise, DDIM, DM, batches, CounterNetwork())
+    assert [one.shape for one, _ in alone] == [(64, 64, 3)] * 2
+
+
+def test_below_a_picture_stands_what_is_missing_and_too_much():
+    def found(*names):
+        return [Found(name, 0.0, 0.0) for name in names]
+
+    said = seed_sheet.said
+    assert said(seed_sheet.PROMPT, found("red heart", "dog", "sandwich")) == "right"
+    assert said(seed_sheet.PROMPT, found("red heart", "red heart", "sandwich")) == "no dog, 2 red heart"
+    assert said(Prompt("two cats", "cats", (("cat", 2),)), found("cat", "hat")) == "1 cat, 1 hat"
 
 
 def test_where_the_masks_lie_is_told(capsys):

@@ -10,15 +10,26 @@ from PIL import Image
 
 from ..pictures.drawing import FAINT, MARGIN, WIDTH, Canvas, scaled
 from . import counter as counting
-from .counter import CounterNetwork
-from .engine import Batches
+from .counter import CounterNetwork, Found
+from .engine import Batches, Noise
 from .methods import Method, Way
 from .prompt_sets import PromptSet
+from .prompts import Prompt
 from .runner import SIDE, jobs
 
 GAP = 10
 RIGHT = (24, 132, 70)
 """The colour of what an exact picture shows."""
+
+
+def made(
+    prompts: Sequence[Prompt], noise: Noise, way: Way, method: Method, batches: Batches, counter: CounterNetwork
+) -> list[tuple[np.ndarray, list[Found]]]:
+    """The prompts' pictures by ``method``, each ``[H, W, 3]`` in bytes with what the counter finds
+    in it."""
+    pictures = torch.cat(list(batches.pictures(batches.make(prompts, noise, way, method))))
+    pixels = ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return list(zip(pixels, counting.find(counter, pictures), strict=True))
 
 
 def draw(
@@ -32,11 +43,7 @@ def draw(
     work = [job for job in jobs(sets, "report", [0]) if job.number < rows]
     prompts = [job.prompt for job in work]
     noise = batches.noise([job.noise for job in work], SIDE, SIDE)
-    columns = []
-    for method in methods:
-        pictures = torch.cat(list(batches.pictures(batches.make(prompts, noise, way, method))))
-        pixels = ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        columns.append(list(zip(pixels, counting.find(counter, pictures), strict=True)))
+    columns = [made(prompts, noise, way, method, batches, counter) for method in methods]
     canvas = Canvas()
     y = canvas.text(MARGIN, MARGIN, f"{way.name}, CFG {way.cfg:g}; below each picture what the counter found", 22) + 12
     edge = (WIDTH - 2 * MARGIN - (len(methods) - 1) * GAP) // len(methods)
@@ -49,7 +56,7 @@ def draw(
         for n, column in enumerate(columns):
             pixels, found = column[row]
             x = MARGIN + n * (edge + GAP)
-            bottom = canvas.paste(x, y, scaled(np.asarray(pixels), edge))
+            bottom = canvas.paste(x, y, scaled(pixels, edge))
             names = ", ".join(f"{count} {name}" for name, count in sorted(counting.tally(found).items())) or "nothing"
             exact = job.prompt.shown(found).exact
             canvas.text(x, bottom + 3, canvas.fit(names, 13, edge), 13, RIGHT if exact else FAINT)
