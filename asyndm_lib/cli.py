@@ -43,7 +43,7 @@ EVALUATIONS: dict[str, frozenset[str]] = {
         ("folder", "device", "model", "checkpoint", "config", "scorers", "count", "seeds", *SAMPLING)
     ),
     "an evaluation of an embedded model, without --prompts and --webui": frozenset(
-        ("folder", "device", "model", "scenery", "deciding", "small", "batch", "minutes", "sheet")
+        ("folder", "device", "model", "scenery", "two_levels", "deciding", "small", "batch", "minutes", "sheet")
     ),
 }
 """What ``evaluate`` can do, and the options that apply to it."""
@@ -181,6 +181,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--model", default="unet", type=choice(tuple(EMBEDDED), "embedded model"), metavar="NAME",
         help=f"which of them: {', '.join(EMBEDDED)}")
     add("--scenery", type=Path, metavar="DIR", help="instead of it the model of scenes in sceneries in this folder")
+    add("--two-levels", type=Path, metavar="DIR", help="instead of it the UNet in this folder, trained on two levels")
     add = group.add_mutually_exclusive_group().add_argument
     add("--deciding", action="store_true",
         help="a UNet's methods that decide the defaults: higher CFG, more steps, normalisation by level, wrong masks")
@@ -329,7 +330,7 @@ def _install_model(options: argparse.Namespace) -> None:
 
 
 def _check_model(options: argparse.Namespace) -> None:
-    named = [options.given[one] for one in ("checkpoint", "scenery", "model") if one in options.given]
+    named = [options.given[one] for one in ("checkpoint", "scenery", "two_levels", "model") if one in options.given]
     if len(named) > 1:
         raise AsynDMError(f"{named[0]} and {named[1]} name two models: give one of them")
     if options.config is not None and options.checkpoint is None:

@@ -43,6 +43,7 @@ def test_the_table_is_long_and_names_every_program():
         "evaluation.counter_training",
         "evaluation.lead",
         "evaluation.localisation",
+        "evaluation.seed_sheet",
         "evaluation.where",
     }
 

@@ -20,22 +20,25 @@ from asyndm_lib.errors import AsynDMError
 from asyndm_lib.evaluation import counter, counter_training, lead, localisation, results, statistics, table
 from asyndm_lib.evaluation.counter import NAMES, Found
 from asyndm_lib.evaluation.methods import (
+    CONCAVE,
     DECIDING,
     DM,
     FRESH,
+    LAGGED,
     MAIN,
     PAPER,
     PEERS_ALONE,
     PEERS_TOGETHER,
+    TRAINED,
     USERS,
     VARIANTS,
 )
-from asyndm_lib.evaluation.plan import DECIDING_ROUNDS, FULL, SEEDS
+from asyndm_lib.evaluation.plan import DECIDING_ROUNDS, FULL, SEEDS, TWO_LEVELS
 from asyndm_lib.evaluation.prompt_sets import PLAIN, SCENERY, sets
 from asyndm_lib.evaluation.prompts import Prompt
 from asyndm_lib.evaluation.results import Result
 from asyndm_lib.evaluation.runner import jobs
-from asyndm_lib.evaluation.subjects import EMBEDDED, FLOW
+from asyndm_lib.evaluation.subjects import EMBEDDED, FLOW, on_two_levels
 from asyndm_lib.prompt.target_list import parse_targets
 
 PAGE = Path(__file__).parents[1] / "docs" / "EVALUATION.md"
@@ -133,6 +136,32 @@ def test_what_decides_has_fair_rivals_and_6400_pictures_a_line():
     assert list(seeds) == [USERS[0].name, USERS[2].name, PAPER.name]
     assert all(sorted(own) == list(range(32)) for own in seeds.values())
     assert {round_.half for round_ in DECIDING_ROUNDS} == {"report"}
+
+
+def test_a_model_of_two_levels_has_wrong_masks_as_it_normalises_and_the_same_rounds():
+    plain = [method for method in TRAINED if method.settings.normalisation == "as the model"]
+    assert {m.control.mask for m in plain if m.control is not None} == {"inverted", "random"}
+    assert {"DM", "DM, 20 % more steps", CONCAVE.name, LAGGED.name, FRESH.name} <= {method.name for method in plain}
+    assert {m.name for m in TRAINED if m not in plain} == {f"{LAGGED.name}, by level", f"{FRESH.name}, by level"}
+    assert [(r.ways, r.half, r.first, r.last) for r in TWO_LEVELS] == [
+        (r.ways, r.half, r.first, r.last) for r in DECIDING_ROUNDS
+    ]
+    assert all(round_.methods == TRAINED for round_ in TWO_LEVELS)
+
+
+def test_a_model_of_two_levels_is_that_of_sceneries_where_its_counter_lies_beside_it(tmp_path):
+    with pytest.raises(AsynDMError, match=r"emoji.safetensors is missing: .*README"):
+        on_two_levels(tmp_path)
+    (tmp_path / "emoji.safetensors").touch()
+    embedded = on_two_levels(tmp_path)
+    assert (embedded.model, embedded.counter) == (tmp_path / "emoji.safetensors", EMBEDDED.counter)
+    assert (embedded.kinds, embedded.results) == (PLAIN, "two-levels-results.json")
+    for name in ("counter.safetensors", "counter.json"):
+        (tmp_path / name).touch()
+    scenery = on_two_levels(tmp_path)
+    assert (scenery.model, scenery.counter) == (embedded.model, tmp_path / "counter.safetensors")
+    assert (scenery.kinds, scenery.results) == (SCENERY, "two-levels-scenery.json")
+    assert embedded.rounds == scenery.rounds == TWO_LEVELS
 
 
 def test_what_decides_is_for_unets(tmp_path, capsys):
@@ -310,7 +339,13 @@ def test_a_page_without_marks_is_refused(tmp_path):
         table.insert(page, "new", "other")
 
 
-@pytest.mark.parametrize("file", [EMBEDDED.results, "scenery.json", FLOW.results])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *[EMBEDDED.results, "scenery.json", FLOW.results, "deciding-results.json", "deciding-scenery.json"],
+        *["two-levels-results.json", "two-levels-scenery.json"],
+    ],
+)
 def test_the_pages_tables_are_those_of_the_results_files(capsys, file):
     path = results.FILE.with_name(file)
     assert cli.main(["evaluate", "--table", "--results", str(path)]) == 0

@@ -60,10 +60,12 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _trained(options: argparse.Namespace) -> None:
-    """Evaluate the embedded model, or the model of sceneries, on its own prompt sets."""
+    """Evaluate an embedded model, or one that was trained on from it, on its own prompt sets."""
     subject = subjects.EMBEDDED_MODELS[options.model]
     if options.scenery is not None:
         subject = subjects.in_sceneries(options.scenery)
+    if options.two_levels is not None:
+        subject = subjects.on_two_levels(options.two_levels)
     if options.deciding:
         if subject.rounds is plan.TRANSFORMER:
             raise AsynDMError("--deciding is for the UNets: a transformer has no normalisation by level")

@@ -112,6 +112,21 @@ DECIDING = (
 """The methods that decide what is the default: fair rivals, AsynDM without and with normalisation
 by level, and wrong masks."""
 
+TRAINED = (
+    DM,
+    replace(DM, name="DM, 20 % more steps", steps=1.2),
+    CONCAVE,
+    LAGGED,
+    FRESH,
+    INVERTED,
+    RANDOM,
+    *(asyndm(k, timing) for k in (0.3, 0.5) for timing in ("lagged", "fresh")),
+    by_level(LAGGED),
+    by_level(FRESH),
+)
+"""The methods for a model that was trained on two levels: as the model normalises in the first
+place, wrong masks too, since it knows mixed levels by itself."""
+
 MAIN = (DM, CONCAVE, asyndm(0.3), asyndm(0.5), LAGGED, asyndm(1.0), FRESH, INVERTED, RANDOM)
 """The methods of the main table."""
 

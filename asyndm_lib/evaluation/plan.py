@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .methods import (
     CONCAVE,
     DECIDING,
@@ -16,8 +18,10 @@ from .methods import (
     PEERS_TOGETHER,
     RANDOM,
     TEXT_AT_MEAN,
+    TRAINED,
     USERS,
     VARIANTS,
+    Method,
     Way,
 )
 from .runner import Round
@@ -51,13 +55,24 @@ SCENERY: tuple[Round, ...] = (
 DECIDED = 32
 """How many pictures of a prompt decide: 6,400 a line."""
 
-DECIDING_ROUNDS: tuple[Round, ...] = tuple(
-    Round(ways, DECIDING, "report", first, first + 4)
-    for ways in (USERS[::2], [PAPER])
-    for first in range(0, DECIDED, 4)
-)
-"""The rounds that decide what is the default of a UNet, users' settings first. Nothing of them is
-chosen on the report prompts."""
+
+
+def _decided(methods: Sequence[Method]) -> tuple[Round, ...]:
+    """All of ``methods`` with users' settings, then with the paper's, four pictures of each prompt
+    at a time."""
+    return tuple(
+        Round(ways, methods, "report", first, first + 4)
+        for ways in (USERS[::2], [PAPER])
+        for first in range(0, DECIDED, 4)
+    )
+
+
+DECIDING_ROUNDS = _decided(DECIDING)
+"""The rounds that decide what is the default of a UNet. Nothing of them is chosen on the report
+prompts."""
+
+TWO_LEVELS = _decided(TRAINED)
+"""The rounds of a UNet that was trained on two levels."""
 
 _TRANSFORMER = (*_MASKS, TEXT_AT_MEAN)
 TRANSFORMER: tuple[Round, ...] = (

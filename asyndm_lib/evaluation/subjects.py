@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,27 @@ def in_sceneries(folder: Path) -> Subject:
 
     Raises :class:`AsynDMError` if a part is missing.
     """
-    model, weights = folder / MODEL.name, folder / counter.WEIGHTS.name
-    subject = Subject("trained on sceneries", model, weights, prompt_sets.SCENERY, plan.SCENERY, "scenery.json")
-    for path in (subject.model, subject.counter, subject.counter.with_suffix(".json")):
-        if not path.is_file():
-            raise AsynDMError(f"{path} is missing: asyndm_lib/demo/training/README.md says how to make it")
-    return subject
+    model, weights = _there(folder / MODEL.name), _there(folder / counter.WEIGHTS.name)
+    _there(weights.with_suffix(".json"))
+    return Subject("trained on sceneries", model, weights, prompt_sets.SCENERY, plan.SCENERY, "scenery.json")
+
+
+def on_two_levels(folder: Path) -> Subject:
+    """The UNet in ``folder`` that was trained on two levels: that of sceneries where its counter
+    lies beside it, else the embedded one.
+
+    Raises :class:`AsynDMError` if a part is missing.
+    """
+    if (folder / counter.WEIGHTS.name).is_file():
+        before = in_sceneries(folder)
+    else:
+        before = replace(EMBEDDED, model=_there(folder / MODEL.name))
+    name, results = f"{before.name}, trained on two levels", f"two-levels-{before.results}"
+    return replace(before, name=name, rounds=plan.TWO_LEVELS, results=results)
+
+
+def _there(path: Path) -> Path:
+    """``path``, if there is such a file. Raises :class:`AsynDMError` if not."""
+    if not path.is_file():
+        raise AsynDMError(f"{path} is missing: asyndm_lib/demo/training/README.md says how to make it")
+    return path
