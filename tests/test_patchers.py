@@ -61,3 +61,40 @@ def test_afterwards_all_is_as_if_it_had_been_taken_out_of_the_unet_itself(unet):
     assert vars(unet) == vars(other)
     unet.unpatch_model()
     assert unet.weights == {"a": 1.0, "b": 2.0}
+
+
+def test_an_extension_that_kept_the_unet_from_before_the_call_loses_no_weight(unet):
+    """The host's list of loaded models keeps it too."""
+    clone = unet.clone()
+    with one_account(unet, clone):
+        unet.unpatch_model()
+        unet.patches = {"a": [0.5], "b": [0.25]}
+        unet.patch_model()
+    assert unet.backup == {"a": 1.0, "b": 2.0}
+    unet.unpatch_model()
+    assert unet.weights == {"a": 1.0, "b": 2.0}
+
+
+def test_what_was_taken_off_its_device_in_mid_picture_keeps_no_weights_behind(unet):
+    clone = unet.clone()
+    with one_account(unet, clone):
+        unet.unpatch_model()
+    assert unet.backup == {}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_error_and_a_call_in_a_call_give_the_account_back(nested, unet):
+
+    def failing(unet, deeper):
+        clone = unet.clone()
+        with one_account(unet, clone):
+            if deeper:
+                failing(clone, False)
+            take_out(clone)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing(unet, nested)
+    assert (unet.patches, unet.backup) == ({"a": [0.0]}, {"a": 1.0})
+    unet.unpatch_model()
+    assert unet.weights == {"a": 1.0, "b": 2.0}

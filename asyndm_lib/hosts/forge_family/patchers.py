@@ -16,11 +16,14 @@ def one_account(unet: Any, clone: Any) -> Iterator[None]:
 
     A clone that the host makes has copies of the patches, and nothing of the weights behind them:
     an extension that takes a LoRA out of the engine's UNet in mid-picture would take out nothing.
+    What is done by way of ``unet`` itself, which the host's list of loaded models keeps, stands.
     """
-    for name in ACCOUNT:
-        setattr(clone, name, getattr(unet, name))
+    before = {name: getattr(unet, name) for name in ACCOUNT}
+    for name, account in before.items():
+        setattr(clone, name, account)
     try:
         yield
     finally:
-        for name in ACCOUNT:
-            setattr(unet, name, getattr(clone, name))
+        for name, account in before.items():
+            if getattr(clone, name) is not account:
+                setattr(unet, name, getattr(clone, name))
