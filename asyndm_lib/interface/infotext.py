@@ -62,7 +62,17 @@ class OfPictures(tuple):
 
 def erase(params: MutableMapping[str, Any]) -> None:
     """Take our entries out; the host shares ``params`` between the cells of an X/Y/Z plot."""
-    for name in (*KEYS, CHOSEN, SLOWED):
+    erase_told(params)
+    for name in KEYS:
+        params.pop(name, None)
+
+
+def erase_told(params: MutableMapping[str, Any]) -> None:
+    """Take out what runs told of pictures that are not made after all.
+
+    The settings stay: if it was a plot's first cell, the host writes its grid's infotext from them.
+    """
+    for name in (CHOSEN, SLOWED):
         params.pop(name, None)
 
 

@@ -7,19 +7,12 @@ from typing import Any
 
 from ..errors import AsynDMError
 
-_KEY = "AsynDM messages"
-
 
 def report(p: Any, text: str) -> None:
     """Say ``text`` once for this job (``p``: the host's ``StableDiffusionProcessing``)."""
     if _say(p, _line(text)):
         ours = _ForInfo(comment for comment in p.comments if comment.startswith("AsynDM: "))
-        p.extra_generation_params[_KEY] = ours
-
-
-def forget(p: Any) -> None:
-    """Take the messages out of the API's info, which a job that failed does not send."""
-    p.extra_generation_params.pop(_KEY, None)
+        p.extra_generation_params["AsynDM messages"] = ours
 
 
 def refuse(p: Any, reason: AsynDMError, second: bool) -> None:

@@ -145,5 +145,4 @@ class _SamplingCall:
 
     def failed(self) -> None:
         job.forget(self._p)
-        infotext.erase(self._p.extra_generation_params)
-        messages.forget(self._p)
+        infotext.erase_told(self._p.extra_generation_params)
