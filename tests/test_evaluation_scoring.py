@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from scipy import stats
 
 from asyndm_lib import cli
@@ -156,12 +157,30 @@ def test_a_model_of_two_levels_is_that_of_sceneries_where_its_counter_lies_besid
     embedded = on_two_levels(tmp_path)
     assert (embedded.model, embedded.counter) == (tmp_path / "emoji.safetensors", EMBEDDED.counter)
     assert (embedded.kinds, embedded.results) == (PLAIN, "two-levels-results.json")
-    for name in ("counter.safetensors", "counter.json"):
-        (tmp_path / name).touch()
+    (tmp_path / "counter.safetensors").touch()
+    with pytest.raises(AsynDMError, match=r"counter.json is missing"):
+        on_two_levels(tmp_path)
+    accuracy = tmp_path / "counter.json"
+    for odd in ("", "[]", "{}", '{"exact": "all", "scenes": 9}'):
+        accuracy.write_text(odd)
+        with pytest.raises(AsynDMError, match=r"counter.json does not tell how the counter did"):
+            on_two_levels(tmp_path)
+    accuracy.write_text('{"exact": 0.5, "scenes": 600}')
     scenery = on_two_levels(tmp_path)
+    assert scenery.about([])["the counter names"] == "50.0% of 600 new rendered scenes fully"
     assert (scenery.model, scenery.counter) == (embedded.model, tmp_path / "counter.safetensors")
     assert (scenery.kinds, scenery.results) == (SCENERY, "two-levels-scenery.json")
     assert embedded.rounds == scenery.rounds == TWO_LEVELS
+
+
+def test_a_counter_that_is_none_is_said_in_a_line(tmp_path):
+    path = tmp_path / "counter.safetensors"
+    path.write_bytes(b"junk")
+    with pytest.raises(AsynDMError, match=r"counter.safetensors holds no weights of the counter"):
+        counter.load(torch.device("cpu"), path)
+    save_file({"other": torch.zeros(1)}, path)
+    with pytest.raises(AsynDMError, match=r"counter.safetensors holds no weights of the counter"):
+        counter.load(torch.device("cpu"), path)
 
 
 def test_what_decides_is_for_unets(tmp_path, capsys):

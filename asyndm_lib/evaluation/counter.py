@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..demo.training.concepts import CONCEPTS, UNSEEN
+from ..errors import AsynDMError
 
 WEIGHTS = Path(__file__).parent / "counter.safetensors"
 """The weights of the counter for the embedded model. The JSON file of the same name says how it did
@@ -83,11 +84,19 @@ class _Residual(nn.Module):
 
 
 def load(device: torch.device, path: Path = WEIGHTS) -> CounterNetwork:
-    """The trained network. Raises :class:`FileNotFoundError` if its weights are not there."""
+    """The trained network.
+
+    Raises :class:`FileNotFoundError` if its weights are not there, and :class:`AsynDMError` if the
+    file holds others.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     counter = CounterNetwork()
-    counter.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    try:
+        counter.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise AsynDMError(f"{path} holds no weights of the counter") from error
     return counter.requires_grad_(False).eval().to(device)
 
 

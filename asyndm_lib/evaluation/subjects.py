@@ -35,11 +35,10 @@ class Subject:
 
     def about(self, machines: Iterable[str]) -> dict[str, Any]:
         """What a table's readers should know. ``machines`` are those that made the pictures."""
-        accuracy = json.loads(self.counter.with_suffix(".json").read_text(encoding="utf-8"))
         return {
             "model": self.name,
             "made on": ", ".join(sorted(machines)),
-            "the counter names": f"{accuracy['exact']:.1%} of {accuracy['scenes']} new rendered scenes fully",
+            "the counter names": _accuracy(self.counter.with_suffix(".json")),
         }
 
 
@@ -64,7 +63,7 @@ def in_sceneries(folder: Path) -> Subject:
     Raises :class:`AsynDMError` if a part is missing.
     """
     model, weights = _there(folder / MODEL.name), _there(folder / counter.WEIGHTS.name)
-    _there(weights.with_suffix(".json"))
+    _accuracy(_there(weights.with_suffix(".json")))  # which is told after hours
     return Subject("trained on sceneries", model, weights, prompt_sets.SCENERY, plan.SCENERY, "scenery.json")
 
 
@@ -87,3 +86,12 @@ def _there(path: Path) -> Path:
     if not path.is_file():
         raise AsynDMError(f"{path} is missing: asyndm_lib/demo/training/README.md says how to make it")
     return path
+
+
+def _accuracy(path: Path) -> str:
+    """How a counter did, of which ``path`` tells. Raises :class:`AsynDMError` if it does not."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return f"{told['exact']:.1%} of {told['scenes']} new rendered scenes fully"
+    except (ValueError, KeyError, TypeError) as error:
+        raise AsynDMError(f"{path} does not tell how the counter did") from error
