@@ -20,7 +20,7 @@ SDE = ("DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 ANCESTRAL = ("Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", *SDE)
 """The samplers that the host hands its "eta for k-diffusion samplers", which is 1."""
 
-_STEPS = {"DPM fast": 20, **dict.fromkeys(("DDIM", "DDIM CFG++", "PLMS"), 12)}
+STEPS = {"DPM fast": 20, **dict.fromkeys(("DDIM", "DDIM CFG++", "PLMS"), 12)}
 """The steps of samplers that need more. DPM fast makes one step of three evaluations, and the
 others make fewer than a strength leaves; the first and the last do not lag."""
 
@@ -52,7 +52,7 @@ def _families() -> Iterator[Row]:
     eta = {"sampler_name": "DDIM", "eta": 1.0}
     for checkpoint in CHECKPOINTS:
         for sampler in SAMPLERS:
-            request = {"sampler_name": sampler, "steps": _STEPS.get(sampler, 6)}
+            request = {"sampler_name": sampler, "steps": STEPS.get(sampler, 6)}
             row = Row(f"{checkpoint} {sampler}", request, checkpoint=checkpoint)
             yield from both(row) if checkpoint in ("sd1", "sd1-v", "sdxl") else (row,)
         yield from both(Row(f"{checkpoint} DDIM eta 1", eta, checkpoint=checkpoint))
@@ -80,7 +80,7 @@ def _step_counts() -> Iterator[Row]:
         for steps in (1, 2, 3):
             if steps > 1 or sampler not in HOST.not_one_step:
                 yield replace(row(sampler, steps), **TOO_FEW)
-        yield row(sampler, _STEPS.get(sampler, 4))
+        yield row(sampler, STEPS.get(sampler, 4))
     for sampler in (*KINDS, "DPM fast", "UniPC", "DPM++ 2M SDE"):
         yield row(sampler, 25)
     for steps in (19, 20, 36):  # from 20 on it rises once, from 36 on twice
@@ -172,10 +172,10 @@ def _others() -> Iterator[Row]:
 
 def _start_pictures() -> Iterator[Row]:
     for sampler in SAMPLERS:
-        request = {**START, "sampler_name": sampler, "steps": _STEPS.get(sampler, 8)}
+        request = {**START, "sampler_name": sampler, "steps": STEPS.get(sampler, 8)}
         yield Row(f"img2img {sampler}", {**request, "denoising_strength": 0.6}, kind="img2img")
     for sampler in ("UniPC", "DPM fast", "Restart", "LCM", "DPM++ SDE"):
-        request = {**START, "sampler_name": sampler, "steps": _STEPS.get(sampler, 8)}
+        request = {**START, "sampler_name": sampler, "steps": STEPS.get(sampler, 8)}
         yield still(Row(f"img2img {sampler}", {**request, "denoising_strength": 0.6}, kind="img2img"))
     for sampler in (*KINDS, "UniPC"):
         request = {**START, "sampler_name": sampler, "steps": 8}
@@ -188,10 +188,10 @@ def _start_pictures() -> Iterator[Row]:
 
 def _second_passes() -> Iterator[Row]:
     for sampler in SAMPLERS:
-        yield Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": _STEPS.get(sampler, 5)})
+        yield Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": STEPS.get(sampler, 5)})
     for sampler in ("UniPC", "DPM fast", "DPM++ 2M SDE"):
-        yield still(Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": _STEPS.get(sampler, 5)}))
+        yield still(Row(f"hires fix {sampler}", {**HIRES, "sampler_name": sampler, "steps": STEPS.get(sampler, 5)}))
     for sampler in ("UniPC", "LCM", "Heun"):
-        steps = {"steps": _STEPS.get(sampler, 5)}
+        steps = {"steps": STEPS.get(sampler, 5)}
         yield Row(f"hires fix, then {sampler}", {**HIRES, **steps, "sampler_name": "Euler", "hr_sampler_name": sampler})
     yield Row("hires fix, Heun, then Euler", {**HIRES, "sampler_name": "Heun", "hr_sampler_name": "Euler"})

@@ -8,7 +8,7 @@ from typing import Any
 
 from family import A1111, FORGE, HOST, NEO
 from requests_table import FILLER, MASK, PAINTED, SOFT_INPAINTING, START, Row
-from sampler_rows import both
+from sampler_rows import STEPS, both
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def rows() -> Iterator[Row]:
             yield replace(lost, unchanged=True, without=True, messages=("where the model reads the prompt no more",))
         for sampler in HOST.samplers if family.sampled else ():
             if sampler not in (*NOT_FOR_FLOWS, *FAILING):
-                yield from both(row(family, sampler, sampler_name=sampler, steps=6))
+                yield from both(row(family, sampler, sampler_name=sampler, steps=STEPS.get(sampler, 6)))
         for schedule in HOST.schedules if family.sampled else ():
             made = row(family, f"schedule {schedule}", scheduler=schedule, steps=6)
             if schedule in RISING:
