@@ -334,6 +334,7 @@ CLASSIC = Family(
         **{f"option {name}": f"Forge Classic has no option {name}" for name in _NOT_IN_CLASSIC},
         **{f"extension {name}, txt2img": f"Forge Classic does not bring {name}" for name in _NOT_BROUGHT},
         "sampler DDIM CFG++": "Forge Classic has no sampler DDIM CFG++",
+        "option fp8_storage": "Forge Classic has this option for Nvidia's cards only",
         "own defaults": "Forge Classic keeps no accordion among the page's own defaults",
         "previews Full": "Forge Classic has no full previews",
         "previews Approx NN": "Forge Classic's previews of this kind want a download",
