@@ -314,7 +314,7 @@ _UNSEEDED = (
 )
 _NOT_IN_CLASSIC = (
     *("batch_cond_uncond", "pad_cond_uncond", "pad_cond_uncond_v0", "s_min_uncond_all"),
-    "refiner_switch_by_sample_steps",
+    *("refiner_switch_by_sample_steps", "enable_quantization"),
 )
 CLASSIC = Family(
     "Forge Classic",

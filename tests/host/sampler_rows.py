@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from family import HOST
-from requests_table import CHECKPOINTS, KINDS, SAMPLERS, SCHEDULES, SMALL, START, TOO_FEW, Row
+from requests_table import BASE, CHECKPOINTS, KINDS, SAMPLERS, SCHEDULES, SMALL, START, TOO_FEW, Row
 
 STILL = {"targets": "cat", "concavity": 0.0}
 """The settings with which a run makes the host's own picture, bit for bit: its formulas, scalars
@@ -104,8 +104,9 @@ def _etas() -> Iterator[Row]:
         return Row(name, {**request, **SMALL}, options=options or {})
 
     for sampler in ANCESTRAL:
-        yield from both(row(f"{sampler} eta 0.5", {"s_noise": 1.01}, sampler_name=sampler, eta=0.5))
-        yield still(row(f"{sampler} eta 0", sampler_name=sampler, eta=0.0))
+        steps = {"steps": _STEPS.get(sampler, BASE["steps"])}
+        yield from both(row(f"{sampler} eta 0.5", {"s_noise": 1.01}, sampler_name=sampler, eta=0.5, **steps))
+        yield still(row(f"{sampler} eta 0", sampler_name=sampler, eta=0.0, **steps))
     for sampler in ("DDIM", "DDIM CFG++"):
         yield from both(row(f"{sampler} eta 0.5", sampler_name=sampler, eta=0.5))
         yield row(f"{sampler} eta of the options", {"eta_ddim": 1.0}, sampler_name=sampler)
