@@ -104,7 +104,7 @@ def _etas() -> Iterator[Row]:
         return Row(name, {**request, **SMALL}, options=options or {})
 
     for sampler in ANCESTRAL:
-        steps = {"steps": _STEPS.get(sampler, BASE["steps"])}
+        steps = {"steps": STEPS.get(sampler, BASE["steps"])}
         yield from both(row(f"{sampler} eta 0.5", {"s_noise": 1.01}, sampler_name=sampler, eta=0.5, **steps))
         yield still(row(f"{sampler} eta 0", sampler_name=sampler, eta=0.0, **steps))
     for sampler in ("DDIM", "DDIM CFG++"):
