@@ -37,7 +37,7 @@ def unet():
 
 
 def take_out(patcher):
-    """As LoRA Block Weight does with ``stop=``."""
+    """Take out a LoRA, which is what LoRA Block Weight does with ``stop=``."""
     patcher.unpatch_model()
     patcher.patches["a"] = [0.0]
     patcher.patch_model()

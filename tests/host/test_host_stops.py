@@ -78,7 +78,7 @@ def test_a_failed_job_that_another_extension_keeps_has_nothing_of_ours(at, setti
     host.make(BASE)
     host.post("/asyndm-probe/arm", {"what": "raise", "at": at})
     assert host.make(request).status == 500
-    # Of sampling without us nobody tells how it ended: after a refusal the message stays.
+    # Nobody tells how sampling without us ended: after a refusal the message stays.
     refusal = {"Job": 1, "_ForInfo": 1} if settings is REFUSED else {}
     assert host.get("/asyndm-probe/left")["objects"] == refusal
 
