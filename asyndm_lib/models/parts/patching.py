@@ -65,7 +65,7 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> followed:
-        self._forward = _and_then(self._module, self._tell)
+        self._forward: Callable[..., Tensor] | None = _and_then(self._module, self._tell)
         self._exchange = replaced(self._module, "forward", self._forward)
         if self._module._forward_hooks:
             self._hook()
@@ -80,6 +80,10 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
             # Extensions that take their own hooks away put another dict in this one's place.
             self._module._forward_hooks.pop(self._handle.id, None)
         self._seen = None
+        # Our forward knows this object, and a run's that was there before: neither waits for the
+        # garbage collector.
+        self._forward = None
+        del self._exchange
 
     def look(self) -> None:
         """See to it that the next call is seen."""

@@ -1,0 +1,36 @@
+"""What a module's ``forward`` of ours leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+from torch import nn
+
+from asyndm_lib.models.parts.patching import replaced, watched
+
+
+class Double:
+    """A ``forward`` of a run's."""
+
+    def __call__(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_was_watched_is_gone_without_the_garbage_collector(hooked):
+    module, double, seen = nn.Identity(), Double(), []
+    if hooked:
+        module.register_forward_hook(lambda *_: None)
+    gone = weakref.ref(double)
+    gc.disable()
+    try:
+        with replaced(module, "forward", double), watched(module, seen.append):
+            module(1)
+        del double
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert seen == [2]
+    assert module(1) == 1
