@@ -190,7 +190,8 @@ def test_a_device_that_fails_when_a_run_is_asked_what_it_did_hides_no_error(atta
 def test_a_call_of_too_few_steps_is_the_hosts_own(attaching):
     scene = Scene(attaching, lambda x: "ours", moved=None)
     assert scene.sample() == "x"
-    assert scene.said == ["refused: too few", "the host samples"]
+    # What the call was made of may have drawn random numbers.
+    assert scene.said == ["host put back", "refused: too few", "the host samples"]
 
 
 def _unmatched(x):

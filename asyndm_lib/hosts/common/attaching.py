@@ -145,6 +145,7 @@ def _taken_over(
     make_call: Callable[[SamplerCall], Call], task: Task, theirs: SamplerCall, sampler: Callable[..., Tensor]
 ) -> Tensor | None:
     """What ``sampler`` of ours makes of ``theirs``; None where the host has to sample by itself."""
+    call = None
     try:
         call = make_call(theirs)
         observers = [_observing(observer, task.listener) for observer in task.observers]
@@ -152,6 +153,8 @@ def _taken_over(
         run = Run(call.host, task.settings, task.targets, theirs.x, observers, masks)
         run.check_steps()
     except Exception as error:
+        if call is not None:  # a noise sampler of k-diffusion's own has drawn its seed by now
+            call.rewind()
         task.listener.refused(fault(error))
         return None
     try:
