@@ -95,11 +95,14 @@ def by_level(method: Method) -> Method:
     return replace(method, name=f"{method.name}, by level", settings=settings)
 
 
+MORE_STEPS = replace(DM, name="DM, 20 % more steps", steps=1.2)
+"""The fair rival: what AsynDM costs at most, spent on steps."""
+
 DECIDING = (
     DM,
     replace(DM, name="DM, CFG +20 %", cfg=1.2),
     replace(DM, name="DM, CFG +40 %", cfg=1.4),
-    replace(DM, name="DM, 20 % more steps", steps=1.2),
+    MORE_STEPS,
     CONCAVE,
     LAGGED,
     FRESH,
@@ -114,7 +117,7 @@ by level, and wrong masks."""
 
 TRAINED = (
     DM,
-    replace(DM, name="DM, 20 % more steps", steps=1.2),
+    MORE_STEPS,
     CONCAVE,
     LAGGED,
     FRESH,
