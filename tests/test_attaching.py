@@ -213,12 +213,6 @@ def test_from_a_refiner_there_is_no_way_back(attaching):
     assert scene.said == [*AROUND[0], *AROUND[1], "failed"]
 
 
-def test_a_schedule_of_no_step_is_the_hosts_own(attaching):
-    scene = Scene(attaching, lambda x: "ours")
-    assert scene.sample(sigmas=(0.0,)) == "x"
-    assert scene.said == ["refused: there is no step to make", "the host samples"]
-
-
 def test_a_call_attached_to_twice_gives_back_the_hosts_own_function(attaching):
     scene = Scene(attaching, lambda x: "ours")
     attaching.attach(scene.sampler, {}, None, None)

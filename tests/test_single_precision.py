@@ -25,6 +25,7 @@ from asyndm_lib.clock.clocks import Mask, StateClock
 from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.clock.schedule import NoiseLevels, on
 from asyndm_lib.demo import MODEL
+from asyndm_lib.errors import TooFewSteps
 from asyndm_lib.hosts.standalone import embedded
 from asyndm_lib.hosts.standalone.embedded import Embedded
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
@@ -217,3 +218,25 @@ def test_a_model_is_told_the_timestep_that_it_knows_the_samplers_level_by(noise_
         torch.testing.assert_close(sigma.double(), level, rtol=1e-4, atol=0)
         assert descent.schedule.timestep(sigma).item() == timestep(level).item()
         assert descent.schedule.timestep(sigma).item() != at
+
+
+@pytest.mark.parametrize("label", ["Euler", "Restart", "DDIM", "PLMS", "UniPC"])
+def test_a_schedule_of_no_step_is_told_so(label, noise_levels):
+    """Only UniPC makes a step of a single timestep."""
+    sampler, table = LABELS[label][0], alphas_cumprod(torch.float32)
+    model = SimpleNamespace(inner_model=SimpleNamespace(inner_model=SimpleNamespace(alphas_cumprod=table)))
+    knots = {"timesteps": torch.tensor([1])} if sampler.levels == "timesteps" else {"sigmas": torch.tensor([0.03])}
+
+    def made() -> int:
+        maps = NoiseLevels(table)
+        levels = noise_levels.levels_of(
+            sampler, model, torch.ones(1, 4, 3, 3), knots, lambda: (maps.sigma_to_t, maps.t_to_sigma), None
+        )
+        return levels.descents[0].schedule.evaluations
+
+    if label == "UniPC":
+        noise_levels.shared.opts.uni_pc_order = 1
+        assert made() == 1
+    else:
+        with pytest.raises(TooFewSteps, match="there is no step to make"):
+            made()

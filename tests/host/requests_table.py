@@ -46,6 +46,7 @@ FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] 
 
 
 TOO_FEW = {"unchanged": True, "messages": ("none in which regions could differ",)}
+NO_STEP = {"unchanged": True, "messages": ("There is no step to make",)}
 """What :class:`Row` expects where the picture has too few steps; its infotext says so."""
 
 ENOUGH = 8
@@ -367,9 +368,9 @@ def _start_pictures() -> Iterator[Row]:
         # still show.
         low = {"denoising_strength": 0.05, "steps": 120, "scheduler": "normal"}
         yield row(f"{sampler}, strength 0.05", sampler_name=sampler, **low)
-    for sampler, message in (("Euler", TOO_FEW["messages"]), ("DDIM", ("There is no step to make",))):
+    for sampler, comes in (("Euler", TOO_FEW), ("DDIM", NO_STEP)):
         nothing = row(f"{sampler}, strength 0.05, nothing to do", sampler_name=sampler, denoising_strength=0.05)
-        yield replace(nothing, unchanged=True, messages=message)
+        yield replace(nothing, **comes)
     yield row("strength 0.3", denoising_strength=0.3, steps=20)
     yield row("as many steps as said", {"img2img_fix_steps": True}, denoising_strength=0.4)
     yield row("static, Euler a", None, {"targets": "cat", "mask_timing": "static"}, sampler_name="Euler a")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from family import HOST
-from requests_table import BASE, CHECKPOINTS, KINDS, SAMPLERS, SCHEDULES, SMALL, START, TOO_FEW, Row
+from requests_table import BASE, CHECKPOINTS, KINDS, NO_STEP, SAMPLERS, SCHEDULES, SMALL, START, TOO_FEW, Row
 
 STILL = {"targets": "cat", "concavity": 0.0}
 """The settings with which a run makes the host's own picture, bit for bit: its formulas, scalars
@@ -23,6 +23,14 @@ ANCESTRAL = ("Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", *SDE)
 STEPS = {"DPM fast": 20, **dict.fromkeys(("DDIM", "DDIM CFG++", "PLMS"), 12)}
 """The steps of samplers that need more. DPM fast makes one step of three evaluations, and the
 others make fewer than a strength leaves; the first and the last do not lag."""
+
+FEW: dict[tuple[str, int], dict[str, Any]] = {}
+"""What comes of few steps of a sampler where not :data:`TOO_FEW` does."""
+if "option uni_pc_order" not in HOST.lacks:  # its samplers of DDIM's kind go by timesteps, 999 to 0
+    # For a single step the host makes a single timestep, from which these step nowhere.
+    FEW |= {(sampler, 1): NO_STEP for sampler in ("DDIM", "DDIM CFG++", "PLMS")}
+    # Thirds are no whole numbers, so it makes a fourth, and UniPC steps from the last one too.
+    FEW["UniPC", 3] = {}
 
 
 def rows() -> Iterator[Row]:
@@ -79,7 +87,7 @@ def _step_counts() -> Iterator[Row]:
         # All pixels are together at both ends of the clock, and the first step has no mask yet.
         for steps in (1, 2, 3):
             if steps > 1 or sampler not in HOST.not_one_step:
-                yield replace(row(sampler, steps), **TOO_FEW)
+                yield replace(row(sampler, steps), **FEW.get((sampler, steps), TOO_FEW))
         yield row(sampler, STEPS.get(sampler, 4))
     for sampler in (*KINDS, "DPM fast", "UniPC", "DPM++ 2M SDE"):
         yield row(sampler, 25)

@@ -18,6 +18,7 @@ def test_every_sampler_has_its_rows(host):
     assert {sampler["name"] for sampler in host.get("/sdapi/v1/samplers")} == {*SAMPLERS, *HOST.refused, *HOST.others}
 
 
+@pytest.mark.skipif(not SCHEDULES, reason=f"the schedules of {HOST.name} stand in its samplers' names")
 def test_every_schedule_type_has_its_rows(host):
     assert {scheduler["name"] for scheduler in host.get("/sdapi/v1/schedulers")} == set(SCHEDULES)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from modules import sd_samplers
 from torch import Tensor
 
-from ...errors import TooFewSteps, Unsupported, fault, is_ours
+from ...errors import Unsupported, fault, is_ours
 from ...prompt.prompt_targets import PromptTargets
 from ...run.host import Host
 from ...run.run import Run, masks_of
@@ -109,7 +109,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
         detach(sampler)
         listener = once[0][1].listener
         try:
-            sampled = _made(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
+            sampled = _taken_over(*once.pop(), SamplerCall(name, model, x, options), samplers[name])
             return original(model, x, **options) if sampled is None else sampled
         except BaseException as error:
             # A host may keep the error until the garbage collector comes; the run lives no longer.
@@ -128,17 +128,6 @@ def _ends_the_job(error: BaseException) -> bool:
     """Whether the host makes no picture after ``error``, as it does of one that is interrupted, or
     whose sampler goes too deep."""
     return isinstance(error, Exception) and not isinstance(error, RecursionError)
-
-
-def _made(
-    make_call: Callable[[SamplerCall], Call], task: Task, theirs: SamplerCall, sampler: Callable[..., Tensor]
-) -> Tensor | None:
-    """What ``sampler`` of ours makes of ``theirs``; None where the host has to sample by itself."""
-    knots = theirs.options.get("sigmas", theirs.options.get("timesteps"))
-    if knots is not None and len(knots) < 2:
-        task.listener.refused(TooFewSteps("there is no step to make"))
-        return None
-    return _taken_over(make_call, task, theirs, sampler)
 
 
 def _taken_over(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...clock.cells import sent
 from ...clock.schedule import NoiseLevels, Schedule
-from ...errors import Unsupported
+from ...errors import TooFewSteps, Unsupported
 from ...run.host import Descent
 from ...samplers import lms
 from ...samplers.row import Options, Sampler
@@ -62,7 +62,8 @@ def levels_of(
     ``model``: its denoiser. ``maps()``: the model's own. ``sampling``: k-diffusion's samplers as
     the host has them. ``timestep``: sigma → the timestep that the model is told, where the host
     gives it sigmas also in the samplers that go by timesteps, and takes those of whole timesteps
-    only. Raises :class:`Unsupported` for a schedule that no run can take.
+    only. Raises :class:`Unsupported` for a schedule that no run can take, and :class:`TooFewSteps`
+    for one of no step.
     """
     if sampler.scalars == "marginals":
         return _unipc(model, x, options, timestep)
@@ -75,6 +76,8 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
     """The levels of k-diffusion's samplers: sigmas, to the last of which all pixels step together.
     """
     given = options.get("sigmas")
+    if given is not None:
+        _check_steps(given)
     ways, ours = sampler.descents(options, x.device)
     for sigmas in ways:
         if not (sigmas[:-1] > 0).all() or not (sigmas.diff() <= 0).all():
@@ -91,6 +94,12 @@ def _sigmas(sampler: Sampler, x: Tensor, options: Options, sampling: ModuleType,
     return Levels(found, lambda sigma: sigma * ones, lambda map: map, ours)
 
 
+def _check_steps(knots: Tensor) -> None:
+    """Raise :class:`TooFewSteps` if there is no step from one of ``knots`` to the next."""
+    if len(knots) < 2:
+        raise TooFewSteps("there is no step to make")
+
+
 def _timesteps(model: Any, x: Tensor, options: Options, timestep: Map | None) -> Levels:
     """The levels of DDIM and PLMS: ascending timesteps.
 
@@ -98,6 +107,7 @@ def _timesteps(model: Any, x: Tensor, options: Options, timestep: Map | None) ->
     """
     ours = dict(options)
     timesteps = ours.pop("timesteps").cpu()
+    _check_steps(timesteps)
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     levels = NoiseLevels(alphas_cumprod.cpu().double())
     schedule = _knots(timesteps.double().flip(0), levels.t_to_sigma, levels.sigma_to_t, timestep)
