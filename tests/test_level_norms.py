@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 from stand_ins import hooks_on, tiny_unet
 from test_run import ldm_run, ldm_sizes
 from torch import Tensor, nn
 
+from asyndm_lib.bench.models import SD15
 from asyndm_lib.demo import MODEL, TRANSFORMER
 from asyndm_lib.evaluation.engine import Batches
 from asyndm_lib.hosts.standalone.embedded import Request
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
 from asyndm_lib.models.parts.level_norms import UNSEEN, LevelNorms, interpolation
 from asyndm_lib.models.parts.own_pass import OwnPass
-from asyndm_lib.models.unet import FAMILY, UNet
+from asyndm_lib.models.unet import FAMILY, UNet, group_norms
 from asyndm_lib.samplers.table import SAMPLERS
 from asyndm_lib.settings.settings import Settings
 
@@ -297,3 +299,14 @@ def test_where_nothing_pools_over_the_picture_it_is_said(monkeypatch):
     monkeypatch.setattr(UNet, "norms", lambda self, model: None)
     _, run = ldm_run(["a cat"], *ldm_sizes(1), **BY_LEVEL)
     assert run.problems == {f"normalisation by level changes nothing: {FAMILY.name} normalises each token by itself"}
+
+
+def test_the_layers_are_those_of_the_finest_two_resolutions_of_the_way_up():
+    unet = UNetModel(**{**SD15, "model_channels": 32, "num_heads": 4, "context_dim": 16})
+    names = {module: name for name, module in unet.named_modules()}
+    chosen = [names[norm] for norm in group_norms(unet)]
+    expected = [f"output_blocks.{block}.{part}" for block in range(6, 12) for part in ("0.out_layers.0", "1.norm")]
+    assert chosen == [*expected, "out.0"]
+    for block in unet.output_blocks[8:]:
+        block[-1] = nn.Identity() if isinstance(block[-1], Upsample) else block[-1]
+    assert len(group_norms(unet)) > len(chosen)  # of two resolutions both are the finest

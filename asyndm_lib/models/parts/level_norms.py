@@ -13,8 +13,11 @@ The model has pooled ``M`` and ``V``. What it pools at level ``l`` alone differs
 
     (n - d_l)·a_l        d_l = (m_l - m)/√v        a_l = √(v/v_l)
 
-so that the layer's own output ``y = n·weight + bias`` becomes ``y·a + b`` with
-``b = bias·(1 - a) - weight·d·a``, where neither ``M`` nor ``V`` occurs.
+so that the layer's own output ``y = n·weight + bias`` becomes
+
+    bias + (y - weight·d - bias)·a
+
+where neither ``M`` nor ``V`` occurs.
 
 The ``m_l`` and ``v_l`` are those that the same rows had in an ordinary pass before, in whose calls
 all pixels are at one level. Between its levels they are interpolated, and beyond them they are
@@ -59,7 +62,6 @@ class LevelNorms:
         self._tables: dict[tuple[Row, ...], Table | None] = {}
         self._places: dict[tuple, Tensor] = {}
         self._counts: dict[tuple[int, ...], Tensor] = {}
-        self._of_channels: Tensor | None = None
         self._call: _Call | None = None
         self._unseen = False
 
@@ -83,7 +85,7 @@ class LevelNorms:
         self._tables.clear()
         self._places.clear()
         self._counts.clear()
-        self._of_channels = self._call = None
+        self._call = None
 
     @contextmanager
     def learning(self) -> Iterator[None]:
@@ -135,9 +137,15 @@ class LevelNorms:
             return y
         first, factors = self._factors(call, y.dtype)[number]
         size = (x.shape[-2], x.shape[-1])
-        at = self._index(call, size).expand(-1, 2 * norm.num_channels, -1)
-        scale, shift = factors.narrow(1, first, 2 * norm.num_channels).gather(2, at).unflatten(2, size).chunk(2, dim=1)
-        return torch.addcmul(shift, y, scale)
+        at = self._index(call, size).expand(-1, 2 * norm.num_groups, -1)
+        # A number for each group and pixel is gathered: for each channel it would be many more.
+        maps = factors.narrow(1, first, 2 * norm.num_groups).gather(2, at).unflatten(2, size).unsqueeze(2)
+        d, a = maps.chunk(2, dim=1)  # [N, G, 1, h, w]
+        weight, bias = (
+            own.detach().to(y).view(norm.num_groups, -1, 1, 1) for own in (norm.weight, norm.bias)
+        )  # [G, C/G, 1, 1]
+        centred = torch.addcmul(y.unflatten(1, (norm.num_groups, -1)), weight, d, value=-1)
+        return torch.lerp(bias, centred, a).flatten(1, 2)
 
     def _table(self, rows: tuple[Row, ...]) -> Table | None:
         """What an ordinary pass told of ``rows``; None unless it told of all."""
@@ -166,26 +174,15 @@ class LevelNorms:
         return torch.stack([mean, variance.clamp(min=LEAST).log()])
 
     def _factors(self, call: _Call, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
-        """The place of each layer's channels in a table ``[N, 2·ΣC, L]``, and the table: first each
-        channel's ``a``, then its ``b``."""
+        """The place of each layer's groups in a table ``[N, 2·ΣG, L]``, and the table: first each
+        group's ``d``, then its ``a``."""
         if dtype not in call.factors:
             assert call.mixture is not None
-            shift, scale = call.mixture.factors()
-            device, widths = scale.device, [norm.num_channels for norm in self._norms]
-            if self._of_channels is None or self._of_channels.device != device:
-                groups = [norm.num_groups for norm in self._norms]
-                own = torch.tensor([c // g for c, g in zip(widths, groups, strict=True) for _ in range(g)])
-                self._of_channels = torch.arange(sum(groups)).repeat_interleave(own).to(device)
-            a, d = (values[..., self._of_channels] for values in (scale, shift))
-            weight, bias = (
-                torch.cat([getattr(norm, name).detach().to(device, torch.float32) for norm in self._norms])
-                for name in ("weight", "bias")
-            )
-            b = bias - a * torch.addcmul(bias, weight, d)
-            both = [part for pair in zip(a.split(widths, -1), b.split(widths, -1), strict=True) for part in pair]
-            table = torch.cat(both, dim=-1).transpose(1, 2).to(dtype).contiguous()
-            starts = [2 * sum(widths[:number]) for number in range(len(widths))]
-            call.factors[dtype] = [(start, table) for start in starts]
+            groups = [norm.num_groups for norm in self._norms]
+            d, a = (values.split(groups, -1) for values in call.mixture.factors())
+            table = torch.cat([part for pair in zip(d, a, strict=True) for part in pair], dim=-1).to(dtype)
+            starts = [2 * sum(groups[:number]) for number in range(len(groups))]
+            call.factors[dtype] = [(start, table.transpose(1, 2)) for start in starts]
         return call.factors[dtype]
 
     def _index(self, call: _Call, size: Size) -> Tensor:
