@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 import weakref
 
 import pytest
@@ -34,3 +35,25 @@ def test_what_was_watched_is_gone_without_the_garbage_collector(hooked):
         gc.enable()
     assert seen == [2]
     assert module(1) == 1
+
+
+def test_what_was_watched_is_gone_although_an_error_that_went_through_it_is_kept():
+    class Failing:
+        def __call__(self, x):
+            raise ZeroDivisionError
+
+    module, failing = nn.Identity(), Failing()
+    gone = weakref.ref(failing)
+    gc.disable()
+    try:
+        with (
+            pytest.raises(ZeroDivisionError) as kept,
+            replaced(module, "forward", failing),
+            watched(module, lambda output: None),
+        ):
+            module(1)
+        traceback.clear_frames(kept.value.__traceback__)
+        del failing
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -65,7 +65,7 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> followed:
-        self._forward: Callable[..., Tensor] | None = _and_then(self._module, self._tell)
+        self._forward: Callable[..., Tensor] | None = _AndThen(self._module, self._tell)
         self._exchange = replaced(self._module, "forward", self._forward)
         if self._module._forward_hooks:
             self._hook()
@@ -113,15 +113,22 @@ def forward_of(module: nn.Module) -> Callable[..., Tensor]:
     return lambda *args, **options: type(module).forward(module, *args, **options)
 
 
-def _and_then(module: nn.Module, tell: Callable[[Tensor, Tensor], None]) -> Callable[..., Tensor]:
-    own = forward_of(module)
+class _AndThen:
+    """A module's ``forward`` that is what it was, and then ``tell(input, output)``.
 
-    def forward(*args: Any, **options: Any) -> Tensor:
-        output = own(*args, **options)
-        tell(_first(args, options), output)
+    It is no closure: from Python 3.11 on an error that somebody keeps keeps the functions that it
+    went through with what they enclose, even where their frames are cleared.
+    """
+
+    __slots__ = ("_own", "_tell")
+
+    def __init__(self, module: nn.Module, tell: Callable[[Tensor, Tensor], None]):
+        self._own, self._tell = forward_of(module), tell
+
+    def __call__(self, *args: Any, **options: Any) -> Tensor:
+        output = self._own(*args, **options)
+        self._tell(_first(args, options), output)
         return output
-
-    return forward
 
 
 def _first(args: tuple, options: dict[str, Any]) -> Any:
