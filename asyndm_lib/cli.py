@@ -158,6 +158,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     add("--batch", nargs="+", type=whole(1, MAX_BATCH), metavar="N", help="pictures at once")
     add("--length", nargs="+", type=whole(3, MAX_STEPS), metavar="N", help="steps")
     add("--targets", nargs="+", type=whole(1, 8), metavar="N", help="target words")
+    add("--by-level", action="store_true",
+        help="measure instead what normalisation by level adds to AsynDM, in the steps that make the picture")
     add("--rounds", type=whole(1, 100), default=5, metavar="N", help="how often both loops are timed")
     add("--device", help="cpu or cuda; by default cuda where there is one")
     add("--out", type=Path, default=Path("out/bench.json"), metavar="FILE", help="the figures as JSON")

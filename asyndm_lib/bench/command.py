@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import product
 
 from ..demo import outputs
 from ..demo.device import device_of
 from ..errors import AsynDMError
+from .models import UNETS
 from .report import HEAD, Case, line, machine, measured, save, usual_cases
 
 
@@ -31,6 +33,11 @@ def bench(options: argparse.Namespace) -> None:
     cases = usual_cases(device)
     if any(chosen):
         cases = [Case(*values) for values in product(*(own or one for own, one in zip(chosen, usual, strict=True)))]
+    if options.by_level:
+        flows = [case.model for case in cases if case.model not in UNETS]
+        if options.models and flows:
+            raise AsynDMError(f"--by-level is for the UNets: {flows[0]} has no normalisation by level")
+        cases = [replace(case, by_level=True) for case in cases if case.model in UNETS]
     print(", ".join(f"{name} {value}" for name, value in machine(device).items()), flush=True)
     print(HEAD, flush=True)
     rows = []

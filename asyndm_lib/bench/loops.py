@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import k_diffusion.sampling
@@ -20,11 +21,16 @@ from ..prompt.token_search import Token
 from ..run.host import Descent, Host
 from ..run.run import Run
 from ..samplers.table import LABELS
-from ..settings.settings import NORMALISATIONS, Settings
+from ..settings.settings import AS_THE_MODEL, BY_LEVEL, Settings
+from .measure import Begin
 from .models import Model
 
 CFG = 7.0
 WORDS = ("cat", "dog", "bird", "tree", "house", "boat", "cloud", "lamp")
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Denoiser(DiscreteEpsDDPMDenoiser):
@@ -54,7 +60,8 @@ class Loop:
     start.
 
     Everything is on in ``asyndm()``: masks of ``targets`` target words and new clocks in every
-    step, and CFG, but for models that have a guidance of their own.
+    step, and CFG, but for models that have a guidance of their own. ``by_level``: whether its
+    normalisation is by level. ``begin()`` is called where the steps begin that make the latents.
     """
 
     def __init__(
@@ -65,9 +72,11 @@ class Loop:
         steps: int,
         device: torch.device,
         targets: int = 2,
-        normalisation: str = NORMALISATIONS[0],
+        by_level: bool = False,
     ):
         self._batch, self._words = batch, WORDS[:targets]
+        self._by_level = by_level
+        normalisation = BY_LEVEL if by_level else AS_THE_MODEL
         self._settings = Settings(targets=", ".join(self._words), mask_timing="fresh", normalisation=normalisation)
         self._model = model.model
         self._denoiser: FlowDenoiser | _Denoiser
@@ -92,14 +101,23 @@ class Loop:
         self._run: Run | None = None
 
     @torch.no_grad()
-    def plain(self) -> Tensor:
+    def plain(self, begin: Begin = _nothing) -> Tensor:
         """The final latents of k-diffusion's own loop, ``[B, C, h, w]``."""
+        begin()
         function = getattr(k_diffusion.sampling, self._sampler.name)
         return function(self._guided, self._x, self.sigmas, disable=True, **self._sampler_options())
 
     @torch.no_grad()
-    def asyndm(self) -> Tensor:
+    def asyndm(self, begin: Begin = _nothing) -> Tensor:
         """The final latents of our loop, ``[B, C, h, w]``."""
+
+        @contextmanager
+        def rehearsal() -> Iterator[None]:
+            yield
+            begin()
+
+        if not self._by_level:  # else an ordinary pass comes first
+            begin()
         denoiser = self._denoiser
         conversions = (on(denoiser.sigmas, one) for one in (denoiser.sigma_to_t, denoiser.t_to_sigma))
         host = Host(
@@ -111,7 +129,7 @@ class Loop:
             randn_like=torch.randn_like,
             callback=None,
             progress=iter,
-            rehearsal=nullcontext,
+            rehearsal=rehearsal,
             steady=lambda: True,
         )
         prompt = " ".join(self._words)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Work = Callable[[], object]
+Begin = Callable[[], None]
+Work = Callable[[Begin], object]
+"""Work to measure. It calls what it is given where that begins which is measured."""
 
 _FREE = frozenset(
     (
@@ -51,8 +54,9 @@ class Operations(TorchDispatchMode):
 
 def operations(work: Work) -> Operations:
     """The counted operations of one call of ``work``."""
-    with Operations() as counted:
-        work()
+    counted = Operations()
+    with ExitStack() as stack:
+        work(lambda: stack.enter_context(counted) and None)
     return counted
 
 
@@ -73,9 +77,14 @@ def launches(work: Work) -> Launches:
     """The launches of one call of ``work``. A GPU is needed."""
     from torch.profiler import ProfilerActivity, profile
 
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        work()
+    profiled = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+
+    def begin() -> None:
+        torch.cuda.synchronize()
+        profiled.start()
+
+    work(begin)
+    profiled.stop()
     # The events as they come: the profiler's own tables of them take minutes.
     events = profiled.profiler.kineto_results.events()
     names = [event.name() for event in events]
@@ -102,13 +111,13 @@ class Cost:
         return statistics.median(self.seconds)
 
 
-def interleaved(works: list[Work], rounds: int, device: torch.device) -> list[Cost]:
+def interleaved(works: Sequence[Work], rounds: int, device: torch.device) -> list[Cost]:
     """The cost of each of ``works``, which run in turn so that outside load meets all alike.
 
     Each runs once to warm up, and then ``rounds`` times.
     """
     for work in works:
-        work()
+        work(lambda: None)
     measured: list[list[tuple[float, int | None]]] = [[] for _ in works]
     for number in range(rounds):
         # Whoever goes first has it a little cooler.
@@ -123,13 +132,18 @@ def _most(peaks: Any) -> int | None:
 
 
 def _once(work: Work, device: torch.device) -> tuple[float, int | None]:
-    if device.type != "cuda":
+    on_gpu, start, before = device.type == "cuda", 0.0, 0
+
+    def begin() -> None:
+        nonlocal start, before
+        if on_gpu:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
         start = time.perf_counter()
-        work()
+
+    work(begin)
+    if not on_gpu:
         return time.perf_counter() - start, None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before, start = torch.cuda.memory_allocated(), time.perf_counter()
-    work()
     torch.cuda.synchronize()
     return time.perf_counter() - start, torch.cuda.max_memory_allocated() - before

@@ -191,5 +191,8 @@ MODELS: dict[str, Callable[[torch.device], Model]] = {
 """A model's maker by its name: ``MODELS[name](device)``. All but the embedded ones are in half
 precision."""
 
+UNETS = ("embedded", "SD 1.5", "SD 2.1", "SD 2.1 768", "SDXL")
+"""Those that have a normalisation by level."""
+
 LARGE = ("Flux.1 dev", "Flux.1 dev fused")
 """Those whose weights alone take 24 GB: they are timed where somebody asks for them."""

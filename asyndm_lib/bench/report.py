@@ -14,31 +14,36 @@ import torch
 from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..models.parts.patching import replaced
 from .loops import Loop
-from .measure import interleaved, launches, operations
+from .measure import Work, interleaved, launches, operations
 from .models import LARGE, MODELS
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: a row of the table."""
+    """One case: a row of the table.
+
+    ``by_level``: whether it is not AsynDM that is measured, but what normalisation by level adds to
+    it in the steps that make the picture.
+    """
 
     model: str
     sampler: str
     batch: int
     steps: int
     targets: int = 2
+    by_level: bool = False
 
 
 @dataclass(frozen=True)
 class Figures:
     """What a case costs.
 
-    ``plain``: the plain loop's median seconds. ``time``: our loop's as a multiple of them.
-    ``ratios``: the quartiles of that multiple over the rounds. ``busy``: the multiple of the GPU's
-    time at work, without its waits. ``peak``: MiB that the plain loop takes above the weights.
-    ``memory``: our loop's as a multiple of them. ``calls``: per step, plain and ours, kernel
-    launches on a GPU or PyTorch operations on a CPU. ``waits``: of the CPU for the GPU in a whole
-    loop, plain and ours.
+    ``plain``: the median seconds of the plain loop, or with ``by_level`` of AsynDM's without it.
+    ``time``: our loop's as a multiple of them. ``ratios``: the quartiles of that multiple over the
+    rounds. ``busy``: the multiple of the GPU's time at work, without its waits. ``peak``: MiB that
+    the former takes above the weights. ``memory``: our loop's as a multiple of them. ``calls``: per
+    step, of either, kernel launches on a GPU or PyTorch operations on a CPU. ``waits``: of the CPU
+    for the GPU in a whole loop, of either.
     """
 
     case: Case
@@ -75,15 +80,17 @@ def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[F
             if case.model != name:
                 model = None  # gone before the next one comes
                 name, model = case.model, MODELS[case.model](device)
-            loop = Loop(model, case.sampler, case.batch, case.steps, device, case.targets)
-            yield _figures(case, loop, rounds, device)
+            given = (model, case.sampler, case.batch, case.steps, device, case.targets)
+            loop = Loop(*given, case.by_level)
+            before = Loop(*given).asyndm if case.by_level else loop.plain
+            yield _figures(case, (before, loop.asyndm), rounds, device)
 
 
-def _figures(case: Case, loop: Loop, rounds: int, device: torch.device) -> Figures:
-    plain, ours = interleaved([loop.plain, loop.asyndm], rounds, device)
+def _figures(case: Case, ways: tuple[Work, Work], rounds: int, device: torch.device) -> Figures:
+    plain, ours = interleaved(ways, rounds, device)
     ratios = sorted(b / a for a, b in zip(plain.seconds, ours.seconds, strict=True))
     quartiles = torch.tensor(ratios, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
-    ways, busy = (loop.plain, loop.asyndm), None
+    busy = None
     if device.type == "cuda":
         given = [launches(way) for way in ways]
         counts, busy = [(one.started, one.waits) for one in given], given[1].busy / given[0].busy

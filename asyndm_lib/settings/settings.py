@@ -10,8 +10,7 @@ from ..clock.curves import CURVES
 from ..errors import SettingsError
 from ..prompt.target_list import MAX_LENGTH, parse_targets
 
-BY_LEVEL = "by level"
-NORMALISATIONS = ("as the model", BY_LEVEL)
+AS_THE_MODEL, BY_LEVEL = NORMALISATIONS = ("as the model", "by level")
 MASK_TIMINGS = ("lagged", "fresh", "static")
 SECOND_PASSES = ("same", "off", "own concavity")
 
@@ -104,7 +103,7 @@ class Settings:
         aside=True,
     )
     normalisation: str = _setting(
-        NORMALISATIONS[0],
+        AS_THE_MODEL,
         "Normalisation",
         "How a UNet evens out a picture whose places are at several noise levels: all together (as the model), "
         "or each as in a picture of its level alone (by level; an ordinary picture is made first: twice as long)",
