@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import traceback
 import weakref
@@ -57,3 +58,14 @@ def test_what_was_watched_is_gone_although_an_error_that_went_through_it_is_kept
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_copy_of_a_module_that_is_watched_copies_nothing_of_ours():
+    class Unique:
+        def __deepcopy__(self, memo):
+            raise AssertionError
+
+    module, unique = nn.Identity(), Unique()
+    with watched(module, lambda output: unique):
+        other = copy.deepcopy(module)
+        assert other.forward is module.forward

@@ -130,6 +130,10 @@ class _AndThen:
         self._tell(_first(args, options), output)
         return output
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _AndThen:
+        """Itself: a copy of a module shares its functions, too."""
+        return self
+
 
 def _first(args: tuple, options: dict[str, Any]) -> Any:
     return args[0] if args else next(iter(options.values()))
