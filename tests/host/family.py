@@ -34,16 +34,17 @@ class Family:
     configuration, beside the common ones. ``forge``: whether it knows checkpoints by their weights
     (:mod:`tiny_checkpoints.forge`). ``lazy``: whether it has no model before the first picture.
     ``others``: samplers that no run can take either, and that are not tried. ``not_one_step``:
-    samplers that fail with one step. ``refused``: samplers that no run can take, and a part of the
-    message. ``hires``, ``infotext``: what a request with hires fix, or with an infotext, needs
-    beside its own fields. ``instead``: the values that it has in place of others in requests.
-    ``scripts``: the arguments of scripts that take others here. ``dropped``: options of how many
-    models it keeps, which it has not and needs not. ``axes``: the numbers of some axes of the X/Y/Z
-    plot in txt2img. ``plot_numbers``: the numbers before the plot's last argument. ``plot_more``:
-    the plot's arguments of its own, behind "Draw legend". ``multiple``: what it rounds the sizes of
-    pictures to. ``page``: what its page begins with. ``extensions``: those that it brings, by name,
-    where their script or its arguments are not Forge's. ``lacks``: features by name, and why they
-    are not there. Rows and tests that need one are skipped with the reason.
+    samplers that fail with one step. ``rising``: schedule types that rise on the way. ``refused``:
+    samplers that no run can take, and a part of the message. ``hires``, ``infotext``: what a
+    request with hires fix, or with an infotext, needs beside its own fields. ``instead``: the
+    values that it has in place of others in requests. ``scripts``: the arguments of scripts that
+    take others here. ``dropped``: options of how many models it keeps, which it has not and needs
+    not. ``axes``: the numbers of some axes of the X/Y/Z plot in txt2img. ``plot_numbers``: the
+    numbers before the plot's last argument. ``plot_more``: the plot's arguments of its own, behind
+    "Draw legend". ``multiple``: what it rounds the sizes of pictures to. ``page``: what its page
+    begins with. ``extensions``: those that it brings, by name, where their script or its arguments
+    are not Forge's. ``lacks``: features by name, and why they are not there. Rows and tests that
+    need one are skipped with the reason.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Family:
     samplers: tuple[str, ...] = _SAMPLERS
     schedules: tuple[str, ...] = _SCHEDULES
     not_one_step: tuple[str, ...] = ()
+    rising: tuple[str, ...] = ()
     models: str = "--models-dir"
     refused: Mapping[str, str] = field(default_factory=lambda: {"DPM adaptive": "chooses its own steps"})
     instead: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -265,6 +267,7 @@ REFORGE = Family(
         *("cosine", "cosine-exponential blend", "phi", "laplace", "karras dynamic"),
         *("align_your_steps_GITS", "align_your_steps_11", "align_your_steps_32"),
     ),
+    rising=("cosine-exponential blend",),
     refused={
         "DPM adaptive": "chooses its own steps",
         "Euler Dy": "is not one that AsynDM knows",

@@ -32,6 +32,8 @@ if "option uni_pc_order" not in HOST.lacks:  # its samplers of DDIM's kind go by
     # Thirds are no whole numbers, so it makes a fourth, and UniPC steps from the last one too.
     FEW["UniPC", 3] = {}
 
+RISES = {"unchanged": True, "messages": ("does not descend from step to step",)}
+
 
 def rows() -> Iterator[Row]:
     yield from _families()
@@ -101,7 +103,8 @@ def _step_counts() -> Iterator[Row]:
 def _schedules() -> Iterator[Row]:
     for schedule in SCHEDULES:
         for sampler in ("Euler", "DPM++ 2M"):
-            yield Row(f"{sampler} {schedule}", {"sampler_name": sampler, "scheduler": schedule})
+            row = Row(f"{sampler} {schedule}", {"sampler_name": sampler, "scheduler": schedule})
+            yield replace(row, **RISES) if schedule in HOST.rising else row
     for sampler in ("DPM++ 2M SDE", "Heun", "LMS"):
         for schedule in ("karras", "sgm_uniform", "beta"):
             yield Row(f"{sampler} {schedule}", {"sampler_name": sampler, "scheduler": schedule, **SMALL})
