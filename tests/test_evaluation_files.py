@@ -112,11 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         answers = {
             "/sdapi/v1/scripts": {"txt2img": self.server.scripts, "img2img": []},
-            "/sdapi/v1/samplers": [{"name": "DDIM"}, {"name": "Euler a"}],
-            "/sdapi/v1/schedulers": [{"name": "automatic", "label": "Automatic"}],
+            "/sdapi/v1/samplers": [{"name": name} for name in ("DDIM", "Euler a", "Euler A SGMUniform")],
+            "/sdapi/v1/schedulers": self.server.schedules,
             "/sdapi/v1/options": {"sd_model_checkpoint": self.server.model, "sd_vae": "None", "samples_format": "png"},
         }
-        self._answer(200, answers[self.path])
+        there = answers[self.path]
+        self._answer(*((404, {"detail": "Not Found"}) if there is None else (200, there)))
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -159,6 +160,7 @@ def serving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.messages, server.scripts = [], [], ["x/y/z plot", "AsynDM"]
     server.model, server.dies_at, server.meeting = "model.safetensors", None, None
+    server.schedules = [{"name": "automatic", "label": "Automatic"}]
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -284,6 +286,20 @@ def test_a_sampler_that_the_webui_lacks_is_said_before_the_pictures(server, way,
     with pytest.raises(AsynDMError, match=said):
         WebUI(server.url, 64, 64).check(way)
     assert server.asked == []
+
+
+def test_where_schedules_stand_in_the_samplers_names_the_sampler_is_named_so(server):
+    """As in Forge Classic, which has no schedule types."""
+    server.schedules = None
+    webui, way = WebUI(server.url, 64, 64), Way("x", "Euler a", "sgm_uniform", 5, 5.0)
+    webui.check(way)
+    webui.picture(PROMPT, way, DM, 1)
+    assert server.asked[0][1]["sampler_name"] == "Euler A SGMUniform"
+    with pytest.raises(AsynDMError, match="no sampler 'DDIM karras'; leave out the schedule or choose another"):
+        webui.check(Way("x", "DDIM", "karras", 5, 5.0))
+    webui.check(WAY)
+    webui.picture(PROMPT, WAY, DM, 1)
+    assert server.asked[1][1]["sampler_name"] == WAY.sampler
 
 
 def test_the_command_drives_a_webui_and_goes_on_after_a_stop(server, tmp_path, capsys, monkeypatch):

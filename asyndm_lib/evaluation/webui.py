@@ -75,6 +75,7 @@ class WebUI:
         if login:
             self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
         self._size = {"width": width, "height": height}
+        self._sampler: str | None = None  # as the WebUI calls it, once that is known
         # It stands on this machine or beside it: no proxy is asked.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Http, _Https)
 
@@ -88,20 +89,32 @@ class WebUI:
         titles = scripts.get("txt2img") if isinstance(scripts, dict) else None
         if not isinstance(titles, list) or "asyndm" not in [str(title).lower() for title in titles]:
             raise AsynDMError(f"the WebUI at {self.url} has no AsynDM: install this extension in it and restart it")
-        for path, keys, wanted in (
-            ("samplers", ("name",), way.sampler),
-            ("schedulers", ("name", "label"), way.schedule),
-        ):
-            there = self._names(f"/sdapi/v1/{path}", keys)
-            if there and wanted.casefold() not in [name.casefold() for name in there]:
-                said = meant(wanted, there, path.removesuffix("s"))
-                raise AsynDMError(f"the WebUI at {self.url}: {said}")
+        self._sampler = self._label(way)
         options = self._call("/sdapi/v1/options")
         if not isinstance(options, dict):
             raise AsynDMError(f"the WebUI at {self.url} does not tell its settings")
         found = {name: options[name] for name in OPTIONS if name in options}
         # A hash is added to the name once the WebUI has worked it out.
         return {**found, OPTIONS[0]: re.sub(r" \[[0-9a-f]+\]$", "", str(options.get(OPTIONS[0])))}
+
+    def _label(self, way: Way) -> str:
+        """How the WebUI calls the sampler of ``way``, whose schedule stands in the name where the
+        WebUI has no schedule types beside its samplers."""
+        samplers = self._names("/sdapi/v1/samplers", ("name",))
+        schedules = self._names("/sdapi/v1/schedulers", ("name", "label"))
+        for wanted, there, what in ((way.sampler, samplers, "sampler"), (way.schedule, schedules, "scheduler")):
+            if there and wanted.casefold() not in [name.casefold() for name in there]:
+                raise AsynDMError(f"the WebUI at {self.url}: {meant(wanted, there, what)}")
+        if schedules or way.schedule == "automatic":
+            return way.sampler
+        wanted = _plain(f"{way.sampler} {way.schedule}")
+        found = next((name for name in samplers if _plain(name) == wanted), None)
+        if found is None:
+            raise AsynDMError(
+                f"the WebUI at {self.url} has no schedule types beside its samplers, and no sampler "
+                f"'{way.sampler} {way.schedule}'; leave out the schedule or choose another"
+            )
+        return found
 
     def _names(self, path: str, keys: tuple[str, ...]) -> list[str]:
         """Names of what the WebUI has; none where it does not tell."""
@@ -131,7 +144,7 @@ class WebUI:
             "steps": way.steps,
             "cfg_scale": way.cfg,
             **self._size,
-            "sampler_name": way.sampler,
+            "sampler_name": self._sampler or way.sampler,
             "scheduler": way.schedule,
             "alwayson_scripts": {"AsynDM": {"args": [_arguments(prompt, method)]}},
             **({} if way.eta is None else {"eta": way.eta}),
@@ -167,6 +180,11 @@ class WebUI:
 
 class _Refused(AsynDMError):
     """The WebUI answered with an error."""
+
+
+def _plain(name: str) -> str:
+    """A name of a sampler without what differs between WebUIs: "SGMUniform" and "sgm_uniform"."""
+    return re.sub("[ _]", "", name).casefold()
 
 
 def _address(url: str) -> tuple[str, str]:

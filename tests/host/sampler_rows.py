@@ -32,7 +32,7 @@ if "option uni_pc_order" not in HOST.lacks:  # its samplers of DDIM's kind go by
     # Thirds are no whole numbers, so it makes a fourth, and UniPC steps from the last one too.
     FEW["UniPC", 3] = {}
 
-RISES = {"unchanged": True, "messages": ("does not descend from step to step",)}
+RISES = {"unchanged": True, "without": True, "messages": ("does not descend from step to step",)}
 
 
 def rows() -> Iterator[Row]:
