@@ -61,7 +61,7 @@ def test_a_sampler_that_it_lacks_is_said_before_the_pictures(host, way, said):
 
 
 def test_the_command_makes_every_picture_and_keeps_it(host, tmp_path, capsys, monkeypatch):
-    mean = scorers.Scorer(lambda prompt, picture: float(np.asarray(picture).mean()), "mean")
+    mean = scorers.Scorer(lambda: lambda prompt, picture: float(np.asarray(picture).mean()), "mean")
     monkeypatch.setattr(scorers, "available", lambda device, exact, names: ({"mean": mean}, {}))
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("beautiful\na cat and a dog\tcat, dog:0.3\na cat\tzebra\na red heart\n")
