@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left", "quiet")
 
 PROMPT = Prompt("a cat and a dog with a red heart", "cat:0.7, red heart:0.3")
 WAY = Way("x", "DDIM", "automatic", 6, 5.0, 1.0)
-KARAS = "'karas' is no scheduler; did you mean 'karras'" if SCHEDULES else "no sampler 'Euler karas'"
+KARAS = "'karas' is no scheduler; did you mean '[kK]arras'" if SCHEDULES else "no sampler 'Euler karas'"
 FRESH = Method("fresh", Settings(concavity=0.5, mask_timing="fresh"))
 
 
