@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from asyndm_lib.models.parts.patching import watched
+
 
 @pytest.fixture
 def module(monkeypatch):
@@ -127,3 +129,26 @@ def test_what_other_extensions_count_is_as_before_a_rehearsal(module):
     assert theirs.counted == before
     assert (theirs.height, theirs.is_begun) == (12, True)
     assert "forward" not in vars(denoiser)
+
+
+def test_a_count_behind_a_forward_of_ours_that_another_extension_kept_is_seen(module):
+    counts_of = sys.modules["asyndm_lib.hosts.common.others_counts"]
+    network = nn.Sequential(nn.Linear(2, 2))
+    calls, own = 0, network[0].forward
+
+    def counting(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return own(x)
+
+    network[0].forward = counting
+    with watched(network[0], lambda output: None):
+        kept = network[0].forward
+        network[0].forward = lambda x: kept(x)
+    counts = counts_of.Counts(counts_of.functions_of(network))
+    for _ in range(3):
+        network(torch.ones(1, 2))
+        counts.look()
+    assert calls == 3
+    counts.restore()
+    assert calls == 0

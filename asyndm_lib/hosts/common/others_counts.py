@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from modules import script_callbacks
 from torch import Tensor, nn
 
+from ...models.parts.patching import AndThen
+
 OURS = __name__.partition(".")[0]
 CALLBACKS = ("callbacks_cfg_denoiser", "callbacks_cfg_denoised", "callbacks_cfg_after_cfg")
 
@@ -85,6 +87,8 @@ def _places(functions: Iterable[Any]) -> Iterator[_Place]:
         seen.add(id(thing))
         if isinstance(thing, functools.partial):
             left += [thing.func, *thing.args, *thing.keywords.values()]
+        elif isinstance(thing, AndThen):  # behind which another extension's forward may be
+            left.append(thing.own)
         elif isinstance(thing, types.MethodType):
             left += [thing.__func__, thing.__self__]
         elif isinstance(thing, types.FunctionType):

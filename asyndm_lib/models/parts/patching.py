@@ -65,7 +65,7 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> followed:
-        self._forward: Callable[..., Tensor] | None = _AndThen(self._module, self._tell)
+        self._forward: Callable[..., Tensor] | None = AndThen(self._module, self._tell)
         self._exchange = replaced(self._module, "forward", self._forward)
         if self._module._forward_hooks:
             self._hook()
@@ -113,24 +113,24 @@ def forward_of(module: nn.Module) -> Callable[..., Tensor]:
     return lambda *args, **options: type(module).forward(module, *args, **options)
 
 
-class _AndThen:
-    """A module's ``forward`` that is what it was, and then ``tell(input, output)``.
+class AndThen:
+    """A module's ``forward`` that is ``own``, what it was, and then ``tell(input, output)``.
 
     It is no closure: from Python 3.11 on an error that somebody keeps keeps the functions that it
     went through with what they enclose, even where their frames are cleared.
     """
 
-    __slots__ = ("_own", "_tell")
+    __slots__ = ("_tell", "own")
 
     def __init__(self, module: nn.Module, tell: Callable[[Tensor, Tensor], None]):
-        self._own, self._tell = forward_of(module), tell
+        self.own, self._tell = forward_of(module), tell
 
     def __call__(self, *args: Any, **options: Any) -> Tensor:
-        output = self._own(*args, **options)
+        output = self.own(*args, **options)
         self._tell(_first(args, options), output)
         return output
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _AndThen:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AndThen:
         """Itself: a copy of a module shares its functions, too."""
         return self
 
