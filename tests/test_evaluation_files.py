@@ -289,7 +289,7 @@ def test_a_sampler_that_the_webui_lacks_is_said_before_the_pictures(server, way,
 
 
 def test_where_schedules_stand_in_the_samplers_names_the_sampler_is_named_so(server):
-    """As in Forge Classic, which has no schedule types."""
+    """Forge Classic has no schedule types."""
     server.schedules = None
     webui, way = WebUI(server.url, 64, 64), Way("x", "Euler a", "sgm_uniform", 5, 5.0)
     webui.check(way)

@@ -56,7 +56,11 @@ def operations(work: Work) -> Operations:
     """The counted operations of one call of ``work``."""
     counted = Operations()
     with ExitStack() as stack:
-        work(lambda: stack.enter_context(counted) and None)
+
+        def begin() -> None:
+            stack.enter_context(counted)
+
+        work(begin)
     return counted
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from ..demo.program import meant
+from ..demo.program import known, meant
 from ..errors import AsynDMError
 from ..hosts.standalone.embedded import SYNCHRONOUS
 from .methods import Method, Way
@@ -107,8 +107,7 @@ class WebUI:
                 raise AsynDMError(f"the WebUI at {self.url}: {meant(wanted, there, what)}")
         if schedules or way.schedule == "automatic":
             return way.sampler
-        wanted = _plain(f"{way.sampler} {way.schedule}")
-        found = next((name for name in samplers if _plain(name) == wanted), None)
+        found = known(f"{way.sampler} {way.schedule}", samplers)
         if found is None:
             raise AsynDMError(
                 f"the WebUI at {self.url} has no schedule types beside its samplers, and no sampler "
@@ -180,11 +179,6 @@ class WebUI:
 
 class _Refused(AsynDMError):
     """The WebUI answered with an error."""
-
-
-def _plain(name: str) -> str:
-    """A name of a sampler without what differs between WebUIs: "SGMUniform" and "sgm_uniform"."""
-    return re.sub("[ _]", "", name).casefold()
 
 
 def _address(url: str) -> tuple[str, str]:

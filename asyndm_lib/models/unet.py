@@ -108,7 +108,7 @@ def group_norms(unet: Any) -> list[nn.GroupNorm]:
     enlarging = [number for number, block in enumerate(blocks) if "Upsample" in _kinds(_parts(block))]
     first = enlarging[-2] + 1 if len(enlarging) > 1 else 0
     parts = [*blocks[first:], getattr(unet, "out", nn.Identity())]
-    inner = [part.in_layers.modules() for block in blocks for part in _parts(block) if _is_res_block(part)]
+    inner = [part.in_layers.modules() for block in blocks[first:] for part in _parts(block) if _is_res_block(part)]
     left_out = {module for modules in inner for module in modules}
     modules = [module for part in parts for module in part.modules() if module not in left_out]
     return [module for module in modules if isinstance(module, nn.GroupNorm)]

@@ -46,8 +46,9 @@ FILLER = ", ".join(["very detailed colorful painting of a quiet summer garden"] 
 
 
 TOO_FEW = {"unchanged": True, "messages": ("none in which regions could differ",)}
-NO_STEP = {"unchanged": True, "messages": ("There is no step to make",)}
 """What :class:`Row` expects where the picture has too few steps; its infotext says so."""
+NO_STEP = {"unchanged": True, "messages": ("There is no step to make",)}
+"""What it expects where there is not one."""
 
 ENOUGH = 8
 """The steps of a row with a start picture: DDIM makes fewer than its strength leaves."""
