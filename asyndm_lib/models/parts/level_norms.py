@@ -10,14 +10,11 @@ a picture at any of them. Let ``m_l``, ``v_l`` be a group's mean and variance in
 The model has pooled ``M`` and ``V``. What it pools at level ``l`` alone differs from these as
 ``m_l``, ``v_l`` do from ``m``, ``v``: its mean is ``M + (m_l - m)·√(V/v)``, its variance
 ``V·v_l/v``. With these a pixel whose normalised value is ``n = (x - M)/√V`` has
+``n·√(v/v_l) - s_l``, so that the layer's own output ``y = n·weight + bias`` becomes
 
-    (n - d_l)·a_l        d_l = (m_l - m)/√v        a_l = √(v/v_l)
+    y + (y - bias)·g_l - weight·s_l        g_l = √(v/v_l) - 1        s_l = (m_l - m)/√v_l
 
-so that the layer's own output ``y = n·weight + bias`` becomes
-
-    bias + (y - weight·d - bias)·a
-
-where neither ``M`` nor ``V`` occurs.
+where neither ``M`` nor ``V`` occurs. In a picture at one level both factors are 0.
 
 The ``m_l`` and ``v_l`` are those that the same rows had in an ordinary pass before, in whose calls
 all pixels are at one level. Between its levels they are interpolated, and beyond them they are
@@ -37,6 +34,7 @@ from torch import Tensor, nn
 from ..family import Row, Size
 from .own_pass import OwnPass
 from .patching import forward_of, replaced
+from .renormalising import renormalised
 from .resampling import cells
 
 SAME = 1e-5
@@ -140,12 +138,11 @@ class LevelNorms:
         at = self._index(call, size).expand(-1, 2 * norm.num_groups, -1)
         # A number for each group and pixel is gathered: for each channel it would be many more.
         maps = factors.narrow(1, first, 2 * norm.num_groups).gather(2, at).unflatten(2, size).unsqueeze(2)
-        d, a = maps.chunk(2, dim=1)  # [N, G, 1, h, w]
+        shift, gain = maps.chunk(2, dim=1)  # [N, G, 1, h, w]
         weight, bias = (
             own.detach().to(y).view(norm.num_groups, -1, 1, 1) for own in (norm.weight, norm.bias)
         )  # [G, C/G, 1, 1]
-        centred = torch.addcmul(y.unflatten(1, (norm.num_groups, -1)), weight, d, value=-1)
-        return torch.lerp(bias, centred, a).flatten(1, 2)
+        return renormalised(y.unflatten(1, (norm.num_groups, -1)), weight, bias, shift, gain).flatten(1, 2)
 
     def _table(self, rows: tuple[Row, ...]) -> Table | None:
         """What an ordinary pass told of ``rows``; None unless it told of all."""
@@ -164,23 +161,23 @@ class LevelNorms:
             self._known.setdefault(row, Statistics()).add(timesteps, pooled[:, number])
 
     def _pooled(self, sums: _Sums) -> Tensor:
-        """Means and log variances of all groups, ``[2, N, G]``."""
+        """Means of all groups, and the logarithms of their standard deviations, ``[2, N, G]``."""
         means, lengths, counts = zip(*(sums[number] for number in range(len(self._norms))), strict=True)
         if counts not in self._counts:
             groups = torch.tensor([norm.num_groups for norm in self._norms])
             self._counts[counts] = torch.tensor(counts).repeat_interleave(groups).to(means[0])
         mean = torch.cat(means, dim=1)
         variance = torch.cat(lengths, dim=1).square() / self._counts[counts] - mean.square()
-        return torch.stack([mean, variance.clamp(min=LEAST).log()])
+        return torch.stack([mean, 0.5 * variance.clamp(min=LEAST).log()])
 
     def _factors(self, call: _Call, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
         """The place of each layer's groups in a table ``[N, 2·ΣG, L]``, and the table: first each
-        group's ``d``, then its ``a``."""
+        group's shift, then its gain."""
         if dtype not in call.factors:
             assert call.mixture is not None
             groups = [norm.num_groups for norm in self._norms]
-            d, a = (values.split(groups, -1) for values in call.mixture.factors())
-            table = torch.cat([part for pair in zip(d, a, strict=True) for part in pair], dim=-1).to(dtype)
+            shifts, gains = (values.split(groups, -1) for values in call.mixture.factors())
+            table = torch.cat([part for pair in zip(shifts, gains, strict=True) for part in pair], dim=-1).to(dtype)
             starts = [2 * sum(groups[:number]) for number in range(len(groups))]
             call.factors[dtype] = [(start, table.transpose(1, 2)) for start in starts]
         return call.factors[dtype]
@@ -214,28 +211,28 @@ class _Call:
 class Mixture:
     """What a picture of several levels would have for statistics.
 
-    ``levels`` ``[N, L, 2, G]`` are means and log variances at each level alone, ``shares``
-    ``[N, L]`` how much of each row is at it.
+    ``means`` and ``spreads``, the standard deviations' logarithms, are those at each level alone,
+    ``[N, L, G]``; ``shares`` ``[N, L]`` how much of each row is at it.
     """
 
-    def __init__(self, levels: Tensor, shares: Tensor):
-        self._means, self._logs = levels.unbind(2)
+    def __init__(self, means: Tensor, spreads: Tensor, shares: Tensor):
+        self._means, self._precisions = means, (-spreads).exp()
         # A row at one level has, to the bit, what the model makes of it.
         self._mixed = (shares.amax(dim=1) < 1)[:, None, None]
-        shares = shares[:, :, None]
-        self._mean = (shares * self._means).sum(dim=1, keepdim=True)
-        square = (shares * (self._logs.exp() + self._means.square())).sum(dim=1, keepdim=True)
-        self._log = (square - self._mean.square()).clamp(min=LEAST).log()
+        squares = torch.addcmul((2 * spreads).exp(), means, means)
+        both = torch.stack([means, squares]) * shares[:, :, None]
+        self._mean, square = both.sum(dim=2, keepdim=True)
+        self._spread = (square - self._mean.square()).clamp(min=LEAST).sqrt()
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """``d`` and ``a`` of every level, ``[N, L, G]``."""
-        d = (self._means - self._mean) * (-0.5 * self._log).exp()
-        a = (0.5 * (self._log - self._logs)).exp()
-        return torch.where(self._mixed, d, 0.0), torch.where(self._mixed, a, 1.0)
+        """``s_l`` and ``g_l`` of every level, ``[N, L, G]``: 0 in rows at one level."""
+        shifts = (self._means - self._mean) * self._precisions
+        gains = self._spread * self._precisions - 1
+        return shifts * self._mixed, gains * self._mixed
 
 
 class Statistics:
-    """Means and log variances of one row in the calls of an ordinary pass."""
+    """Means and standard deviations' logarithms of one row in the calls of an ordinary pass."""
 
     def __init__(self) -> None:
         self.timesteps: list[Tensor] = []  # [1]
@@ -257,22 +254,35 @@ class Statistics:
 
 
 class Table:
-    """The statistics of a batch's rows by timestep."""
+    """The statistics of a batch's rows by timestep: between its timesteps linear, and beyond them
+    those of the nearest."""
 
     def __init__(self, rows: Sequence[Statistics]):
-        longest = max(len(row.timesteps) for row in rows)
+        longest = max(max(len(row.timesteps) for row in rows), 2)
         timesteps, values = zip(*(row.filled(longest) for row in rows), strict=True)
-        self._timesteps, self._values = torch.stack(timesteps).float(), torch.stack(values).flatten(2)
+        self._timesteps, order = torch.stack(timesteps).float().sort(dim=1)  # [N, S]
+        self._values = torch.stack(values).flatten(2)
+        self._values = self._values.gather(1, order[..., None].expand_as(self._values))  # [N, S, 2·G]
+        gaps = self._timesteps.diff(dim=1)
+        self._rates = torch.where(gaps > SAME * self._timesteps[:, -1:], 1 / gaps, 0.0)
+        self._inner = self._timesteps[:, 1:-1].contiguous()
 
     def mixture(self, timesteps: Tensor, index: Tensor) -> Mixture:
         """The mixture to expect at these levels."""
-        *around, share = interpolation(self._timesteps, timesteps.float())
+        means, spreads = self.at(timesteps.float()).chunk(2, dim=2)
+        return Mixture(means, spreads, shares(index, len(timesteps)))
+
+    def at(self, timesteps: Tensor) -> Tensor:
+        """The values of every row at ``timesteps [L]``, ``[N, L, 2·G]``."""
+        wanted = timesteps.expand(len(self._timesteps), -1).contiguous()
+        below = torch.searchsorted(self._inner, wanted)
+        share = (wanted - self._timesteps.gather(1, below)) * self._rates.gather(1, below)
         # No product of matrices, which the hosts' autocast would have in half precision.
-        below, above = (
-            self._values.gather(1, place[..., None].expand(-1, -1, self._values.shape[2])) for place in around
+        lower, upper = (
+            self._values.gather(1, place[..., None].expand(-1, -1, self._values.shape[2]))
+            for place in (below, below + 1)
         )
-        levels = torch.lerp(below, above, share[..., None]).unflatten(2, (2, -1))
-        return Mixture(levels, shares(index, len(timesteps)))
+        return torch.lerp(lower, upper, share.clamp(0.0, 1.0)[..., None])
 
 
 def shares(index: Tensor, levels: int) -> Tensor:
@@ -280,22 +290,3 @@ def shares(index: Tensor, levels: int) -> Tensor:
     flat = index.flatten(1)
     ones = torch.ones((), device=index.device).expand_as(flat)
     return torch.zeros(len(flat), levels, device=index.device).scatter_add_(1, flat, ones) / flat.shape[1]
-
-
-def interpolation(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which two of a row's ``known [N, S]`` timesteps lie around each ``wanted [L]``, and how far
-    the way is from the first to the second, each ``[N, L]``.
-
-    Above the highest it is 1, and below the lowest 0.
-    """
-    n, count = known.shape
-    wanted = wanted.expand(n, -1).contiguous()
-    if count == 1:
-        only = torch.zeros_like(wanted, dtype=torch.int64)
-        return only, only, torch.zeros_like(wanted)
-    ordered, order = known.sort(dim=1)
-    upper = torch.searchsorted(ordered, wanted).clamp(1, count - 1)
-    below, above = ordered.gather(1, upper - 1), ordered.gather(1, upper)
-    gap = above - below
-    share = torch.where(gap > SAME * ordered[:, -1:], (wanted - below) / gap, 0.0).clamp(0.0, 1.0)
-    return order.gather(1, upper - 1), order.gather(1, upper), share
