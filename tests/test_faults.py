@@ -24,7 +24,7 @@ HOSTS = Path(__file__).parents[1] / "asyndm_lib" / "hosts"
 
 
 def place(path: Path) -> str:
-    return str(path.relative_to(HOSTS))
+    return str(path.relative_to(HOSTS.parent))
 
 
 def raised(what: object) -> Exception:
@@ -150,7 +150,7 @@ def test_a_call_is_gone_when_it_is_over_and_waits_for_no_garbage_collector(what,
         gc.enable()
 
 
-@pytest.mark.parametrize("where", ["ours", "the host's, anew"])
+@pytest.mark.parametrize("where", ["ours", "ours, from a refiner", "the host's, anew"])
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, attaching, monkeypatch):  # noqa: F811
     """A host's server may keep the error of a request until the garbage collector comes."""
@@ -168,10 +168,12 @@ def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, atta
         raise kind
 
     monkeypatch.setattr(attaching, "Run", Known)
-    scene = Scene(attaching, raising if where == "ours" else failing, host=raising)
+    refined = where == "ours, from a refiner"
+    fails = interrupted if refined and kind is KeyboardInterrupt else failing
+    scene = Scene(attaching, raising if where == "ours" else fails, host=raising, moved=refined)
     gc.disable()
     try:
-        with pytest.raises(kind) as kept:
+        with pytest.raises(Fault if refined and kind is RuntimeError else kind) as kept:
             scene.sample()
         assert kept.value.__traceback__ is not None
         assert [one() for one in gone] == [None]
@@ -189,7 +191,10 @@ def enclosing(table: symtable.SymbolTable, within: str = "") -> Iterator[tuple[s
         yield from enclosing(inner, name)
 
 
-@pytest.mark.parametrize("path", [p for p in HOSTS.rglob("*.py") if "standalone" not in p.parts], ids=place)
+CALLED = [p for folder in ("hosts", "models", "run") for p in HOSTS.with_name(folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", [p for p in CALLED if "standalone" not in p.parts], ids=place)
 def test_what_stands_in_a_hosts_place_encloses_nothing_of_the_run(path):
     """From Python 3.11 on an error that somebody keeps keeps its frames' functions, and what those
     enclose, whatever is cleared."""

@@ -264,12 +264,7 @@ class ModelCall:
             return
         self._step, maps = self._host.step(), self._maps_for((boxes[0].height, boxes[0].width))
         shares: dict[Row, Tensor] = {}
-
-        def weights(row: Row, context: int) -> Tensor:
-            own = self._weights(self._step, tokens, row, context)
-            shares[row] = own.sum(dim=0)
-            return own
-
+        weights = partial(self._weights_shared, shares, tokens)
         with maps.record([None if row[1] is None else row for row in rows], weights):
             yield
         recorded = maps.take()
@@ -278,6 +273,12 @@ class ModelCall:
                 self._pieces = PieceMaps(self._cells)
             read = [box for row, box in zip(rows, boxes, strict=True) if row[1] is not None]
             self._pieces.add(recorded, read, [shares[row] for row in recorded.rows])
+
+    def _weights_shared(self, shares: dict[Row, Tensor], tokens: int | None, row: Row, context: int) -> Tensor:
+        """The weights of a row's tokens, whose sums are put into ``shares``."""
+        own = self._weights(self._step, tokens, row, context)
+        shares[row] = own.sum(dim=0)
+        return own
 
     def _maps_for(self, size: Size) -> TokenMaps:
         """What reads the token maps of the whole picture, or of pieces, of ``size``."""

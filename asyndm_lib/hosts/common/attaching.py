@@ -153,10 +153,14 @@ def _taken_over(
     except Exception as error:
         if not is_ours(error):
             raise
+        failed = fault(error)
+    else:
+        failed = None
+    if failed is not None:
         if run.moved:  # the host has no way back from its refiner
-            raise fault(error) from None
+            raise failed
         call.rewind()
-        task.listener.refused(fault(error))
+        task.listener.refused(failed)
         return None
     if blind:
         task.listener.refused(Unsupported(BLIND))

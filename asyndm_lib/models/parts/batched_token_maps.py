@@ -129,8 +129,11 @@ class BatchedTokenMaps:
     def _from(self, here: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """Maps ``[rows, pixels, T]`` of layers of size ``here`` at the usual size."""
         if here not in self._resizes:
-            self._resizes[here] = lambda maps: _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
+            self._resizes[here] = partial(self._resized, here)
         return self._resizes[here]
+
+    def _resized(self, here: tuple[int, int], maps: Tensor) -> Tensor:
+        return _pixels(self._resize(maps.transpose(1, 2).unflatten(-1, here)))
 
     def _weights_of(
         self, rows: Sequence[Row], weights: Weights, context: int, device: torch.device, dtype: torch.dtype

@@ -46,7 +46,19 @@ class replaced:  # noqa: N801 - it stands where a function of contextlib's would
 
 def watched(module: nn.Module, seen: Callable[[Tensor], None]) -> followed:
     """``seen(output)`` after every call of ``module`` in the ``with``; see :class:`followed`."""
-    return followed(module, lambda input, output: seen(output))
+    return followed(module, _OfOutput(seen))
+
+
+class _OfOutput:
+    """``seen(output)`` of an input and an output; no closure, as :class:`AndThen`."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self, seen: Callable[[Tensor], None]):
+        self._seen = seen
+
+    def __call__(self, input: Tensor, output: Tensor) -> None:
+        self._seen(output)
 
 
 class followed:  # noqa: N801 - it stands where a function of contextlib's would
@@ -92,12 +104,8 @@ class followed:  # noqa: N801 - it stands where a function of contextlib's would
 
     def _hook(self) -> None:
         seen, self._seen = self._seen, None
-
-        def hook(module: nn.Module, args: tuple, options: dict[str, Any], output: Tensor) -> None:
-            if seen is not None:
-                seen(_first(args, options), output)
-
-        self._handle = self._module.register_forward_hook(hook, with_kwargs=True)
+        if seen is not None:
+            self._handle = self._module.register_forward_hook(_Hook(seen), with_kwargs=True)
 
     def _tell(self, input: Tensor, output: Tensor) -> None:
         if self._seen is not None:
@@ -131,6 +139,22 @@ class AndThen:
         return output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AndThen:
+        """Itself: a copy of a module shares its functions, too."""
+        return self
+
+
+class _Hook:
+    """A forward hook that does ``tell(input, output)``; no closure, as :class:`AndThen`."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[Tensor, Tensor], None]):
+        self._tell = tell
+
+    def __call__(self, module: nn.Module, args: tuple, options: dict[str, Any], output: Tensor) -> None:
+        self._tell(_first(args, options), output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         """Itself: a copy of a module shares its functions, too."""
         return self
 

@@ -190,7 +190,7 @@ class TokenModulation:
             return forward(emb)
         table = self._table(call, forward, emb, partial(_given, site.between, emb))
         places = partial(call.places, len(emb), call.lagging.shape[1], site.joint)
-        return changed(table, lambda own: TokenVectors(own, len(emb), call.cells, places))
+        return changed(table, partial(TokenVectors, n=len(emb), cells=call.cells, places=places))
 
     def _lagging(self, embed: Callable[[Tensor], Tensor], timesteps: Tensor, n: int) -> Tensor:
         """The embeddings of ``timesteps [L]``, ``[L, n, …, E]``, or ``[L, 1, …, E]`` where all rows
@@ -202,13 +202,20 @@ class TokenModulation:
         call = self._call
         if call is None or call.lagging is None or not self._sites.own_pass.here:
             return None
-
-        def spread(own: Tensor, joint: bool = False, between: Callable[[Tensor, Tensor], Tensor] | None = None) -> Any:
-            return self._modulate(Modulation(module, joint, between), lambda emb: emb, own)
-
+        spread = partial(self._spread, module)
         if taken.name in kwargs:
             return args, {**kwargs, taken.name: taken.change(kwargs[taken.name], spread)}
         return (args[0], taken.change(args[1], spread), *args[2:]), kwargs
+
+    def _spread(
+        self,
+        module: nn.Module,
+        own: Tensor,
+        joint: bool = False,
+        between: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Any:
+        """What stands for ``own``, which ``module`` is given ready-made."""
+        return self._modulate(Modulation(module, joint, between), lambda emb: emb, own)
 
     def _table(
         self, call: Call, forward: Callable[[Tensor], Any], emb: Tensor, own: Callable[[Tensor], Tensor]
