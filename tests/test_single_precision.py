@@ -25,7 +25,7 @@ from asyndm_lib.clock.clocks import Mask, StateClock
 from asyndm_lib.clock.curves import CURVES
 from asyndm_lib.clock.schedule import NoiseLevels, on
 from asyndm_lib.demo import MODEL
-from asyndm_lib.errors import TooFewSteps
+from asyndm_lib.errors import TooFewSteps, Unsupported
 from asyndm_lib.hosts.standalone import embedded
 from asyndm_lib.hosts.standalone.embedded import Embedded
 from asyndm_lib.hosts.standalone.ldm_checkpoint import load
@@ -235,8 +235,13 @@ def test_a_schedule_of_no_step_is_told_so(label, noise_levels):
         return levels.descents[0].schedule.evaluations
 
     if label == "UniPC":
+        with pytest.raises(Unsupported, match="order, 3, is more than the number of its steps, 1; make more steps"):
+            made()
         noise_levels.shared.opts.uni_pc_order = 1
         assert made() == 1
+        knots["timesteps"] = knots["timesteps"][:0]
+        with pytest.raises(TooFewSteps, match="there is no step to make"):
+            made()
     else:
         with pytest.raises(TooFewSteps, match="there is no step to make"):
             made()

@@ -135,8 +135,13 @@ def _unipc(model: Any, x: Tensor, options: Options, timestep: Map | None) -> Lev
     timesteps, img2img = ours.pop("timesteps"), ours.pop("is_img2img", False)
     opts, steps = shared.opts, len(timesteps)
     order = int(opts.uni_pc_order)  # a WebUI's page or API may have stored it as 3.0
+    if steps == 0:
+        raise TooFewSteps("there is no step to make")
     if order > steps:
-        raise Unsupported(f"UniPC's order, {order}, is more than its {steps} steps; lower it in Settings")
+        raise Unsupported(
+            f"UniPC's order, {order}, is more than the number of its steps, {steps}; "
+            "make more steps, or lower the order in Settings"
+        )
     alphas_cumprod = model.inner_model.inner_model.alphas_cumprod
     own = uni_pc.NoiseScheduleVP("discrete", alphas_cumprod=alphas_cumprod)
     start = timesteps[-1] / 1000 + 1 / 1000 if img2img else own.T
