@@ -195,7 +195,10 @@ def test_the_command_offers_every_model():
     assert tuple(models.MODELS) == BENCH_MODELS
 
 
-@pytest.mark.parametrize(("file", "least"), [("bench-h100.json", 6), ("bench-h200.json", 4), ("bench-flux.json", 1)])
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [("bench-h100.json", 6), ("bench-h200.json", 4), ("bench-flux.json", 1), ("bench-by-level.json", 4)],
+)
 def test_the_pages_table_is_the_committed_measurement(file, least):
     root = Path(__file__).parents[1]
     rows = json.loads((root / "docs" / file).read_text())["rows"]

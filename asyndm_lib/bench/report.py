@@ -15,7 +15,7 @@ from ..hosts.standalone.ldm_attention import CrossAttention, scaled_dot_product
 from ..models.parts.patching import replaced
 from .loops import Loop
 from .measure import Work, interleaved, launches, operations
-from .models import LARGE, MODELS
+from .models import LARGE, MODELS, Model
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,14 @@ def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[F
             if case.model != name:
                 model = None  # gone before the next one comes
                 name, model = case.model, MODELS[case.model](device)
-            given = (model, case.sampler, case.batch, case.steps, device, case.targets)
-            loop = Loop(*given, case.by_level)
-            before = Loop(*given).asyndm if case.by_level else loop.plain
-            yield _figures(case, (before, loop.asyndm), rounds, device)
+            yield _figures(case, _ways(case, model, device), rounds, device)
+
+
+def _ways(case: Case, model: Model, device: torch.device) -> tuple[Work, Work]:
+    """What is compared, as :class:`Figures` has it."""
+    given = (model, case.sampler, case.batch, case.steps, device, case.targets)
+    loop = Loop(*given, case.by_level)
+    return (Loop(*given).asyndm if case.by_level else loop.plain), loop.asyndm
 
 
 def _figures(case: Case, ways: tuple[Work, Work], rounds: int, device: torch.device) -> Figures:
