@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class LevelNorms:
 
     def __init__(self, norms: Sequence[nn.GroupNorm], own_pass: OwnPass):
         self._norms, self._own_pass = norms, own_pass
+        self._groups = [norm.num_groups for norm in norms]
+        self._starts = [2 * before for before in accumulate(self._groups, initial=0)]
         self._attached = ExitStack()
         self._learning = False
         self._known: dict[Row, Statistics] = {}
@@ -133,11 +136,11 @@ class LevelNorms:
         y = forward(x)
         if call.mixture is None:
             return y
-        first, factors = self._factors(call, y.dtype)[number]
+        factors, first, width = self._factors(call, y.dtype), self._starts[number], 2 * norm.num_groups
         size = (x.shape[-2], x.shape[-1])
-        at = self._index(call, size).expand(-1, 2 * norm.num_groups, -1)
+        at = self._index(call, size).expand(-1, width, -1)
         # A number for each group and pixel is gathered: for each channel it would be many more.
-        maps = factors.narrow(1, first, 2 * norm.num_groups).gather(2, at).unflatten(2, size).unsqueeze(2)
+        maps = factors.narrow(1, first, width).gather(2, at).unflatten(2, size).unsqueeze(2)
         shift, gain = maps.chunk(2, dim=1)  # [N, G, 1, h, w]
         weight, bias = (
             own.detach().to(y).view(norm.num_groups, -1, 1, 1) for own in (norm.weight, norm.bias)
@@ -164,22 +167,18 @@ class LevelNorms:
         """Means of all groups, and the logarithms of their standard deviations, ``[2, N, G]``."""
         means, lengths, counts = zip(*(sums[number] for number in range(len(self._norms))), strict=True)
         if counts not in self._counts:
-            groups = torch.tensor([norm.num_groups for norm in self._norms])
-            self._counts[counts] = torch.tensor(counts).repeat_interleave(groups).to(means[0])
+            self._counts[counts] = torch.tensor(counts).repeat_interleave(torch.tensor(self._groups)).to(means[0])
         mean = torch.cat(means, dim=1)
         variance = torch.cat(lengths, dim=1).square() / self._counts[counts] - mean.square()
         return torch.stack([mean, 0.5 * variance.clamp(min=LEAST).log()])
 
-    def _factors(self, call: _Call, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
-        """The place of each layer's groups in a table ``[N, 2·ΣG, L]``, and the table: first each
-        group's shift, then its gain."""
+    def _factors(self, call: _Call, dtype: torch.dtype) -> Tensor:
+        """``[N, 2·ΣG, L]``: of each layer first its groups' shifts, then their gains."""
         if dtype not in call.factors:
             assert call.mixture is not None
-            groups = [norm.num_groups for norm in self._norms]
-            shifts, gains = (values.split(groups, -1) for values in call.mixture.factors())
-            table = torch.cat([part for pair in zip(shifts, gains, strict=True) for part in pair], dim=-1).to(dtype)
-            starts = [2 * sum(groups[:number]) for number in range(len(groups))]
-            call.factors[dtype] = [(start, table.transpose(1, 2)) for start in starts]
+            shifts, gains = (values.split(self._groups, -1) for values in call.mixture.factors())
+            table = torch.cat([part for pair in zip(shifts, gains, strict=True) for part in pair], dim=-1)
+            call.factors[dtype] = table.to(dtype).transpose(1, 2)
         return call.factors[dtype]
 
     def _index(self, call: _Call, size: Size) -> Tensor:
@@ -204,7 +203,7 @@ class _Call:
     def __init__(self, mixture: Mixture | None, index: Tensor, sums: _Sums | None):
         self.mixture, self.index, self.sums = mixture, index, sums
         self.seen: set[int] = set()
-        self.factors: dict[torch.dtype, list[tuple[int, Tensor]]] = {}
+        self.factors: dict[torch.dtype, Tensor] = {}
         self.at: dict[Size, Tensor] = {}
 
 
