@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats
 
@@ -150,10 +151,21 @@ def test_a_model_of_two_levels_has_wrong_masks_as_it_normalises_and_the_same_rou
     assert all(round_.methods == TRAINED for round_ in TWO_LEVELS)
 
 
+AUTOENCODER = "first_stage_model.encoder.conv_in.weight"
+
+
 def test_a_model_of_two_levels_is_that_of_sceneries_where_its_counter_lies_beside_it(tmp_path):
     with pytest.raises(AsynDMError, match=r"emoji.safetensors is missing: .*README"):
         on_two_levels(tmp_path)
     (tmp_path / "emoji.safetensors").touch()
+    with pytest.raises(AsynDMError, match=r"emoji.safetensors is no checkpoint of the stage export"):
+        on_two_levels(tmp_path)
+    with safe_open(EMBEDDED.model, "pt") as tensors:
+        autoencoder = {AUTOENCODER: tensors.get_tensor(AUTOENCODER)}
+    save_file({AUTOENCODER: autoencoder[AUTOENCODER] + 0.01}, tmp_path / "emoji.safetensors")
+    with pytest.raises(AsynDMError, match=r"counter.safetensors is missing"):  # whose the pictures need
+        on_two_levels(tmp_path)
+    save_file(autoencoder, tmp_path / "emoji.safetensors")
     embedded = on_two_levels(tmp_path)
     assert (embedded.model, embedded.counter) == (tmp_path / "emoji.safetensors", EMBEDDED.counter)
     assert (embedded.kinds, embedded.results) == (PLAIN, "two-levels-results.json")
@@ -363,6 +375,7 @@ def test_a_page_without_marks_is_refused(tmp_path):
     [
         *[EMBEDDED.results, "scenery.json", FLOW.results, "deciding-results.json", "deciding-scenery.json"],
         *["two-levels-results.json", "two-levels-scenery.json"],
+        *["present-layers-results.json", "present-layers-scenery.json"],
     ],
 )
 def test_the_pages_tables_are_those_of_the_results_files(capsys, file):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ..demo import MODEL, TRANSFORMER
 from ..errors import AsynDMError
 from . import counter, plan, prompt_sets
@@ -73,10 +75,12 @@ def on_two_levels(folder: Path) -> Subject:
 
     Raises :class:`AsynDMError` if a part is missing.
     """
-    if (folder / counter.WEIGHTS.name).is_file():
+    model = _there(folder / MODEL.name)
+    # That training leaves the autoencoder as it is, and one for sceneries does not.
+    if (folder / counter.WEIGHTS.name).is_file() or _autoencoder(model) != _autoencoder(MODEL):
         before = in_sceneries(folder)
     else:
-        before = replace(EMBEDDED, model=_there(folder / MODEL.name))
+        before = replace(EMBEDDED, model=model)
     name, results = f"{before.name}, trained on two levels", f"two-levels-{before.results}"
     return replace(before, name=name, rounds=plan.TWO_LEVELS, results=results)
 
@@ -86,6 +90,15 @@ def _there(path: Path) -> Path:
     if not path.is_file():
         raise AsynDMError(f"{path} is missing: asyndm_lib/demo/training/README.md says how to make it")
     return path
+
+
+def _autoencoder(model: Path) -> bytes:
+    """What tells the autoencoder of a checkpoint from another."""
+    try:
+        with safe_open(model, "np") as tensors:
+            return tensors.get_tensor("first_stage_model.encoder.conv_in.weight").tobytes()
+    except (SafetensorError, OSError) as error:
+        raise AsynDMError(f"{model} is no checkpoint of the stage export: {error}") from error
 
 
 def _accuracy(path: Path) -> str:
