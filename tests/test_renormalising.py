@@ -16,6 +16,12 @@ DEVICES = [
 ]
 
 
+class OnGpu(Tensor):
+    """It says that it is on a GPU."""
+
+    is_cuda = True
+
+
 def given(device: str, dtype: torch.dtype) -> list[Tensor]:
     """``y``, weight, bias, shift and gain, in the shapes of a layer."""
     torch.manual_seed(0)
@@ -75,9 +81,18 @@ def test_where_pytorch_has_no_compiler_for_the_device_the_plain_form_serves(monk
     assert renormalising._fused(torch.device("cpu"), torch.float32) is None
     renormalising._fused.cache_clear()
     monkeypatch.setattr(renormalising, "_fused", lambda device, dtype: None)
-
-    class OnGpu(torch.Tensor):
-        is_cuda = True
-
     y, *others = given("cpu", torch.float32)
     assert torch.equal(renormalised(y.as_subclass(OnGpu), *others).as_subclass(Tensor), plain(y, *others))
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_an_extension_that_guides_by_gradients_gets_them(on_gpu, monkeypatch):
+    def fused(device: torch.device, dtype: torch.dtype):
+        raise AssertionError("a kernel without gradients")
+
+    monkeypatch.setattr(renormalising, "_fused", fused)
+    y, weight, bias, shift, gain = given("cpu", torch.float64)
+    if on_gpu:
+        y = y.as_subclass(OnGpu)
+    renormalised(y.requires_grad_(), weight, bias, shift, gain).sum().backward()
+    torch.testing.assert_close(y.grad.as_subclass(Tensor), (1 + gain).expand_as(y))

@@ -146,6 +146,7 @@ def _taken_over(
             call.rewind()
         task.listener.refused(fault(error))
         return None
+    failed = None
     try:
         # Other extensions may write into x, from which the host may have to begin anew.
         sampled = _sampled(run, call, task, sampler, theirs.x.clone())
@@ -154,9 +155,7 @@ def _taken_over(
         if not is_ours(error):
             raise
         failed = fault(error)
-    else:
-        failed = None
-    if failed is not None:
+    if failed is not None:  # what is raised in the clause above would keep the error that it comes from
         if run.moved:  # the host has no way back from its refiner
             raise failed
         call.rewind()

@@ -227,7 +227,7 @@ class Mixture:
         """``s_l`` and ``g_l`` of every level, ``[N, L, G]``: 0 in rows at one level."""
         shifts = (self._means - self._mean) * self._precisions
         gains = self._spread * self._precisions - 1
-        return shifts * self._mixed, gains * self._mixed
+        return torch.where(self._mixed, shifts, 0.0), torch.where(self._mixed, gains, 0.0)
 
 
 class Statistics:

@@ -19,9 +19,9 @@ def renormalised(y: Tensor, weight: Tensor, bias: Tensor, shift: Tensor, gain: T
     """``y + (y - bias)·gain - weight·shift``, in the shape and type of ``y``. All are of one type,
     and of shapes that broadcast to it.
 
-    To the bit ``y`` where ``shift`` and ``gain`` are 0.
+    To the bit ``y`` where ``shift`` and ``gain`` are 0. Gradients with respect to ``y`` can be had.
     """
-    fused = _fused(y.device, y.dtype) if y.is_cuda else None
+    fused = _fused(y.device, y.dtype) if y.is_cuda and not y.requires_grad else None
     return (fused or plain)(y, weight, bias, shift, gain)
 
 
@@ -32,7 +32,8 @@ def plain(y: Tensor, weight: Tensor, bias: Tensor, shift: Tensor, gain: Tensor) 
 
 @cache
 def _fused(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """The formula as one kernel; None where PyTorch cannot make it (it has no compiler there)."""
+    """The formula as one kernel, which knows no gradients; None where PyTorch has no compiler for
+    it."""
     try:
         kernel = torch.cuda.jiterator._create_jit_fn(KERNEL)
         kernel(*torch.zeros(5, 1, device=device, dtype=dtype))
