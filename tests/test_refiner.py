@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock
+
 import k_diffusion.sampling as k_diffusion
 import numpy as np
 import pytest
@@ -10,6 +18,7 @@ from stand_ins import AttendingUNet, WatchedRun, hooks_on, make_run, tiny_unet, 
 from test_run import CAT_AND_DOG, HEIGHT, WHERE, latent, ldm_run, ldm_sizes, masks_of, model, sigma_maps, target_maps
 from torch import Tensor, nn
 
+from asyndm_lib import hosts
 from asyndm_lib.errors import Unsupported
 from asyndm_lib.prompt.prompt_targets import PromptTargets
 from asyndm_lib.prompt.target_list import parse_targets
@@ -200,3 +209,47 @@ def test_the_other_model_evaluates_each_image_at_its_own_level():
     expected = own.predict(x, level)
     assert torch.equal(out[0], own.predict(x, step.sigma.scalar)[0])
     torch.testing.assert_close(out[1], expected[1], rtol=1e-4, atol=1e-4 * x.std().item())
+
+
+@pytest.fixture
+def hosts_call(request, monkeypatch):
+    """``Call`` of a host as in a WebUI, without a WebUI."""
+    before = {*sys.modules}
+    for name in ("modules", "backend", "ldm_patched", *HOSTS_OWN):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    package = ModuleType(f"asyndm_lib.hosts.{request.param}")
+    package.__path__ = [str(Path(hosts.__file__).parent / request.param)]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    yield importlib.import_module(f"asyndm_lib.hosts.{request.param}.call")
+    for name in {*sys.modules} - before:
+        if name.startswith("asyndm_lib.hosts"):
+            del sys.modules[name]
+
+
+HOSTS_OWN = [
+    *(f"modules.{name}" for name in ("sd_samplers_cfg_denoiser", "shared", "sd_samplers", "script_callbacks")),
+    *(f"modules.{name}" for name in ("prompt_parser", "extra_networks", "sd_unet", "images")),
+    *("backend.text_processing", "ldm_patched.modules", "ldm_patched.modules.model_sampling"),
+]
+
+
+@pytest.mark.parametrize("hosts_call", ["a1111", "forge_family"], indirect=True)
+def test_a_refiner_that_is_refused_leaves_no_way_back(hosts_call, monkeypatch):
+    """The host has loaded it by then, and would make all steps with it."""
+
+    def refuse(sd_model: object) -> None:
+        raise Unsupported("models of this kind are not supported")
+
+    monkeypatch.setattr(hosts_call, "check_model", refuse)
+    call = object.__new__(hosts_call.Call)
+    call._p, call._read_targets = MagicMock(), lambda: None
+    sigmas, x = ldm_sizes(1)
+    own, run = ldm_run(["a cat"], sigmas, x)
+    given = {"denoising": ExitStack(), "engine": ExitStack(), "run": run, "rows": None}
+    given["update_inner_model"] = MagicMock()
+    wanted = inspect.signature(call._moved).parameters
+    with run:
+        assert (run.moved, hooks_on(own.unet) > 0) == (False, True)
+        with pytest.raises(Unsupported):
+            call._moved(**{name: given[name] for name in wanted})
+        assert (run.moved, hooks_on(own.unet)) == (True, 0)

@@ -57,7 +57,7 @@ class Run:
     """The method on one host call of a sampler.
 
     It is used as ``with Run(...) as run: x = run.sample(sampler, x)``. ``moved`` is whether the
-    host has gone on with another model.
+    host has left the model for another.
 
     Hooks are on the model inside the ``with`` only. A :class:`walk.Walk` holds the noise levels, a
     :class:`model_call.ModelCall` the hooks, and a :class:`masks.source.MaskSource` says what lags.
@@ -102,13 +102,17 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self.call.detach()
 
+    def leave(self) -> None:
+        """The host has left the model of this run for another (a refiner): it has no way back."""
+        self.moved = True
+        self.call.detach()
+
     def move(self, model: nn.Module, targets: PromptTargets | None) -> None:
         """The host goes on with another model (a refiner), in whose prompts ``targets`` stand.
 
         Raises :class:`errors.Unsupported` if it cannot run on the sigma maps of this run.
         """
-        self.moved = True
-        self.call.detach()
+        self.leave()
         if models.of(model).side(model) != self.cells.side:
             raise Unsupported("the refiner divides a picture in another way than the model; use another one")
         self.masks.move(targets)

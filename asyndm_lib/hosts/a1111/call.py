@@ -101,6 +101,7 @@ class Call:
     def _moved(self, denoising: ExitStack, run: Run, update_inner_model: Callable[[], None]) -> None:
         """Go on with the refiner that the host has loaded: all its parts are others."""
         denoising.close()
+        run.leave()
         update_inner_model()
         check_model(shared.sd_model)
         run.move(shared.sd_model.model.diffusion_model, self._read_targets())

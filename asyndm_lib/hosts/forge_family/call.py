@@ -108,6 +108,7 @@ class Call:
     def _moved(self, engine: ExitStack, run: Run, rows: UNetRows, update_inner_model: Callable[[], None]) -> None:
         """Go on with another UNet and text encoder: the host has loaded its refiner."""
         engine.close()
+        run.leave()
         update_inner_model()
         check_model(self._p.sd_model)
         run.move(unet_of(self._p.sd_model), self._read_targets())
