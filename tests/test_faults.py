@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from test_attaching import AROUND, Scene, attaching  # noqa: F401
+from test_attaching import AROUND, Scene, _unmatched, attaching  # noqa: F401
 
 from asyndm_lib.clock.sigma_map import SigmaMap
 from asyndm_lib.errors import Fault, TargetError, fault, is_ours
@@ -177,6 +177,56 @@ def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, atta
             scene.sample()
         assert kept.value.__traceback__ is not None
         assert [one() for one in gone] == [None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("fails", [_unmatched, failing])
+def test_a_run_that_is_refused_is_gone_when_the_host_samples(fails, attaching, monkeypatch):  # noqa: F811
+    gone = []
+
+    class Known(attaching.Run):
+        def __init__(self, *args: object):
+            super().__init__(*args)
+            gone.append(weakref.ref(self))
+
+        def sample(self, *args: object, **options: object) -> object:
+            return super().sample(*args, **options)
+
+    def host() -> None:
+        assert [one() for one in gone] == [None]
+
+    monkeypatch.setattr(attaching, "Run", Known)
+    gc.disable()
+    try:
+        assert Scene(attaching, fails, host=host).sample() == "x"
+    finally:
+        gc.enable()
+    assert len(gone) == 1
+
+
+def test_an_error_that_came_from_another_keeps_nothing_of_what_that_went_through(attaching):  # noqa: F811
+    class Kept:
+        pass
+
+    gone = []
+
+    def fails(kept: Kept) -> None:
+        gone.append(weakref.ref(kept))
+        raise ZeroDivisionError
+
+    def tries_again() -> None:
+        try:
+            fails(Kept())
+        except ZeroDivisionError:
+            raise RuntimeError from KeyError()
+
+    gc.disable()
+    try:
+        error = raised(tries_again)
+        assert gone[0]() is not None
+        attaching.clear_frames(error)
+        assert gone[0]() is None
     finally:
         gc.enable()
 

@@ -40,7 +40,7 @@ def bench(options: argparse.Namespace) -> None:
         cases = [replace(case, by_level=True) for case in cases if case.model in UNETS]
     print(", ".join(f"{name} {value}" for name, value in machine(device).items()), flush=True)
     if options.by_level:
-        print("plain: AsynDM without normalisation by level; the rest: what that adds to it", flush=True)
+        print("plain: AsynDM without normalisation by level; else with it, as a multiple, or from → to", flush=True)
     print(HEAD, flush=True)
     rows = []
     for row in measured(cases, options.rounds, device):

@@ -113,7 +113,7 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
             return original(model, x, **options) if sampled is None else sampled
         except BaseException as error:
             # A host may keep the error until the garbage collector comes; the run lives no longer.
-            traceback.clear_frames(error.__traceback__)
+            clear_frames(error)
             if _ends_the_job(error):
                 listener.failed()
             raise
@@ -122,6 +122,18 @@ def attach(sampler: Any, samplers: Samplers, make_call: Callable[[SamplerCall], 
 
     sample.asyndm_original = original
     sampler.func = sample
+
+
+def clear_frames(error: BaseException) -> None:
+    """Forget what the functions knew that ``error``, and what it came from, went through."""
+    coming: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while coming:
+        one = coming.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            coming += one.__cause__, one.__context__
 
 
 def _ends_the_job(error: BaseException) -> bool:
@@ -156,11 +168,14 @@ def _taken_over(
             raise
         failed = fault(error)
     if failed is not None:  # what is raised in the clause above would keep the error that it comes from
-        if run.moved:  # the host has no way back from its refiner
-            raise failed
-        call.rewind()
-        task.listener.refused(failed)
-        return None
+        try:
+            if run.moved:  # the host has no way back from its refiner
+                raise failed
+            call.rewind()
+            task.listener.refused(failed)
+            return None
+        finally:
+            del failed  # it knows this function's frame, and so the run
     if blind:
         task.listener.refused(Unsupported(BLIND))
         return sampled

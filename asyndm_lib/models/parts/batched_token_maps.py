@@ -58,6 +58,7 @@ class BatchedTokenMaps:
         self._watches.clear()
         self.clear()
         self._known = None
+        self._resizes.clear()  # they know this object
 
     def clear(self) -> None:
         """Forget everything recorded so far."""

@@ -129,7 +129,7 @@ class LevelNorms:
         norm = self._norms[number]
         call.seen.add(number)
         if call.sums is not None and number not in call.sums:
-            groups = x.reshape(len(x), norm.num_groups, -1)
+            groups = x.detach().reshape(len(x), norm.num_groups, -1)
             # In single precision: a variance in half precision may be beyond its numbers.
             length = torch.linalg.vector_norm(groups, dim=2, dtype=torch.float32)
             call.sums[number] = groups.mean(dim=2, dtype=torch.float32), length, groups.shape[2]
@@ -215,17 +215,19 @@ class Mixture:
     """
 
     def __init__(self, means: Tensor, spreads: Tensor, shares: Tensor):
-        self._means, self._precisions = means, (-spreads).exp()
+        self._precisions = (-spreads).exp()
         # A row at one level has, to the bit, what the model makes of it.
         self._mixed = (shares.amax(dim=1) < 1)[:, None, None]
-        squares = torch.addcmul((2 * spreads).exp(), means, means)
-        both = torch.stack([means, squares]) * shares[:, :, None]
-        self._mean, square = both.sum(dim=2, keepdim=True)
-        self._spread = (square - self._mean.square()).clamp(min=LEAST).sqrt()
+        shares = shares[:, :, None]
+        mean = (shares * means).sum(dim=1, keepdim=True)
+        self._apart = means - mean
+        # Σ w_l·(v_l + (m_l - m)²) is v without the difference of two large numbers.
+        variance = (shares * torch.addcmul((2 * spreads).exp(), self._apart, self._apart)).sum(dim=1, keepdim=True)
+        self._spread = variance.clamp(min=LEAST).sqrt()
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """``s_l`` and ``g_l`` of every level, ``[N, L, G]``: 0 in rows at one level."""
-        shifts = (self._means - self._mean) * self._precisions
+        shifts = self._apart * self._precisions
         gains = self._spread * self._precisions - 1
         return torch.where(self._mixed, shifts, 0.0), torch.where(self._mixed, gains, 0.0)
 

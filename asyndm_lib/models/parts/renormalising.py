@@ -27,7 +27,9 @@ def renormalised(y: Tensor, weight: Tensor, bias: Tensor, shift: Tensor, gain: T
 
 def plain(y: Tensor, weight: Tensor, bias: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
     """The formula of :func:`renormalised`, in PyTorch's operations."""
-    return torch.addcmul(torch.addcmul(y, weight, shift, value=-1), y - bias, gain)
+    # Not by y - bias, which half precision may not hold.
+    scaled = torch.addcmul(y, y, gain)
+    return torch.addcmul(torch.addcmul(scaled, bias, gain, value=-1), weight, shift, value=-1)
 
 
 @cache
