@@ -56,7 +56,8 @@ def test_a_batch_holds_the_pictures_of_the_embedded_host(batches, checkpoint, wa
     for prompt, seeds, rows in ((CAT, [3, 4], made[:2]), (STAR, [5], made[2:])):
         settings = method.settings if method is DM else replace(method.settings, targets=prompt.targets)
         request = Request(prompt.text, "", seeds, way.sampler, way.schedule, way.steps, way.cfg, 64, 64, way.eta)
-        assert torch.allclose(rows, Embedded(checkpoint).sample(request, settings), atol=1e-4)
+        # A batch of another size may round otherwise; DPM++ 2M made 2e-4 of it on one CPU.
+        assert torch.allclose(rows, Embedded(checkpoint).sample(request, settings), rtol=0, atol=1e-3)
 
 
 def test_noise_is_drawn_once_and_then_again_the_same():
