@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -150,24 +150,31 @@ def test_a_call_is_gone_when_it_is_over_and_waits_for_no_garbage_collector(what,
         gc.enable()
 
 
-@pytest.mark.parametrize("where", ["ours", "ours, from a refiner", "the host's, anew"])
-@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
-def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, attaching, monkeypatch):  # noqa: F811
-    """A host's server may keep the error of a request until the garbage collector comes."""
-    gone = []
+def runs_of(attaching: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:  # noqa: F811
+    """The runs that are made from now on."""
+    made: list[weakref.ref] = []
 
     class Known(attaching.Run):
         def __init__(self, *args: object):
             super().__init__(*args)
-            gone.append(weakref.ref(self))
+            made.append(weakref.ref(self))
 
         def sample(self, *args: object, **options: object) -> object:
             return super().sample(*args, **options)
 
+    monkeypatch.setattr(attaching, "Run", Known)
+    return made
+
+
+@pytest.mark.parametrize("where", ["ours", "ours, from a refiner", "the host's, anew"])
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, attaching, monkeypatch):  # noqa: F811
+    """A host's server may keep the error of a request until the garbage collector comes."""
+    gone = runs_of(attaching, monkeypatch)
+
     def raising(*_: object, **__: object) -> None:
         raise kind
 
-    monkeypatch.setattr(attaching, "Run", Known)
     refined = where == "ours, from a refiner"
     fails = interrupted if refined and kind is KeyboardInterrupt else failing
     scene = Scene(attaching, raising if where == "ours" else fails, host=raising, moved=refined)
@@ -183,20 +190,11 @@ def test_an_error_that_somebody_keeps_keeps_nothing_of_the_run(kind, where, atta
 
 @pytest.mark.parametrize("fails", [_unmatched, failing])
 def test_a_run_that_is_refused_is_gone_when_the_host_samples(fails, attaching, monkeypatch):  # noqa: F811
-    gone = []
-
-    class Known(attaching.Run):
-        def __init__(self, *args: object):
-            super().__init__(*args)
-            gone.append(weakref.ref(self))
-
-        def sample(self, *args: object, **options: object) -> object:
-            return super().sample(*args, **options)
+    gone = runs_of(attaching, monkeypatch)
 
     def host() -> None:
         assert [one() for one in gone] == [None]
 
-    monkeypatch.setattr(attaching, "Run", Known)
     gc.disable()
     try:
         assert Scene(attaching, fails, host=host).sample() == "x"

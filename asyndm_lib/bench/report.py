@@ -84,7 +84,7 @@ def measured(cases: list[Case], rounds: int, device: torch.device) -> Iterator[F
 
 
 def _ways(case: Case, model: Model, device: torch.device) -> tuple[Work, Work]:
-    """What is compared, as :class:`Figures` has it."""
+    """The two loops that :class:`Figures` compares, ours last."""
     given = (model, case.sampler, case.batch, case.steps, device, case.targets)
     loop = Loop(*given, case.by_level)
     return (Loop(*given).asyndm if case.by_level else loop.plain), loop.asyndm

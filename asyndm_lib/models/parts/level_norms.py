@@ -215,20 +215,19 @@ class Mixture:
     """
 
     def __init__(self, means: Tensor, spreads: Tensor, shares: Tensor):
-        self._precisions = (-spreads).exp()
         # A row at one level has, to the bit, what the model makes of it.
         self._mixed = (shares.amax(dim=1) < 1)[:, None, None]
         shares = shares[:, :, None]
-        mean = (shares * means).sum(dim=1, keepdim=True)
-        self._apart = means - mean
+        self._apart = means - (shares * means).sum(dim=1, keepdim=True)
+        self._variances = (2 * spreads).exp()
         # Σ w_l·(v_l + (m_l - m)²) is v without the difference of two large numbers.
-        variance = (shares * torch.addcmul((2 * spreads).exp(), self._apart, self._apart)).sum(dim=1, keepdim=True)
-        self._spread = variance.clamp(min=LEAST).sqrt()
+        spread = torch.addcmul(self._variances, self._apart, self._apart)
+        self._variance = (shares * spread).sum(dim=1, keepdim=True)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """``s_l`` and ``g_l`` of every level, ``[N, L, G]``: 0 in rows at one level."""
-        shifts = self._apart * self._precisions
-        gains = self._spread * self._precisions - 1
+        shifts = self._apart * self._variances.rsqrt()
+        gains = (self._variance / self._variances).sqrt() - 1
         return torch.where(self._mixed, shifts, 0.0), torch.where(self._mixed, gains, 0.0)
 
 
